@@ -1,0 +1,117 @@
+"""Everything that is raised on purpose, as one tree, grouped by what a handler would do.
+
+    VidxferError                    a person can act on it: the text says what, found, expected, and the next move
+    ├── UsageError                  the request itself cannot be meant; exit code 2
+    │   └── DatasetError            the data set on disk is not what its layout says
+    ├── VideoError                  one video cannot be read frame-exactly; a row with a reason, the run goes on
+    ├── ClipError                   the CLIP model or its weights cannot be used as asked
+    ├── CacheError                  the cache cannot be used as asked
+    │   ├── CacheMismatch           made with other settings; the text names each field with both values
+    │   ├── CacheCorrupt            bytes on disk do not match their checksum or their index
+    │   ├── CacheIncomplete         rows are asked for that were never stored
+    │   ├── CacheBusy               another process is writing the same split
+    │   └── CacheFull               the disk cannot hold what was asked for
+    └── RunError                    the run folder cannot be used as asked
+
+Nothing here is caught as `Exception`. `VideoError.reason` is a `VideoReason`, whose codes are append-only because they
+are written into ledgers.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class VidxferError(Exception):
+    """The root of the tree: an error whose text is written for the person who ran the command."""
+
+
+class UsageError(VidxferError):
+    """The request cannot be meant: a wrong option value, a path that is not there."""
+
+
+class DatasetError(UsageError):
+    """The data set on disk is not what its layout says; the text names what was looked for and where it comes from."""
+
+
+class VideoReason(StrEnum):
+    """Why one video was refused. Append-only: these codes stand in ledgers on disk."""
+
+    MISSING = "missing"  # no such file
+    NOT_REGULAR = "not_regular"  # a directory, a FIFO, a device, a symlink loop
+    OUTSIDE_ROOT = "outside_root"  # the path leaves the data set's root
+    EMPTY = "empty"  # zero bytes
+    UNREADABLE = "unreadable"  # permission or I/O error
+    NOT_A_VIDEO = "not_a_video"  # no demuxer recognises it, or it is a still picture
+    NO_VIDEO_STREAM = "no_video_stream"  # sound or data only
+    NO_FRAMES = "no_frames"  # a video stream from which no frame can be decoded
+    NO_DECODER = "no_decoder"  # this FFmpeg has no decoder for the codec
+    DECODE_FAILED = "decode_failed"  # a packet or a frame is damaged or cut off
+    CHANGING_SIZE = "changing_size"  # the picture size changes inside the stream
+    TOO_LARGE = "too_large"  # picture or frame count beyond the stated limits
+    TOO_SLOW = "too_slow"  # the time limit per video was passed
+    BAD_SEGMENT = "bad_segment"  # start/end seconds hold no frame
+
+
+class VideoError(VidxferError):
+    """One video cannot be read frame-exactly. Carries the typed reason and what was seen.
+
+    Args:
+        reason: one of `VideoReason`.
+        path: the file as the user knows it.
+        detail: what was found, in a few words.
+    """
+
+    def __init__(self, reason: VideoReason, path: object, detail: str) -> None:
+        self.reason = VideoReason(reason)
+        self.path = str(path)
+        self.detail = detail
+        super().__init__(f"{self.path}: {self.reason.value}: {detail}")
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[VideoReason, str, str]]:
+        return (type(self), (self.reason, self.path, self.detail))  # so that it crosses process borders
+
+
+class ClipError(VidxferError):
+    """The CLIP model or its weights cannot be used as asked."""
+
+
+class CacheError(VidxferError):
+    """The cache cannot be used as asked."""
+
+
+class CacheMismatch(CacheError):
+    """The cache was made with other settings. `fields` maps each differing field to (cache value, wanted value)."""
+
+    def __init__(self, where: object, fields: dict[str, tuple[object, object]]) -> None:
+        self.fields = fields
+        lines = [f"  {name}: cache has {found!r}, run needs {wanted!r}" for name, (found, wanted) in fields.items()]
+        super().__init__(
+            "\n".join(
+                [
+                    f"{where}: this cache was made with other settings:",
+                    *lines,
+                    "Run with the cache's settings, or extract into another folder (--cache).",
+                ]
+            )
+        )
+
+
+class CacheCorrupt(CacheError):
+    """Bytes on disk do not match their checksum or their index."""
+
+
+class CacheIncomplete(CacheError):
+    """Rows are asked for that were never stored."""
+
+
+class CacheBusy(CacheError):
+    """Another process is writing the same split."""
+
+
+class CacheFull(CacheError):
+    """The disk cannot hold what was asked for."""
+
+
+class RunError(VidxferError):
+    """The run folder cannot be used as asked: missing, of another recipe, or of another cache."""

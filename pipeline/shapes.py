@@ -1,0 +1,188 @@
+"""The words for axes, and the small frozen classes that cross a boundary.
+
+    axis      meaning                                    axis      meaning
+    video     row of a split                             token     CLS at 0, then patches row-major
+    view      stored draw of (indices, crop, flip)       channel   CLIP width
+    layer     tapped CLIP block; -1 is the stem          embed     CLIP joint space
+    frame     sparse frame = dense frame alpha·i         clip      item of a training batch
+    dense     dense frame                                rgb, height, width
+
+Each class checks itself once, when it is made; after that nobody checks again. Printing one shows shapes, not numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STEM = -1
+"""Layer number of the tokens after ln_pre, before the first block."""
+
+
+def expect(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:
+    """Check that `array` has the named axes and return the size of each by name.
+
+    `axes` are words separated by blanks; `sizes` are the sizes that must hold. Works for numpy arrays and tensors.
+
+    Raises:
+        ValueError: the number of axes or a size differs; the text shows the found and the expected shape.
+    """
+    words = axes.split()
+    found = tuple(array.shape)
+    seen = dict(zip(words, found, strict=False))
+    wrong = [f"{word}={seen[word]} (expected {size})" for word, size in sizes.items() if seen.get(word) != size]
+    if len(words) != len(found) or wrong:
+        raise ValueError(f"{name} has shape {found}, expected [{axes}]" + (": " + ", ".join(wrong) if wrong else ""))
+    return seen
+
+
+class _PrintsShapes:
+    def __repr__(self) -> str:
+        parts = []
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            shown = f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else repr(value)
+            parts.append(f"{field.name}={shown}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """One labelled video, or one segment of a long one.
+
+    Attributes:
+        id: the data set's own id; unique within a split; what the cache and every report call the video.
+        path: absolute path inside the data set's root. The file may be missing: reading then says so.
+        label: index into the data set's class names; None when the split carries no labels.
+        split: "train", "val" or "test".
+        start_seconds, end_seconds: the segment; None for the whole file.
+    """
+
+    id: str
+    path: Path
+    label: int | None
+    split: str
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.id or "\n" in self.id:
+            raise ValueError(f"a video id must be a non-empty line, not {self.id!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Which dense frames and which pixels of a video a clip shows: data, so that it can be stored and replayed.
+
+    Attributes:
+        indices: dense frame indices into the video (or segment), in presentation order, non-decreasing.
+        crop: (top, left, height, width) in source pixels of the upright picture.
+        resize_first: False: the (integer) box is cut out, then resized: training views. True: the whole picture is
+            resized so that the box becomes the output square, then cropped: test views. The two differ only in which
+            pixels interpolation may see at the edges of the box.
+        flip: mirrored left to right, after the crop.
+        grey: turned to grey with weights 0.299, 0.587, 0.114, before normalisation.
+    """
+
+    indices: tuple[int, ...]
+    crop: tuple[float, float, float, float]
+    resize_first: bool
+    flip: bool
+    grey: bool
+
+    def __post_init__(self) -> None:
+        if not self.indices or min(self.indices) < 0:
+            raise ValueError(f"a view needs frame indices of at least 0, not {self.indices}")
+        if self.crop[2] <= 0 or self.crop[3] <= 0:
+            raise ValueError(f"a crop box (top, left, height, width) needs a positive area, not {self.crop}")
+        if not self.resize_first and any(float(side) != int(side) for side in self.crop):
+            raise ValueError(f"a box that is cut out before resizing has whole pixels, not {self.crop}")
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Frames(_PrintsShapes):
+    """Decoded frames. Frame i is the indices[i]-th frame of the video (or segment) in presentation order, always.
+
+    Attributes:
+        pixels: uint8 [frame height width rgb], upright (rotation applied).
+        indices: int64 [frame].
+        pts_seconds: float64 [frame], presentation time stamps from the start of the file; NaN where the file has none.
+        decoder: which path decoded them: "decord", "pyav-pts" or "pyav-sequential".
+    """
+
+    pixels: np.ndarray[Any, np.dtype[np.uint8]]
+    indices: np.ndarray[Any, np.dtype[np.int64]]
+    pts_seconds: np.ndarray[Any, np.dtype[np.float64]]
+    decoder: str
+
+    def __post_init__(self) -> None:
+        seen = expect("pixels", self.pixels, "frame height width rgb", rgb=3)
+        if self.pixels.dtype != np.uint8:
+            raise ValueError(f"pixels are {self.pixels.dtype}, expected uint8")
+        expect("indices", self.indices, "frame", frame=seen["frame"])
+        expect("pts_seconds", self.pts_seconds, "frame", frame=seen["frame"])
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Taps(_PrintsShapes):
+    """What the frozen tower says about a batch of frames.
+
+    Attributes:
+        tokens: [layer frame token channel]: residual stream after each tapped block (before ln_post), CLS at token 0;
+            layer -1 is the stem (after ln_pre).
+        embedding: [frame embed]: ln_post(CLS) times the visual projection, not normalised.
+        layers: layer number of each entry of the layer axis.
+    """
+
+    tokens: Tensor
+    embedding: Tensor
+    layers: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        seen = expect("tokens", self.tokens, "layer frame token channel", layer=len(self.layers))
+        expect("embedding", self.embedding, "frame embed", frame=seen["frame"])
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class ClipBatch(_PrintsShapes):
+    """One step's input: the same clips, seen as cached tokens and as dense frames. Parts a head does not need are None.
+
+    Attributes:
+        tokens: [clip layer frame token channel], dequantised on the device, in the head's compute type.
+        embedding: [clip frame embed] projected CLIP image embeddings, one per sparse frame.
+        dense: float [clip dense rgb height width], normalised exactly as CLIP's input was.
+        targets: float [clip class]: soft targets (labels smoothed and, when mixed, weighted).
+        labels: int64 [clip]: the unmixed labels, swapped where a flip swaps them; -1 = unlabelled.
+        ids: the videos' ids.
+    """
+
+    tokens: Tensor | None
+    embedding: Tensor | None
+    dense: Tensor | None
+    targets: Tensor | None
+    labels: Tensor
+    ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        clips = len(self.ids)
+        expect("labels", self.labels, "clip", clip=clips)
+        if self.tokens is not None:
+            expect("tokens", self.tokens, "clip layer frame token channel", clip=clips)
+        if self.embedding is not None:
+            expect("embedding", self.embedding, "clip frame embed", clip=clips)
+        if self.dense is not None:
+            expect("dense", self.dense, "clip dense rgb height width", clip=clips, rgb=3)
+        if self.targets is not None:
+            expect("targets", self.targets, "clip class", clip=clips)
+
+    def to(self, device: Any) -> Self:
+        """The same batch with every tensor on `device`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {k: v.to(device, non_blocking=True) if hasattr(v, "to") else v for k, v in values.items()}
+        return type(self)(**moved)
