@@ -1,0 +1,189 @@
+"""From a model name and a weights source to a `ClipTower`, or an error that says what to do.
+
+    --model ViT-B-16-quickgelu --pretrained openai          a name and a tag of open_clip (downloads once)
+    --model ViT-B-16-quickgelu --pretrained weights.safetensors   a name and a local file
+    --model ./my-clip                                       a folder with open_clip_config.json and weights
+
+Weights are never random: a tower without weights is an error. Files are read as safetensors or with
+torch.load(weights_only=True); nothing in them can run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import pickle
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidxfer.pipeline.clip.tower import PRECISIONS, ClipTower, TowerInfo, hash_weights
+from vidxfer.pipeline.errors import ClipError, UsageError
+
+DEFAULT_MODEL = "ViT-B-16-quickgelu"
+DEFAULT_TAG = "openai"
+
+
+def choose_device(device: str) -> torch.device:
+    """ "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: a device this machine does not have, or a name torch does not know.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"--device {device!r} is not a device torch knows; use auto, cpu or cuda:0") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"--device {device} was asked for, but torch {torch.__version__} sees no CUDA device here")
+    return chosen
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """ "auto" is fp16 autocast on CUDA (CLIP was trained in it), fp32 elsewhere.
+
+    Raises:
+        UsageError: an unknown precision.
+    """
+    if precision == "auto":
+        return "fp16" if device.type == "cuda" else "fp32"
+    if precision not in PRECISIONS:
+        raise UsageError(f"--precision {precision!r} is none of auto, {', '.join(PRECISIONS)}")
+    return precision
+
+
+def load_tower(
+    model: str = DEFAULT_MODEL,
+    pretrained: str | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+) -> ClipTower:
+    """Load a frozen CLIP tower.
+
+    Args:
+        model: open_clip name, or a folder with open_clip_config.json and weights.
+        pretrained: tag or local file; None: "openai" for a name, the folder's own weights for a folder.
+        device, precision: see `choose_device`, `choose_precision`.
+
+    Raises:
+        ClipError: unknown name or tag, weights that do not fit or cannot be fetched, an activation that is not the
+            one the weights were trained with, a tower that is not a plain vision transformer.
+    """
+    import open_clip
+
+    where = choose_device(device)
+    chosen = choose_precision(precision, where)
+    name, source = _resolve(open_clip, model, pretrained)
+    with _quiet():
+        loaded = _create(open_clip, name, source)
+        tokenizer = open_clip.get_tokenizer(name)
+    info = _describe(loaded, model, chosen)
+    return ClipTower(loaded, tokenizer, info, where)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip's log lines and its QuickGELU warning off the terminal: `_guard_activation` raises instead."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            yield
+    finally:
+        root.setLevel(level)
+
+
+def _resolve(open_clip: Any, model: str, pretrained: str | None) -> tuple[str, str | None]:
+    """The name and source open_clip understands; guards run before anything is downloaded."""
+    folder = Path(model.removeprefix("local-dir:"))
+    if model.startswith(("hf-hub:",)):
+        return model, None
+    if model.startswith("local-dir:") or folder.is_dir():
+        if not (folder / "open_clip_config.json").is_file():
+            raise ClipError(f"--model {folder}: a model folder needs open_clip_config.json and weights; it has neither")
+        return f"local-dir:{folder}", None
+    known = open_clip.list_models()
+    name = model.replace("/", "-")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        raise ClipError(
+            f"--model {model!r} is no open_clip model and no folder."
+            + (f" Did you mean {', '.join(near)}?" if near else " See open_clip.list_models().")
+        )
+    source = pretrained or DEFAULT_TAG
+    _guard_activation(open_clip, name, source)
+    return name, source
+
+
+def _guard_activation(open_clip: Any, name: str, source: str) -> None:
+    """Refuse a tower whose GELU is not the one its weights were trained with: features would be silently wrong."""
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    is_file = Path(source).is_file()
+    if not is_file and source not in tags:
+        if f"{name}-quickgelu" in open_clip.list_models() and source in open_clip.list_pretrained_tags_by_model(
+            f"{name}-quickgelu"
+        ):
+            raise ClipError(f"weights {source!r} were trained with QuickGELU: use --model {name}-quickgelu, not {name}")
+        raise ClipError(
+            f"--pretrained {source!r} is no file here and no tag of {name}. Tags: {', '.join(tags) or 'none'}"
+        )
+    has_quick = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
+    if is_file:
+        wants_quick = "openai" in Path(source).name.lower() or has_quick
+    else:
+        from open_clip.pretrained import get_pretrained_cfg
+
+        wants_quick = bool(get_pretrained_cfg(name, source).get("quick_gelu", False))
+    if wants_quick and not has_quick:
+        raise ClipError(f"weights {source!r} were trained with QuickGELU: use --model {name}-quickgelu, not {name}")
+    if has_quick and not wants_quick:
+        plain = name.removesuffix("-quickgelu")
+        raise ClipError(f"weights {source!r} were trained with exact GELU: use --model {plain}, not {name}")
+
+
+def _create(open_clip: Any, name: str, source: str | None) -> Any:
+    try:
+        return open_clip.create_model(name, pretrained=source, precision="fp32", device="cpu", require_pretrained=True)
+    except (RuntimeError, FileNotFoundError, ValueError, OSError, KeyError, pickle.UnpicklingError) as error:
+        raise ClipError(
+            f"cannot load {name}{f' with {source}' if source else ''}: {str(error).strip()}\n"
+            "Without a network, give the weights as a file: --pretrained FILE.safetensors (or a state dict .pt)."
+        ) from error
+
+
+def _describe(loaded: Any, model: str, precision: str) -> TowerInfo:
+    from open_clip.transformer import VisionTransformer
+
+    visual = loaded.visual
+    if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.pool_type != "tok":
+        raise ClipError(
+            f"{model} has an image tower of type {type(visual).__name__}; taps need a plain CLIP vision transformer "
+            "with a CLS token (ViT-B-32, ViT-B-16, ViT-L-14 and their -quickgelu forms)"
+        )
+    height, width = visual.image_size
+    if height != width:
+        raise ClipError(f"{model} sees {height}x{width} pictures; views are square")
+    preprocess = visual.preprocess_cfg
+    return TowerInfo(
+        model=model if not Path(model).is_dir() else Path(model).name,
+        weights_sha256=hash_weights(loaded),
+        precision=precision,
+        channels=int(visual.class_embedding.shape[0]),
+        tokens=int(visual.positional_embedding.shape[0]),
+        embed=int(visual.output_dim),
+        blocks=len(visual.transformer.resblocks),
+        image_px=int(height),
+        pixel_mean=tuple(preprocess["mean"]),
+        pixel_std=tuple(preprocess["std"]),
+        logit_scale=float(loaded.logit_scale.detach().exp()),
+    )

@@ -1,0 +1,71 @@
+"""A tiny CLIP of our own with random weights, in open_clip's folder format: for the demo and the tests.
+
+Random features are no substitute for CLIP's: they carry colour and place, and no concept. They are enough to show that
+the whole path works, and that a head which sees the order of frames learns what one that does not see it cannot.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CONTEXT, VOCABULARY = 77, 49408  # of open_clip's tokenizer, which the text tower must fit
+
+
+def tiny_config(
+    *, image_px: int = 64, patch_px: int = 8, channels: int = 192, blocks: int = 6, embed: int = 64
+) -> dict[str, Any]:
+    """open_clip's description of the tiny model; `channels` must be a multiple of 64 (one head per 64)."""
+    return {
+        "model_cfg": {
+            "embed_dim": embed,
+            "quick_gelu": True,
+            "vision_cfg": {
+                "image_size": image_px,
+                "patch_size": patch_px,
+                "width": channels,
+                "layers": blocks,
+                "head_width": 64,
+            },
+            "text_cfg": {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": 32, "heads": 1, "layers": 1},
+        },
+        "preprocess_cfg": {},
+    }
+
+
+def write_tiny_clip(folder: Path, *, seed: int = 0, **sizes: int) -> Path:
+    """Write open_clip_config.json and open_clip_model.safetensors into `folder`; what is there already is kept.
+
+    Args:
+        folder: made if missing. seed: of the weights. sizes: see `tiny_config`.
+
+    Returns:
+        the folder, to be given as --model.
+    """
+    from open_clip.model import CLIP
+    from safetensors.torch import save_file
+
+    weights = folder / "open_clip_model.safetensors"
+    config = tiny_config(**sizes)
+    if weights.is_file() and json.loads((folder / "open_clip_config.json").read_text()) == config:
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CLIP(**config["model_cfg"])
+        # open_clip's initialisation is for training: as it stands, all names would have nearly the same embedding.
+        for parameter in (model.token_embedding.weight, model.positional_embedding):
+            torch.nn.init.normal_(parameter, std=1.0)
+        for block in model.transformer.resblocks:  # smooth attention, so that every word reaches the embedding
+            torch.nn.init.normal_(block.attn.in_proj_weight, std=0.8 * block.attn.embed_dim**-0.5)
+            torch.nn.init.normal_(block.attn.out_proj.weight, std=10.0 * block.attn.embed_dim**-0.5)
+        model.logit_scale.data.fill_(math.log(100.0))  # as trained CLIP models have it
+    part = weights.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)
+    part.rename(weights)
+    return folder

@@ -1,0 +1,179 @@
+"""DiST: a light temporal encoder on dense frames, an integration branch fed by every CLIP block (ICCV 2023).
+
+    dense [clip dense rgb height width] ─ stem ─▶ x ─▶ temporal block ─▶ …
+                                                  ▲│ (both exchanges read their side before it is updated)
+    tokens [clip layer frame token channel] ─ linear ─▶ m = · + r ─▶ u ─▶ integration block ─▶ r ─▶ …
+    last r + u ─▶ ada-pooling ─▶ + Linear(mean CLS) ─▶ LN ─▶ proj ─▶ video embedding ─▶ cosine with class names
+
+The tokens are CLIP block outputs before ln_post, CLS included; CLIP itself is never here. Source: spec/dist.md §2–3.
+Parameter names are those of the released checkpoints (§8). The last layer's integration-to-temporal net exists, as in
+the release, and is never computed: it has no influence on the output.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from vidxfer.pipeline.heads.base import Head, HeadInputs, Needs, expect_layers
+from vidxfer.pipeline.heads.dist_parts import (
+    AdaPooling,
+    IntegrationBlock,
+    IntegrationToTemporal,
+    TemporalBlock,
+    TemporalToIntegration,
+)
+from vidxfer.pipeline.heads.text import TextCosine
+from vidxfer.pipeline.shapes import ClipBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistConfig:
+    """Sizes of the branch; defaults are the released SSv2 B/16 ones (K400: pooling_layers=4).
+
+    Attributes:
+        integration_channels, temporal_channels: widths C and c of the two streams.
+        pooling_layers: ada-pooling blocks P.
+        stem_frames, kernel_frames: temporal kernels of the stem and of the blocks, in frames.
+        temporal_mlp_ratio, integration_mlp_ratio, integration_temporal_mlp_ratio: hidden over outer width.
+        layers: CLIP layers to read; None: every block the cache holds.
+    """
+
+    integration_channels: int = 384
+    temporal_channels: int = 96
+    pooling_layers: int = 2
+    stem_frames: int = 5
+    kernel_frames: int = 3
+    temporal_mlp_ratio: float = 1.0
+    integration_mlp_ratio: float = 1.0
+    integration_temporal_mlp_ratio: float = 0.25
+    layers: tuple[int, ...] | None = None
+
+
+class DistNet(nn.Module):
+    """The trainable branch: tokens and dense frames to a video embedding in CLIP's joint space."""
+
+    def __init__(self, config: DistConfig, inputs: HeadInputs, layers: tuple[int, ...]) -> None:
+        super().__init__()
+        wide, narrow, alpha = config.integration_channels, config.temporal_channels, inputs.alpha
+        frames, patch = inputs.sparse_frames, inputs.patch_px
+        self.grid = inputs.grid
+        self.temporal_stem = nn.Conv3d(
+            3,
+            narrow,
+            (config.stem_frames, patch, patch),
+            stride=(1, patch, patch),
+            padding=(config.stem_frames // 2, 0, 0),
+        )
+        self.input_linears = nn.ModuleList(nn.Linear(inputs.channels, wide) for _ in layers)
+        self.temporal_nets = nn.ModuleList(
+            TemporalBlock(narrow, config.temporal_mlp_ratio, config.kernel_frames) for _ in layers
+        )
+        self.integration2temporal_nets = nn.ModuleList(IntegrationToTemporal(wide, narrow, alpha) for _ in layers)
+        self.temporal2integration_nets = nn.ModuleList(
+            TemporalToIntegration(wide, narrow, alpha, frames) for _ in layers
+        )
+        self.integration_nets = nn.ModuleList(
+            IntegrationBlock(
+                wide, config.integration_mlp_ratio, config.integration_temporal_mlp_ratio, config.kernel_frames
+            )
+            for _ in layers
+        )
+        self.adapooling_nets = nn.ModuleList(AdaPooling(wide, frames) for _ in range(config.pooling_layers))
+        self.aggregated_cls_token = nn.Parameter(torch.zeros(1, 1, wide))
+        self.aggregated_spatial_cls_token = nn.Parameter(torch.zeros(1, 1, wide))
+        self.proj_spatial_cls_token = nn.Linear(inputs.channels, wide)
+        self.ln_post = nn.LayerNorm(wide)
+        self.proj = nn.Parameter(torch.zeros(wide, inputs.embed))
+        initialise(self)
+
+    def forward(self, tokens: Tensor, dense: Tensor) -> Tensor:
+        """Video embedding.
+
+        Args:
+            tokens: [clip layer frame token channel], the layers this net was built for, in its order.
+            dense: [clip dense rgb height width], normalised; dense = alpha · frame.
+
+        Returns:
+            [clip embed], not normalised.
+        """
+        x = self.temporal_stem(rearrange(dense, "clip dense rgb height width -> clip rgb dense height width"))
+        carry: Tensor | None = None
+        fused = tokens.new_zeros(())
+        last = len(self.input_linears) - 1
+        for k in range(last + 1):
+            x = self.temporal_nets[k](x)
+            m = self.input_linears[k](tokens[:, k])
+            m = m if carry is None else m + carry
+            fused = m + self.temporal2integration_nets[k](x)
+            carry = self.integration_nets[k](fused)
+            if k < last:  # the last layer's update of x would reach nothing
+                x = x + self.integration2temporal_nets[k](m, self.grid)
+        assert carry is not None
+        return self.pool(carry + fused, tokens[:, -1, :, 0])
+
+    def pool(self, feature: Tensor, cls: Tensor) -> Tensor:
+        """Ada-pooling and the CLIP shortcut.
+
+        Args:
+            feature: [clip frame token channel] of the integration stream.
+            cls: [clip frame channel], CLS rows of the last tapped CLIP layer.
+
+        Returns:
+            [clip embed].
+        """
+        clips, frames = feature.shape[:2]
+        spatial = repeat(
+            self.aggregated_spatial_cls_token, "1 1 channel -> clip frame channel", clip=clips, frame=frames
+        )
+        query = repeat(self.aggregated_cls_token, "1 1 channel -> clip 1 channel", clip=clips)
+        for block in self.adapooling_nets:
+            spatial, query = block(spatial, query, feature)
+        shortcut = self.proj_spatial_cls_token(cls.mean(dim=1))
+        out: Tensor = self.ln_post(query[:, 0] + shortcut) @ self.proj
+        return out
+
+
+def initialise(net: DistNet) -> None:
+    """The published initialisation (spec §2.5): normal 0.02 everywhere but norms, attention inputs and `proj`."""
+    for module in net.modules():
+        if isinstance(module, nn.Linear | nn.Conv3d):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for name, parameter in net.named_parameters():
+        if name.endswith(("cls_token", "positional_embedding")):
+            nn.init.normal_(parameter, std=0.02)
+    nn.init.normal_(net.proj, std=net.proj.shape[0] ** -0.5)
+
+
+class DistHead(Head):
+    """DiST as published: video embedding, then scaled cosines with the class names' text embeddings.
+
+    Args:
+        config: sizes of the branch.
+        inputs: what the cache holds.
+        text: raw text embeddings [class embed].
+        logit_scale: CLIP's, exponentiated.
+
+    Raises:
+        CacheError: a wanted layer is not in the cache.
+    """
+
+    def __init__(self, config: DistConfig, inputs: HeadInputs, text: Tensor, logit_scale: float) -> None:
+        super().__init__()
+        layers = config.layers or tuple(layer for layer in inputs.layers if layer >= 0)
+        expect_layers(layers, inputs.layers)
+        self.needs = Needs(layers=layers, dense_multiple=inputs.alpha, text=True)
+        self.dist_net = DistNet(config, inputs, layers)
+        self.classify = TextCosine(text, logit_scale)
+
+    def forward(self, batch: ClipBatch) -> Tensor:
+        """Logits [clip class]."""
+        assert batch.tokens is not None, "the loader fetches what `needs` declares"
+        assert batch.dense is not None
+        logits: Tensor = self.classify(self.dist_net(batch.tokens, batch.dense))
+        return logits

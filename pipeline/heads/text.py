@@ -1,0 +1,42 @@
+"""Class scores as scaled cosines against text embeddings: no class-specific parameter (spec/dist.md §3).
+
+    video [clip embed] ─ normalise ─┐
+                                    ├─ dot ─ × exp(logit_scale) ─▶ logits [clip class]
+    text [class embed] ─ normalise ─┘
+
+A checkpoint therefore works with any label set of the same CLIP text space; the text is not part of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def cosine_logits(video: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
+    """exp-scaled cosines: [clip embed], [class embed] -> [clip class]. No epsilon in the norms, as published."""
+    video = video / video.norm(dim=-1, keepdim=True)
+    text = text / text.norm(dim=-1, keepdim=True)
+    return scale * video @ text.t()
+
+
+class TextCosine(nn.Module):
+    """Holds the class-name embeddings (not saved with weights) and CLIP's logit scale.
+
+    Args:
+        text: raw text embeddings [class embed], float32.
+        logit_scale: already exponentiated; CLIP's own is about 100.
+    """
+
+    text: Tensor
+    scale: Tensor
+
+    def __init__(self, text: Tensor, logit_scale: float) -> None:
+        super().__init__()
+        self.register_buffer("text", text.float(), persistent=False)
+        self.register_buffer("scale", torch.tensor(float(logit_scale)), persistent=False)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """[clip embed] -> logits [clip class], in float32 whatever the autocast type."""
+        with torch.autocast(video.device.type, enabled=False):
+            return cosine_logits(video.float(), self.text, self.scale)
