@@ -1,0 +1,161 @@
+"""Files that are either whole or not there: part files, durable renames, locks, and what a full disk says.
+
+    <name>.part ──write──▶ fsync ──▶ rename to <name> ──▶ fsync of the folder
+
+Only after the last step may anything say that the file exists.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vidxfer.pipeline.errors import CacheBusy, CacheError, CacheFull
+
+PART = ".part"
+
+
+@contextmanager
+def disk_errors(path: Path, needed_bytes: int) -> Iterator[None]:
+    """Turn what the operating system says about `path` into errors of ours.
+
+    Raises:
+        CacheFull: no space or no quota is left; names the bytes needed and free.
+        CacheError: the folder cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise _full(path, needed_bytes) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise CacheError(
+                f"{path}: cannot be written ({os.strerror(error.errno)}). "
+                "Choose another folder with --cache, or make this one writable."
+            ) from error
+        raise
+
+
+def expect_room(path: Path, needed_bytes: int) -> None:
+    """Raise CacheFull when the disk that holds the folder `path` has less than `needed_bytes` free."""
+    if shutil.disk_usage(path).free < needed_bytes:
+        raise _full(path, needed_bytes)
+
+
+def _full(path: Path, needed_bytes: int) -> CacheFull:
+    folder = next(parent for parent in [path, *path.parents] if parent.is_dir())
+    free = shutil.disk_usage(folder).free
+    return CacheFull(
+        f"{path}: the disk is full: {needed_bytes:,} bytes needed, {free:,} free. "
+        "What was stored is safe. Make room (or use --cache with a larger disk) and run the same command: it goes on."
+    )
+
+
+def write_all(fd: int, payload: bytes | memoryview, offset: int) -> None:
+    """Write the whole payload at `offset`: one call may write less than it was given."""
+    view = memoryview(payload).cast("B")
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def publish(fd: int, final: Path) -> None:
+    """Make the part file of `final`, open as `fd`, durable and give it its name. The folder is still to be synced."""
+    os.fsync(fd)
+    part_of(final).rename(final)
+
+
+def part_of(final: Path) -> Path:
+    """The name under which a file is written."""
+    return final.with_name(final.name + PART)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def open_owned_part(final: Path) -> int:
+    """Open the empty part file of `final` and hold it: the lock ends with the process, however it ends.
+
+    Raises:
+        CacheBusy: another process holds it.
+    """
+    part = part_of(final)
+    while True:
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise CacheBusy(f"{part}: another process is writing this shard. Wait for it to end, or end it.") from error
+        # Between opening and locking, the former owner may have renamed or removed the file we now hold.
+        try:
+            same = part.stat().st_ino == os.fstat(fd).st_ino
+        except FileNotFoundError:
+            same = False
+        if same:
+            os.ftruncate(fd, 0)
+            return fd
+        os.close(fd)
+
+
+def sweep_parts(folder: Path) -> list[Path]:
+    """Remove part files below `folder` that no living process holds; returns them."""
+    removed = []
+    for part in sorted(folder.rglob("*" + PART)):
+        try:
+            fd = os.open(part, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:  # its owner has just finished
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink(missing_ok=True)
+            removed.append(part)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(fd)
+    return removed
+
+
+class FolderLock:
+    """An exclusive lock that names its holder. The lock file stays: removing it would let two holders exist.
+
+    Raises:
+        CacheBusy: on entering, when another process holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> FolderLock:
+        with disk_errors(self._path, 4096):
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._fd, 256, 0).decode(errors="replace").strip() or "an unnamed process"
+            os.close(self._fd)
+            raise CacheBusy(
+                f"{self._path}: {holder} is writing this split. Wait for it to end, or end it; the lock goes with it."
+            ) from error
+        with disk_errors(self._path, 4096):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.ftruncate(self._fd, 0)
+        os.close(self._fd)

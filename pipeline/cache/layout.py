@@ -1,0 +1,216 @@
+"""Where each number of a split lies on disk: shapes, files, slots and bytes. Arithmetic only.
+
+    tokens/c/<shard>/0/0/0/0/0      one file = shard_videos × all views × all layers
+
+      slot 0          slot 1                   slot n-1      index
+    ┌─────────┬───┬─────────┬───┬─ ─ ─ ─ ─┬─────────┬───┬──────────────────────┬───┐
+    │ chunk   │crc│ chunk   │crc│         │ chunk   │crc│ (offset, bytes) × S  │crc│
+    └─────────┴───┴─────────┴───┴─ ─ ─ ─ ─┴─────────┴───┴──────────────────────┴───┘
+
+A chunk's slot follows from (video, view, layer) alone, so a file's bytes do not depend on the order in which its videos
+arrived, and its length is known beforehand. Slots of failed videos are holes whose index entry says "absent". Arrays
+that are not sharded hold the rows of one shard per file, padded with zeros, with one crc behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.shapes import View
+
+PENDING, STORED, FAILED = 0, 1, 2
+"""Values of the `state` array."""
+
+CRC_BYTES = 4
+INDEX_ENTRY_BYTES = 16
+
+AnyArray = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayLayout:
+    """One array of a split.
+
+    Attributes:
+        name, dtype, axes, shape: as zarr knows them; numbers are little-endian, the fill value is zero.
+        file_shape: the part of the array that one file holds.
+        chunk_shape: for sharded arrays the part that one slot holds; else None.
+    """
+
+    name: str
+    dtype: str
+    axes: str
+    shape: tuple[int, ...]
+    file_shape: tuple[int, ...]
+    chunk_shape: tuple[int, ...] | None = None
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The element type in the byte order of the disk."""
+        return np.dtype(self.dtype).newbyteorder("<")
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one checksummed unit, without its crc."""
+        return prod(self.chunk_shape or self.file_shape) * self.numpy_dtype.itemsize
+
+    @cached_property
+    def grid(self) -> tuple[int, ...]:
+        """Slots per file along each axis."""
+        inner = self.chunk_shape or self.file_shape
+        return tuple(outer // part for outer, part in zip(self.file_shape, inner, strict=True))
+
+    @property
+    def slots(self) -> int:
+        """Slots per file."""
+        return prod(self.grid)
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the index at the end of a sharded file, its crc included."""
+        return self.slots * INDEX_ENTRY_BYTES + CRC_BYTES if self.chunk_shape else 0
+
+    def slot(self, *place: int) -> int:
+        """The slot, in C order, of the chunk at `place` (row within the shard, then view, layer ...)."""
+        padded = place + (0,) * (len(self.grid) - len(place))
+        return int(np.ravel_multi_index(padded, self.grid))
+
+    def offset(self, slot: int) -> int:
+        """Byte at which a slot begins."""
+        return slot * (self.chunk_bytes + CRC_BYTES)
+
+    def key(self, shard: int) -> str:
+        """The shard's file, relative to the split's folder."""
+        return "/".join([self.name, "c", str(shard), *["0"] * (len(self.shape) - 1)])
+
+    def file_bytes(self, rows: int) -> int:
+        """Length of the file of a shard that has `rows` videos."""
+        if self.chunk_shape is None:
+            return self.chunk_bytes + CRC_BYTES
+        return self.offset(self.slots // self.file_shape[0] * rows) + self.index_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitLayout:
+    """All arrays of a split.
+
+    Attributes:
+        spec: the cache's settings.
+        videos, classes: rows of the split, classes of the data set.
+        shard_videos: rows per shard; the last shard may have fewer.
+    """
+
+    spec: CacheSpec
+    videos: int
+    classes: int
+    shard_videos: int
+
+    def __post_init__(self) -> None:
+        if self.videos < 1 or self.shard_videos < 1:
+            raise ValueError(f"videos={self.videos} and shard_videos={self.shard_videos} must be at least 1")
+
+    @property
+    def shard_count(self) -> int:
+        """Number of shards."""
+        return -(-self.videos // self.shard_videos)
+
+    def rows(self, shard: int) -> range:
+        """The rows of a shard."""
+        if not 0 <= shard < self.shard_count:
+            raise ValueError(f"shard {shard} does not exist: there are {self.shard_count}")
+        return range(shard * self.shard_videos, min((shard + 1) * self.shard_videos, self.videos))
+
+    def shard_bytes(self, shard: int) -> int:
+        """Bytes of all files of one shard."""
+        rows = len(self.rows(shard))
+        return sum(array.file_bytes(rows) for array in self.owned.values())
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all files of all shards."""
+        full = self.shard_bytes(0) * (self.shard_count - 1)
+        return full + self.shard_bytes(self.shard_count - 1)
+
+    @cached_property
+    def owned(self) -> dict[str, ArrayLayout]:
+        """The arrays written shard by shard; `state` is the last, because it is written last."""
+        spec, videos, views = self.spec, self.videos, self.spec.stored_views
+        layers, frames = len(spec.layers), spec.sparse_frames
+        sharded = [
+            ("tokens", spec.codec, "video view layer frame token channel",
+             (videos, views, layers, frames, spec.tokens, spec.channels), 3),
+            ("scale", "float16", "video view layer frame token", (videos, views, layers, frames, spec.tokens), 3),
+            ("embedding", "float16", "video view frame embed", (videos, views, frames, spec.embed), 2),
+        ]  # fmt: skip
+        plain = [
+            ("frame_index", "int32", "video view dense", (videos, views, spec.sampling.dense_frames)),
+            ("crop", "float32", "video view box", (videos, views, 4)),
+            ("resize_first", "bool", "video view", (videos, views)),
+            ("flip", "bool", "video view", (videos, views)),
+            ("grey", "bool", "video view", (videos, views)),
+            ("frame_count", "int32", "video", (videos,)),
+            ("source_px", "int32", "video side", (videos, 2)),
+            ("state", "uint8", "video", (videos,)),
+        ]
+        arrays = [
+            self._array(name, dtype, axes, shape, single=single)
+            for name, dtype, axes, shape, single in sharded
+            if name != "scale" or spec.codec == "int8"
+        ]
+        arrays += [self._array(name, dtype, axes, shape, single=0) for name, dtype, axes, shape in plain]
+        return {array.name: array for array in arrays}
+
+    @cached_property
+    def fixed(self) -> dict[str, ArrayLayout]:
+        """The arrays written once, when the split is made; each is one file."""
+        layers = len(self.spec.layers)
+        arrays = [
+            ("channel_mean", "float32", "layer channel", (layers, self.spec.channels)),
+            ("channel_std", "float32", "layer channel", (layers, self.spec.channels)),
+            ("text", "float32", "class embed", (self.classes, self.spec.embed)),
+            ("label", "int32", "video", (self.videos,)),
+        ]
+        return {n: ArrayLayout(name=n, dtype=d, axes=a, shape=s, file_shape=s) for n, d, a, s in arrays}
+
+    def _array(self, name: str, dtype: str, axes: str, shape: tuple[int, ...], *, single: int) -> ArrayLayout:
+        """`single` leading axes have length 1 in a chunk; 0 means not sharded."""
+        array = ArrayLayout(name=name, dtype=dtype, axes=axes, shape=shape, file_shape=(self.shard_videos, *shape[1:]))
+        return replace(array, chunk_shape=(1,) * single + shape[single:]) if single else array
+
+
+def view_arrays(views: Sequence[View]) -> dict[str, AnyArray]:
+    """The stored form of one video's views: frame_index [view dense], crop [view box], the others [view]."""
+    return {
+        "frame_index": np.array([view.indices for view in views], dtype=np.int32),
+        "crop": np.array([view.crop for view in views], dtype=np.float32),
+        "resize_first": np.array([view.resize_first for view in views], dtype=bool),
+        "flip": np.array([view.flip for view in views], dtype=bool),
+        "grey": np.array([view.grey for view in views], dtype=bool),
+    }
+
+
+def stored_view(arrays: Mapping[str, AnyArray], *place: int) -> View:
+    """The view that stands at `place` (row, view) of the stored arrays."""
+    top, left, height, width = (float(side) for side in arrays["crop"][place])
+    return View(
+        indices=tuple(int(index) for index in arrays["frame_index"][place]),
+        crop=(top, left, height, width),
+        resize_first=bool(arrays["resize_first"][place]),
+        flip=bool(arrays["flip"][place]),
+        grey=bool(arrays["grey"][place]),
+    )
+
+
+def as_stored(view: View) -> View:
+    """The view with its box rounded to float32, as the cache will give it back.
+
+    Extraction shows CLIP *this* view, so that what is replayed later is what was seen.
+    """
+    return stored_view(view_arrays([view]), 0)

@@ -1,0 +1,139 @@
+"""Which shards are finished, and why videos failed: one JSON line per shard, beside the split's folder.
+
+    {"shard": 3, "first_row": 192, "last_row": 255, "stored": 63, "failed": [{"id": …, "reason": …, "detail": …}], …}
+    {"shard": 3, "dropped": "crc32c of tokens/c/3/… is wrong"}
+
+The line is the mark: it is written after every byte of the shard is durable. For one shard the last line wins. A torn
+last line is what a crash leaves behind; it is ignored, and cut off before the next line is written. Lines of another
+split that once had the same name (another `cache_id`) do not count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vidxfer.pipeline.cache.disk import disk_errors, sync_folder, write_all
+from vidxfer.pipeline.errors import CacheCorrupt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A video that could not be stored: its id, a `VideoReason` code, and what was seen."""
+
+    id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRecord:
+    """What is known of a finished shard. Crosses process borders: the task that wrote the shard hands it back.
+
+    Attributes:
+        shard, first_row, last_row: which rows, both ends included.
+        stored: number of stored videos.
+        failed: the others.
+        bytes: of all files of the shard.
+        crc32c: per array, of its index (sharded) or its rows.
+        notes: counts of what was noted per row, e.g. {"decoder": {"decord": 60, "pyav-pts": 3}}.
+        seconds: from opening the shard to its last byte.
+    """
+
+    shard: int
+    first_row: int
+    last_row: int
+    stored: int
+    failed: tuple[Failure, ...]
+    bytes: int
+    crc32c: Mapping[str, int]
+    notes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Ledger:
+    """The ledger of one split.
+
+    Args:
+        path: the file; it need not exist.
+        cache_id: identity of the split whose lines count.
+    """
+
+    def __init__(self, path: Path, cache_id: str) -> None:
+        self.path = path
+        self._cache_id = cache_id
+
+    def finished(self) -> dict[int, ShardRecord]:
+        """The record of each finished shard.
+
+        Raises:
+            CacheCorrupt: a line other than the last is not JSON; names the line.
+        """
+        records: dict[int, ShardRecord] = {}
+        lines, _ = self._lines()
+        for number, line in enumerate(lines, start=1):
+            try:
+                entry = json.loads(line)
+                shard = int(entry["shard"])
+                if entry.pop("cache_id") != self._cache_id:
+                    continue
+                if "dropped" in entry:
+                    records.pop(shard, None)
+                    continue
+                failed = tuple(Failure(**failure) for failure in entry.pop("failed"))
+                records[shard] = ShardRecord(**entry, failed=failed)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise CacheCorrupt(
+                    f"{self.path}, line {number}: not a line of a ledger ({type(error).__name__}: {error}). "
+                    "Remove that line: `vidxfer extract` then makes its shard again."
+                ) from error
+        return records
+
+    def failures(self) -> list[Failure]:
+        """The failed videos of all finished shards, in the order of their rows."""
+        records = self.finished()
+        return [failure for shard in sorted(records) for failure in records[shard].failed]
+
+    def append(self, record: ShardRecord) -> None:
+        """Mark a shard as finished; returns when the mark is durable."""
+        self._append(asdict(replace(record, crc32c=dict(record.crc32c), notes=dict(record.notes))))
+
+    def drop(self, shard: int, why: str) -> None:
+        """Take the mark back: the shard counts as never written."""
+        self._append({"shard": shard, "dropped": why})
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        line = (json.dumps({"cache_id": self._cache_id, **entry}, ensure_ascii=False) + "\n").encode()
+        with disk_errors(self.path, len(line)):
+            is_new = not self.path.exists()
+            _, whole_bytes = self._lines()
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.ftruncate(fd, whole_bytes)
+                write_all(fd, line, whole_bytes)  # one call; half a line, if the disk fills up, counts as torn
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            if is_new:
+                sync_folder(self.path.parent)
+
+    def _lines(self) -> tuple[list[bytes], int]:
+        """The whole lines, and how many bytes they take; a torn last line is left out."""
+        raw = self.path.read_bytes() if self.path.exists() else b""
+        whole = raw[: raw.rfind(b"\n") + 1]
+        lines = [line + b"\n" for line in whole.split(b"\n")[:-1]]
+        if lines and not _is_json(lines[-1]):
+            lines.pop()
+        return lines, sum(len(line) for line in lines)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,234 @@
+"""Reading: exactly the chunks that are asked for, straight into the batch's buffer.
+
+    rows, views, layers ──▶ (file, offset) per chunk ──▶ sorted, neighbours joined ──▶ preadv from a few threads
+                                                              chunk│crc│chunk│crc │ ──▶ buffer, crc32c compared
+
+Files are opened per call: a cache has more files than a process may hold open.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidxfer.pipeline.cache.layout import CRC_BYTES, AnyArray, ArrayLayout
+from vidxfer.pipeline.cache.rows import Rows
+from vidxfer.pipeline.cache.shard import ABSENT, REMEDY, crc_of, read_index
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.errors import CacheCorrupt
+from vidxfer.pipeline.shapes import _PrintsShapes, expect
+
+RUN_BYTES_MOST = (
+    4 << 20
+)  # per system call: large enough for full disk rate, small enough to checksum from the CPU's cache
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Codes(_PrintsShapes):
+    """Tokens of a batch as they are stored; a `Dequantiser` makes them numbers.
+
+    Attributes:
+        codes: int8 or float16 [clip layer frame token channel].
+        scale: float16 [clip layer frame token]; None for float16 codes.
+    """
+
+    codes: Tensor
+    scale: Tensor | None
+
+    def __post_init__(self) -> None:
+        seen = expect("codes", self.codes, "clip layer frame token channel")
+        if self.scale is not None:
+            del seen["channel"]
+            expect("scale", self.scale, "clip layer frame token", **seen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """One chunk to be read: from `offset` of an open file into `target`."""
+
+    fd: int
+    offset: int
+    target: memoryview
+    where: str
+
+
+class CacheReader(Rows):
+    """Reads a split with positional reads. Safe to use from several threads; close it, or use it in a `with` block.
+
+    Args:
+        split: the split; see `open_split`.
+        threads: concurrent reads, 2 to 4.
+        verify: compare every chunk's crc32c (0.1 CPU-seconds per GB).
+    """
+
+    def __init__(self, split: Split, *, threads: int = 2, verify: bool = True) -> None:
+        super().__init__(split)
+        self._threads = threads
+        self._verify = verify
+        self._indices: dict[tuple[str, int], np.ndarray[Any, np.dtype[np.uint64]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the reading threads."""
+        if "_pool" in self.__dict__:
+            self._pool.shutdown()
+            del self.__dict__["_pool"]
+
+    def buffer(self, clips: int, layers: Sequence[int] | None = None) -> Codes:
+        """A buffer for batches of up to `clips` clips, pinned where there is a GPU; reuse saves page faults."""
+        spec = self.split.spec
+        shape = (clips, len(spec.layer_positions(layers)), spec.sparse_frames, spec.tokens, spec.channels)
+        pinned = torch.cuda.is_available()
+        if spec.codec == "float16":
+            return Codes(codes=torch.empty(shape, dtype=torch.float16, pin_memory=pinned), scale=None)
+        return Codes(
+            codes=torch.empty(shape, dtype=torch.int8, pin_memory=pinned),
+            scale=torch.empty(shape[:-1], dtype=torch.float16, pin_memory=pinned),
+        )
+
+    def read(
+        self,
+        rows: Sequence[int],
+        views: Sequence[int],
+        layers: Sequence[int] | None = None,
+        *,
+        out: Codes | None = None,
+    ) -> Codes:
+        """Read one view per clip.
+
+        Args:
+            rows, views: row and stored view of each clip.
+            layers: layer numbers in the order wanted; None for all.
+            out: a `buffer` with room for as many clips; the result is its first part and is overwritten by the next
+                read into it. None allocates.
+
+        Raises:
+            CacheIncomplete: a row is not stored.
+            CacheCorrupt: a file is missing or cut off, or a chunk does not match its crc32c.
+            CacheError: a layer is not in the cache.
+        """
+        self.expect_stored(rows)
+        self._expect_views(rows, views)
+        positions = self.split.spec.layer_positions(layers)
+        full = self.buffer(len(rows), layers) if out is None else out
+        if full.codes.shape[0] < len(rows) or full.codes.shape[1] != len(positions):
+            raise ValueError(f"the buffer holds {tuple(full.codes.shape)}, needed [{len(rows)} {len(positions)} ...]")
+        part = Codes(codes=full.codes[: len(rows)], scale=None if full.scale is None else full.scale[: len(rows)])
+        targets = {"tokens": part.codes.numpy()}
+        if part.scale is not None:
+            targets["scale"] = part.scale.numpy()
+        places = [(row, view, p) for row, view in zip(rows, views, strict=True) for p in positions]
+        self._fetch(targets, places)
+        return part
+
+    def embedding(self, rows: Sequence[int], views: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """float32 [clip frame embed]: the projected CLIP image embeddings of one view per clip. Raises as `read`."""
+        self.expect_stored(rows)
+        self._expect_views(rows, views)
+        spec = self.split.spec
+        found = np.empty((len(rows), spec.sparse_frames, spec.embed), dtype=np.float16)
+        self._fetch({"embedding": found}, list(zip(rows, views, strict=True)))
+        return found.astype(np.float32)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="cache-read")
+
+    def _fetch(self, targets: dict[str, AnyArray], places: Sequence[tuple[int, ...]]) -> None:
+        """Fill each array with the chunks at `places` (row, view ...), in that order."""
+        with ExitStack() as files:
+            opened: dict[tuple[str, int], int] = {}
+            pieces = []
+            for name, target in targets.items():
+                array = self.split.layout.owned[name]
+                flat = target.reshape(-1).view(np.uint8)
+                raw = flat.data
+                for i, (row, *inner) in enumerate(places):
+                    shard, place = divmod(int(row), self.split.shard_videos)
+                    if (name, shard) not in opened:
+                        opened[name, shard] = self._open(array, shard, files)
+                    offset, present = self._offset(array, shard, array.slot(place, *inner))
+                    where = self._where(array, shard, row, inner)
+                    if not present:
+                        raise CacheCorrupt(f"{where}: stored, but absent from the shard's index. {REMEDY}")
+                    span = raw[i * array.chunk_bytes : (i + 1) * array.chunk_bytes]
+                    pieces.append(_Piece(fd=opened[name, shard], offset=offset, target=span, where=where))
+            runs = _runs(pieces)
+            if len(runs) == 1:
+                self._read_run(runs[0])
+                return
+            futures = [self._pool.submit(self._read_run, run) for run in runs]
+            wait(futures)  # all of them, before the files are closed
+            for future in futures:
+                future.result()
+
+    def _open(self, array: ArrayLayout, shard: int, files: ExitStack) -> int:
+        """Open a shard's file, and read its index the first time."""
+        path = self.split.path / array.key(shard)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise CacheCorrupt(f"{path}: the file is missing though its shard is finished. {REMEDY}") from error
+        files.callback(os.close, fd)
+        if (array.name, shard) not in self._indices:
+            self._indices[array.name, shard] = read_index(fd, array, str(path))
+        return fd
+
+    def _offset(self, array: ArrayLayout, shard: int, slot: int) -> tuple[int, bool]:
+        offset = int(self._indices[array.name, shard][slot, 0])
+        return offset, offset != ABSENT
+
+    def _where(self, array: ArrayLayout, shard: int, row: int, inner: Sequence[int]) -> str:
+        words = f"{self.split.path / array.key(shard)}: video {self.video_ids[row]}, view {inner[0]}"
+        return words + (f", layer {self.split.spec.layers[inner[1]]}" if len(inner) > 1 else "")
+
+    def _read_run(self, run: Sequence[_Piece]) -> None:
+        """Read neighbouring chunks with as few system calls as the system allows, and check each."""
+        crcs = memoryview(bytearray(CRC_BYTES * len(run)))
+        buffers: list[memoryview] = []
+        for i, piece in enumerate(run):
+            buffers += [piece.target, crcs[CRC_BYTES * i : CRC_BYTES * (i + 1)]]
+        offset = run[0].offset
+        while buffers:
+            read_bytes = os.preadv(run[0].fd, buffers, offset)
+            if not read_bytes:
+                raise CacheCorrupt(f"{run[0].where}: the file ends before the chunk. {REMEDY}")
+            offset += read_bytes
+            while buffers and read_bytes >= len(buffers[0]):
+                read_bytes -= len(buffers.pop(0))
+            if read_bytes:
+                buffers[0] = buffers[0][read_bytes:]
+        if not self._verify:
+            return
+        for i, piece in enumerate(run):
+            if crc_of(piece.target) != crcs[CRC_BYTES * i : CRC_BYTES * (i + 1)]:
+                raise CacheCorrupt(f"{piece.where}: the bytes do not match their crc32c. {REMEDY}")
+
+
+def _runs(pieces: list[_Piece]) -> list[list[_Piece]]:
+    """Pieces sorted by file and offset, neighbours joined up to RUN_BYTES_MOST and 256 pieces."""
+    runs: list[list[_Piece]] = []
+    end, joined_bytes = (-1, -1), 0
+    for piece in sorted(pieces, key=lambda piece: (piece.fd, piece.offset)):
+        piece_bytes = len(piece.target) + CRC_BYTES
+        joined_bytes += piece_bytes
+        if (piece.fd, piece.offset) != end or joined_bytes > RUN_BYTES_MOST or len(runs[-1]) == 256:
+            runs.append([])
+            joined_bytes = piece_bytes
+        runs[-1].append(piece)
+        end = (piece.fd, piece.offset + piece_bytes)
+    return runs

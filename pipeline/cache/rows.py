@@ -1,0 +1,98 @@
+"""Which rows can be read, and what is known of them without their tokens.
+
+A row is valid when its shard has a ledger line *and* its state is "stored"; the numbers themselves never say so, since
+what was never written reads as zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vidxfer.pipeline.cache.layout import PENDING, STORED, AnyArray, stored_view
+from vidxfer.pipeline.cache.shard import read_plain
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.errors import CacheIncomplete
+from vidxfer.pipeline.shapes import View
+
+VIEW_ARRAYS = ("frame_index", "crop", "resize_first", "flip", "grey")
+
+
+class Rows:
+    """What is known of the rows of a split without reading tokens. Base of both readers.
+
+    Attributes:
+        split: the split.
+        state: uint8 [video]: pending, stored or failed; pending where the shard has no ledger line.
+    """
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+        self._small: dict[tuple[str, int], AnyArray] = {}
+        self.state = np.full(len(split.video_ids), PENDING, dtype=np.uint8)
+        for shard in split.ledger.finished():
+            rows = split.layout.rows(shard)
+            self.state[rows.start : rows.stop] = self._rows_of("state", shard)[: len(rows)]
+
+    @property
+    def video_ids(self) -> tuple[str, ...]:
+        """One id per row."""
+        return self.split.video_ids
+
+    @property
+    def labels(self) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """int32 [video]; -1 = unlabelled."""
+        return self.split.labels
+
+    def stored_rows(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """int64 [row]: the rows that can be read, ascending."""
+        return np.flatnonzero(self.state == STORED)
+
+    def view(self, row: int, view: int) -> View:
+        """One stored view of a video."""
+        self.expect_stored([row])
+        shard, place = divmod(row, self.split.shard_videos)
+        return stored_view({name: self._rows_of(name, shard) for name in VIEW_ARRAYS}, place, view)
+
+    def views_of(self, row: int) -> list[View]:
+        """All stored views of a video."""
+        return [self.view(row, view) for view in range(self.split.spec.stored_views)]
+
+    def source_of(self, row: int) -> tuple[int, int, int]:
+        """(frames, height in px, width in px) of the video as extraction saw it; 0 = unknown."""
+        self.expect_stored([row])
+        shard, place = divmod(row, self.split.shard_videos)
+        height_px, width_px = (int(side) for side in self._rows_of("source_px", shard)[place])
+        return int(self._rows_of("frame_count", shard)[place]), height_px, width_px
+
+    def expect_stored(self, rows: Sequence[int]) -> None:
+        """Raise CacheIncomplete, naming the videos, unless every row is stored."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self.state)):
+            raise ValueError(f"rows must lie in 0..{len(self.state) - 1}")
+        holes = [int(row) for row in wanted if self.state[row] != STORED]
+        if holes:
+            words = [
+                f"{self.video_ids[r]} ({'not extracted' if self.state[r] == PENDING else 'failed'})" for r in holes
+            ]
+            more = f" and {len(words) - 5} more" if len(words) > 5 else ""
+            raise CacheIncomplete(
+                f"{self.split.path}: asked for videos that are not stored: {', '.join(words[:5])}{more}. "
+                "`vidxfer extract` stores what is missing; `vidxfer cache info` says why videos failed."
+            )
+
+    def _rows_of(self, name: str, shard: int) -> AnyArray:
+        """The rows of one shard of an array that is not sharded; read and checked once."""
+        if (name, shard) not in self._small:
+            array = self.split.layout.owned[name]
+            self._small[name, shard] = read_plain(self.split.path / array.key(shard), array)
+        return self._small[name, shard]
+
+    def _expect_views(self, rows: Sequence[int], views: Sequence[int]) -> None:
+        if len(rows) != len(views):
+            raise ValueError(f"one view per clip: {len(rows)} rows but {len(views)} views")
+        outside = [view for view in views if not 0 <= view < self.split.spec.stored_views]
+        if outside:
+            raise ValueError(f"views {outside} are not in 0..{self.split.spec.stored_views - 1}")

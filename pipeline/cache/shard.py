@@ -1,0 +1,147 @@
+"""The bytes of a file that belongs to a shard: chunks, checksums, index. Knows zarr's format, not zarr.
+
+A sharded file is written slot by slot at fixed places, never held in memory; its index and the index's crc come last.
+See layout.py for the drawing.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from crc32c import crc32c
+
+from vidxfer.pipeline.cache.disk import open_owned_part, part_of, publish, write_all
+from vidxfer.pipeline.cache.layout import CRC_BYTES, AnyArray, ArrayLayout
+from vidxfer.pipeline.errors import CacheCorrupt
+
+ABSENT = 2**64 - 1
+"""Offset and length of a chunk that was never written (Zarr v3, sharding codec)."""
+
+REMEDY = "`vidxfer verify` lists every damaged shard; `vidxfer extract` then makes those again."
+
+
+def crc_of(payload: bytes | memoryview | AnyArray) -> bytes:
+    """The crc32c as it stands on disk: 4 bytes, little-endian."""
+    return int(crc32c(payload)).to_bytes(CRC_BYTES, "little")
+
+
+class _PartFile:
+    """A file of one shard until it has its name. Whoever opened it owns the shard: see `open_owned_part`."""
+
+    def __init__(self, array: ArrayLayout, final: Path) -> None:
+        self.array = array
+        self._final = final
+        self._fd = open_owned_part(final)
+
+    def _publish(self, crc: bytes) -> int:
+        publish(self._fd, self._final)
+        self.close()
+        return int.from_bytes(crc, "little")
+
+    def close(self) -> None:
+        """Let go of the file; what was not finished is removed."""
+        if self._fd < 0:
+            return
+        part = part_of(self._final)
+        with suppress(FileNotFoundError):
+            if os.fstat(self._fd).st_ino == part.stat().st_ino:
+                part.unlink()
+        os.close(self._fd)
+        self._fd = -1
+
+
+class ShardFile(_PartFile):
+    """One array's file of one shard while it is being written. Holds the index, no data.
+
+    Args:
+        array: the layout.
+        final: the file's path in the end.
+        rows: videos in this shard.
+    """
+
+    def __init__(self, array: ArrayLayout, final: Path, rows: int) -> None:
+        super().__init__(array, final)
+        self._rows = rows
+        self._index = np.full((array.slots, 2), ABSENT, dtype="<u8")
+
+    def write(self, chunk: AnyArray, *place: int) -> None:
+        """Write the chunk at `place` (row within the shard, view ...); it has the array's chunk shape.
+
+        Raises:
+            ValueError: the chunk has another length than the layout says.
+        """
+        array = self.array
+        payload = np.ascontiguousarray(chunk, dtype=array.numpy_dtype)
+        if payload.nbytes != array.chunk_bytes:
+            raise ValueError(f"{array.name}: a chunk has {array.chunk_bytes} bytes, not {payload.nbytes}")
+        raw = payload.reshape(-1).view(np.uint8)
+        slot = array.slot(*place)
+        offset = array.offset(slot)
+        write_all(self._fd, raw.data, offset)
+        write_all(self._fd, crc_of(raw), offset + array.chunk_bytes)
+        self._index[slot] = (offset, array.chunk_bytes + CRC_BYTES)
+
+    def finish(self) -> int:
+        """Write the index, make the file durable and give it its name; returns the index's crc32c."""
+        entries = self._index.tobytes()
+        crc = crc_of(entries)
+        write_all(self._fd, entries + crc, self.array.file_bytes(self._rows) - self.array.index_bytes)
+        return self._publish(crc)
+
+
+class PlainFile(_PartFile):
+    """The file of an array that is not sharded: the shard's rows, written whole at the end."""
+
+    def __init__(self, array: ArrayLayout, final: Path) -> None:
+        super().__init__(array, final)
+        self.values = np.zeros(array.file_shape, dtype=array.numpy_dtype)
+
+    def finish(self) -> int:
+        """Write rows and crc, make the file durable and give it its name; returns the crc32c."""
+        payload = self.values.tobytes()
+        crc = crc_of(payload)
+        write_all(self._fd, payload + crc, 0)
+        return self._publish(crc)
+
+
+def read_index(fd: int, array: ArrayLayout, where: str) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """The index of a sharded file: offset and length per slot, uint64 [slot 2].
+
+    Raises:
+        CacheCorrupt: the file is too short, the index's crc is wrong, or an entry points outside the file.
+    """
+    data_bytes = os.fstat(fd).st_size - array.index_bytes
+    raw = os.pread(fd, array.index_bytes, max(data_bytes, 0))
+    if data_bytes < 0 or len(raw) != array.index_bytes:
+        raise CacheCorrupt(f"{where}: the file is cut off ({max(data_bytes + array.index_bytes, 0)} bytes). {REMEDY}")
+    if raw[-CRC_BYTES:] != crc_of(raw[:-CRC_BYTES]):
+        raise CacheCorrupt(f"{where}: the index at the end does not match its crc32c. {REMEDY}")
+    index = np.frombuffer(raw[:-CRC_BYTES], dtype="<u8").reshape(array.slots, 2).astype(np.uint64)
+    present = index[index[:, 0] != ABSENT]
+    wrong_length = (present[:, 1] != array.chunk_bytes + CRC_BYTES).any()
+    if wrong_length or (present[:, 0] > np.uint64(max(data_bytes - array.chunk_bytes - CRC_BYTES, 0))).any():
+        raise CacheCorrupt(f"{where}: the index points outside the file. {REMEDY}")
+    return index
+
+
+def read_plain(path: Path, array: ArrayLayout) -> AnyArray:
+    """The rows in a file that is not sharded, as an array of the layout's file shape.
+
+    Raises:
+        CacheCorrupt: the file is missing, has another length, or does not match its crc32c.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CacheCorrupt(f"{path}: the file is missing though its shard is finished. {REMEDY}") from error
+    if len(raw) != array.chunk_bytes + CRC_BYTES:
+        expected = array.chunk_bytes + CRC_BYTES
+        raise CacheCorrupt(f"{path}: the file has {len(raw)} bytes, expected {expected}. {REMEDY}")
+    if raw[-CRC_BYTES:] != crc_of(raw[:-CRC_BYTES]):
+        raise CacheCorrupt(f"{path}: the file does not match its crc32c. {REMEDY}")
+    values: AnyArray = np.frombuffer(raw[:-CRC_BYTES], dtype=array.numpy_dtype).reshape(array.file_shape)
+    return values

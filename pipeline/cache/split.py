@@ -1,0 +1,87 @@
+"""One opened split: its settings, its fixed arrays, and the paths beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidxfer.pipeline.cache.layout import SplitLayout
+from vidxfer.pipeline.cache.ledger import Ledger
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.errors import CacheError
+from vidxfer.pipeline.shapes import expect
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Split:
+    """One split of a cache, opened. Small enough to pickle to another process; holds no open file.
+
+    Attributes:
+        path: the group's folder, `<cache>/<split>`.
+        spec: the settings.
+        cache_id: identity of this very split; its ledger lines carry it.
+        video_ids: one per row.
+        labels: int32 [video]; -1 = unlabelled.
+        class_names: one per class.
+        text: float32 [class embed].
+        channel_mean, channel_std: float32 [layer channel].
+        flip_pairs: label → label after a left-right flip.
+        shard_videos: rows per shard.
+        informs: what made it: versions, time; nothing depends on it.
+    """
+
+    path: Path
+    spec: CacheSpec
+    cache_id: str
+    video_ids: tuple[str, ...]
+    labels: np.ndarray[Any, np.dtype[np.int32]]
+    class_names: tuple[str, ...]
+    text: np.ndarray[Any, np.dtype[np.float32]]
+    channel_mean: np.ndarray[Any, np.dtype[np.float32]]
+    channel_std: np.ndarray[Any, np.dtype[np.float32]]
+    flip_pairs: Mapping[int, int]
+    shard_videos: int
+    informs: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        spec, videos = self.spec, len(self.video_ids)
+        if len(set(self.video_ids)) != videos:
+            repeated = [name for name, count in Counter(self.video_ids).items() if count > 1][:5]
+            raise CacheError(f"video ids must be unique within a split; repeated: {', '.join(repeated)}")
+        expect("labels", self.labels, "video", video=videos)
+        expect("text", self.text, "class embed", **{"class": len(self.class_names), "embed": spec.embed})
+        for name in ("channel_mean", "channel_std"):
+            expect(name, getattr(self, name), "layer channel", layer=len(spec.layers), channel=spec.channels)
+        if videos and not -1 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.class_names):
+            raise CacheError(f"labels must lie in -1..{len(self.class_names) - 1}, the class names' range")
+
+    def __repr__(self) -> str:
+        return f"Split({self.path}, {len(self.video_ids)} videos, {self.shard_count} shards, {self.spec.fingerprint})"
+
+    @cached_property
+    def layout(self) -> SplitLayout:
+        """Where each number lies."""
+        return SplitLayout(
+            spec=self.spec, videos=len(self.video_ids), classes=len(self.class_names), shard_videos=self.shard_videos
+        )
+
+    @property
+    def shard_count(self) -> int:
+        """Number of shards."""
+        return self.layout.shard_count
+
+    @property
+    def lock_path(self) -> Path:
+        """The file whose lock makes a process the writer of this split."""
+        return self.path.with_name(self.path.name + ".lock")
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger beside the group."""
+        return Ledger(self.path.with_name(self.path.name + ".ledger.jsonl"), self.cache_id)

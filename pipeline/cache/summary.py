@@ -1,0 +1,65 @@
+"""What a cache folder holds, for people: `vidxfer cache info`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED
+from vidxfer.pipeline.cache.rows import Rows
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.store import MAKE_IT, open_split, splits
+from vidxfer.pipeline.errors import CacheError
+
+
+def summary(cache_path: Path | str) -> dict[str, dict[str, Any]]:
+    """Per split: settings, shapes, bytes on disk, counts of rows by state, and reasons of failure with their counts.
+
+    Raises:
+        CacheError: the folder holds no split.
+    """
+    names = splits(cache_path)
+    if not names:
+        raise CacheError(f"no cache at {cache_path}: no */zarr.json there. Make it with `{MAKE_IT} {cache_path}`.")
+    return {name: _of_split(open_split(cache_path, name)) for name in names}
+
+
+def _of_split(split: Split) -> dict[str, Any]:
+    spec, state = split.spec, Rows(split).state
+    records = split.ledger.finished().values()
+    noted: dict[str, Counter[str]] = {}
+    for record in records:
+        for what, counts in record.notes.items():
+            noted.setdefault(what, Counter()).update(counts)
+    return {
+        "path": str(split.path),
+        "fingerprint": spec.fingerprint,
+        "spec": spec.to_dict(),
+        "videos": len(split.video_ids),
+        "classes": len(split.class_names),
+        "shape": dict(zip(*_axes(split), strict=True)),
+        "codec": spec.codec,
+        "layers": list(spec.layers),
+        "shards": split.shard_count,
+        "shards_finished": len(records),
+        "shard_videos": split.shard_videos,
+        "bytes_on_disk": bytes_on_disk(split.path),
+        "bytes_when_finished": split.layout.total_bytes,
+        "stored": int((state == STORED).sum()),
+        "failed": int((state == FAILED).sum()),
+        "pending": int((state == PENDING).sum()),
+        "reasons": dict(Counter(failure.reason for record in records for failure in record.failed)),
+        "notes": {what: dict(counts) for what, counts in noted.items()},
+        "informs": dict(split.informs),
+    }
+
+
+def _axes(split: Split) -> tuple[list[str], tuple[int, ...]]:
+    tokens = split.layout.owned["tokens"]
+    return tokens.axes.split(), tokens.shape
+
+
+def bytes_on_disk(folder: Path) -> int:
+    """Bytes that the files below a folder occupy; holes left by failed videos do not count."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
