@@ -1,0 +1,196 @@
+"""Folders of videos: the folder a video lies in is its class.
+
+    <root>/train/opening a door/a.mp4     split folders: train, and val, valid, validation or test
+    <root>/opening a door/a.mp4           no split folders: a share goes to val by a hash of the id
+    <root>/a.mp4                          flat: one class, or a table file,label given as `labels`
+
+Consequence: the id is the path below the root, so moving the root keeps a cache, renaming a class does not. Classes
+are collected over all split folders, so train and val number them alike.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidxfer.pipeline.datasets.base import Dataset, falls_into_val
+from vidxfer.pipeline.datasets.paths import (
+    SPLIT_WORDS,
+    VIDEO_EXTENSIONS,
+    Fence,
+    clean_text,
+    is_video_name,
+    split_of_word,
+)
+from vidxfer.pipeline.datasets.table import Row, read_rows
+from vidxfer.pipeline.errors import DatasetError
+from vidxfer.pipeline.shapes import Video
+
+LAYOUT = """\
+  <root>/
+  ├── train/                  split folders may be left out: then a share of the videos is val
+  │   ├── opening a door/     the class
+  │   │   ├── a.mp4
+  │   │   └── …
+  │   └── …
+  └── val/                    or valid/, validation/, test/
+      └── …
+with videos that end in """ + " ".join(sorted(VIDEO_EXTENSIONS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """One video file: `parts` are the names from the split folder (or root) down, undecodable bytes as surrogates."""
+
+    path: Path
+    parts: tuple[str, ...]
+
+
+def load(root: Path, split: str, *, labels: Path | None = None, val_fraction: float = 0.2) -> Dataset:
+    """One split of a folder of videos. `labels` is a table file,label that replaces folder names as classes.
+
+    Raises:
+        DatasetError: there are no videos, a link leaves the folder, or the table cannot be meant.
+    """
+    notes: list[str] = []
+    places = _split_folders(root, notes)
+    found_of = {name: _walk(place, notes) for name, place in (places or {"all": root}).items()}
+    if not any(found_of.values()):
+        raise DatasetError(f"{root}: no videos here. Expected:\n{LAYOUT}")
+    if labels is not None:
+        class_names, label_of = _labels_from_table(labels, found_of, notes)
+    else:
+        class_names, label_of = _labels_from_folders(root, found_of, notes)
+    videos = [
+        Video(id=_id(root, found.path), path=found.path, label=label_of[found.path], split=split)
+        for found in _of_split(root, found_of, split, val_fraction, notes)
+        if found.path in label_of
+    ]
+    if not videos:
+        raise DatasetError(f"{root}: no videos are left for {split}; add a folder {split}/, or change the val share")
+    videos.sort(key=lambda video: video.id)
+    return Dataset(
+        name="folder", root=root, split=split, videos=tuple(videos), class_names=class_names, notes=tuple(notes)
+    )
+
+
+def _split_folders(root: Path, notes: list[str]) -> dict[str, Path]:
+    """The split folders by split; none when the folders are classes (one of which may well be called "train")."""
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    places = {split: root / word for split, words in SPLIT_WORDS.items() for word in reversed(words) if word in folders}
+    others = [name for name in folders if split_of_word(name) is None]
+    if not places or ("train" not in places and others) or (set(places) == {"train"} and others):
+        return {}
+    unused = [name for name in folders if root / name not in places.values()]
+    if unused:
+        notes.append(f"folders beside the split folders are not read: {', '.join(map(repr, map(clean_text, unused)))}")
+    return places
+
+
+def _walk(place: Path, notes: list[str]) -> list[_Found]:
+    """Every video below `place`. Hidden files and folders are left out, other files are counted in a note."""
+    fence = Fence(place)
+    found, left_out, linked = [], Counter[str](), set[Path]()
+    for folder, names, files in os.walk(place, followlinks=True):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for name in names:
+            if (Path(folder) / name).is_symlink():
+                target = fence.path(Path(folder) / name, where=clean_text(f"{folder}/{name}")).resolve()
+                if target in linked:  # links in a circle would be walked for ever
+                    raise DatasetError(f"{clean_text(f'{folder}/{name}')}: a second link to one folder; remove it")
+                linked.add(target)
+        for name in sorted(name for name in files if not name.startswith(".")):
+            if not is_video_name(name):
+                left_out[clean_text(Path(name).suffix.lower()) or "without extension"] += 1
+                continue
+            path = fence.path(Path(folder) / name, where=clean_text(f"{folder}/{name}"))
+            found.append(_Found(path=path, parts=path.relative_to(place.absolute()).parts))
+    if left_out:
+        shown = ", ".join(f"{count} {extension}" for extension, count in left_out.most_common(5))
+        notes.append(f"{place.name}: {left_out.total()} files are not videos by their name ({shown})")
+    return found
+
+
+def _id(root: Path, path: Path) -> str:
+    return clean_text(path.relative_to(root.absolute()).as_posix())
+
+
+def _labels_from_folders(
+    root: Path, found_of: dict[str, list[_Found]], notes: list[str]
+) -> tuple[tuple[str, ...], dict[Path, int | None]]:
+    """The first folder below the split is the class; videos outside of class folders count only if all are."""
+    every = [found for founds in found_of.values() for found in founds]
+    classed = [found for found in every if len(found.parts) > 1]
+    if not classed:
+        notes.append(f"flat folder: all {len(every)} videos are of the one class {clean_text(root.name)!r}")
+        return (clean_text(root.name) or "video",), {found.path: 0 for found in every}
+    loose = [found for found in every if len(found.parts) == 1]
+    if loose:
+        notes.append(
+            f"{len(loose)} videos outside of class folders are left out, {clean_text(loose[0].parts[0])!r} first"
+        )
+    deep = sum(len(found.parts) > 2 for found in classed)
+    if deep:
+        notes.append(f"{deep} videos lie deeper than their class folder; the first folder is taken as their class")
+    names = tuple(sorted({clean_text(found.parts[0]) for found in classed}))
+    label_of = {name: label for label, name in enumerate(names)}
+    return names, {found.path: label_of[clean_text(found.parts[0])] for found in classed}
+
+
+def _labels_from_table(
+    table: Path, found_of: dict[str, list[_Found]], notes: list[str]
+) -> tuple[tuple[str, ...], dict[Path, int | None]]:
+    """A row names a video by its path below the root or split folder, by its file name, or by its stem."""
+    label_of_name: dict[str, tuple[str, Row]] = {}
+    for row in read_rows(table, videos_only=False):
+        if row.label is None:
+            raise DatasetError(f"{row.where}: no label, expected file,label")
+        known = label_of_name.setdefault(clean_text(row.path), (clean_text(row.label), row))
+        if known[0] != clean_text(row.label):
+            raise DatasetError(f"{row.where}: {clean_text(row.path)!r} has another label at {known[1].where}")
+    names = tuple(sorted({label for label, _ in label_of_name.values()}))
+    number_of = {name: number for number, name in enumerate(names)}
+    used: set[str] = set()
+    result: dict[Path, int | None] = {}
+    for split, founds in found_of.items():
+        for found in founds:
+            below = clean_text("/".join(found.parts))
+            keys = (f"{found.path.parents[len(found.parts) - 1].name}/{below}" if split != "all" else below, below,
+                    clean_text(found.path.name), clean_text(found.path.stem))  # fmt: skip
+            key = next((key for key in keys if key in label_of_name), None)
+            result[found.path] = None if key is None else number_of[label_of_name[key][0]]
+            used |= {key} if key is not None else set()
+    without_row = sum(label is None for label in result.values())
+    if without_row == len(result):
+        raise DatasetError(
+            f"{table}: names none of the {len(result)} videos; expected rows like {_example(result)},label"
+        )
+    if without_row:
+        notes.append(f"{without_row} videos have no row in {table.name} and therefore no label")
+    if len(used) < len(label_of_name):
+        notes.append(f"{len(label_of_name) - len(used)} rows of {table.name} name no video here")
+    return names, result
+
+
+def _example(result: dict[Path, int | None]) -> str:
+    return clean_text(next(iter(result)).name)
+
+
+def _of_split(
+    root: Path, found_of: dict[str, list[_Found]], split: str, val_fraction: float, notes: list[str]
+) -> list[_Found]:
+    if split == "val" and not found_of.get("val") and found_of.get("test"):
+        notes.append("there is no val folder; the test folder is used for val")
+        return found_of["test"]
+    if set(found_of) in ({"all"}, {"train"}):
+        (founds,) = found_of.values()
+        notes.append(f"no split folders: a share of {val_fraction:g} of the videos, chosen by a hash of the id, is val")
+        return [f for f in founds if falls_into_val(_id(root, f.path), val_fraction) == (split == "val")]
+    if not found_of.get(split):
+        raise DatasetError(
+            f"{root}: no videos for {split}. Looked for the folders {', '.join(SPLIT_WORDS[split])}; "
+            f"found {', '.join(sorted(found_of))}. Expected:\n{LAYOUT}"
+        )
+    return found_of[split]

@@ -1,0 +1,192 @@
+"""The toy world on disk, in the layout of Something-Something V2, so that the demo walks the road real data walks.
+
+    toy.part.json ──▶ labels/*.json ──▶ 20bn-something-something-v2/<id>.webm … ──▶ toy.part.json becomes toy.json
+    settings first                      kept after a kill, one by one              the mark that all is there
+
+Consequence: a second call with the same settings writes only what is missing; with other settings it is refused before
+a byte is written, so no folder ever holds a mixture. Pixels depend on (seed, id) alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidxfer.pipeline.datasets.ssv2 import VIDEO_FOLDERS
+from vidxfer.pipeline.datasets.toy import CLASSES, FPS, TEMPLATES, draw_clip, frame_size
+from vidxfer.pipeline.errors import DatasetError, UsageError
+
+FORMAT = 1
+"""Raised whenever the drawing changes, so that an older folder is not taken for this one's."""
+
+CODEC = "libvpx-vp9"
+CRF = 24
+FIRST_TRAIN_ID, FIRST_VAL_ID = 100_001, 200_001
+"""Ids do not depend on how many videos there are: video 100001 of seed 0 is the same in every toy world."""
+
+_MARK, _UNFINISHED = "toy.json", "toy.part.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyWorld:
+    """What `write_toy` left on disk.
+
+    Attributes:
+        root: give this to `load_dataset("ssv2", root, …)`.
+        written, reused: number of videos encoded now, and found from an earlier call.
+    """
+
+    root: Path
+    written: int
+    reused: int
+
+    def __str__(self) -> str:
+        if not self.written:
+            return f"{self.root}: all {self.reused} toy videos are there already"
+        return f"{self.root}: {self.written} toy videos written, {self.reused} reused"
+
+
+def write_toy(
+    root: Path,
+    *,
+    train_videos: int = 320,
+    val_videos: int = 80,
+    seed: int = 0,
+    side_px: int = 72,
+    progress: Callable[[int, int], None] | None = None,
+) -> ToyWorld:
+    """Write the toy world, or what is missing of it.
+
+    Args:
+        root: folder of its own; made if it is not there.
+        train_videos, val_videos: per split, spread evenly over the 8 classes.
+        seed: of the drawing.
+        side_px: height of the pictures; the width is 4/3 of it.
+        progress: called with (videos done, videos in all) after each video, from the calling thread.
+
+    Raises:
+        UsageError: a count below 1, or a side that cannot be encoded.
+        DatasetError: the folder holds a toy world of other settings, or another data set.
+    """
+    if min(train_videos, val_videos) < 1:
+        raise UsageError(f"a toy world needs videos in both splits, not {train_videos} and {val_videos}")
+    if seed < 0:
+        raise UsageError(f"a seed must be at least 0, not {seed}")
+    try:
+        frame_size(side_px)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    settings = {
+        "format": FORMAT,
+        "seed": seed,
+        "train_videos": train_videos,
+        "val_videos": val_videos,
+        "side_px": side_px,
+        "codec": CODEC,
+        "crf": CRF,
+    }
+    ids = {
+        "train": range(FIRST_TRAIN_ID, FIRST_TRAIN_ID + train_videos),
+        "validation": range(FIRST_VAL_ID, FIRST_VAL_ID + val_videos),
+    }
+    _claim(root, settings)
+    _write_labels(root / "labels", ids)
+    world = _write_videos(root, [*ids["train"], *ids["validation"]], seed, side_px, progress)
+    if (root / _UNFINISHED).exists():
+        (root / _UNFINISHED).replace(root / _MARK)
+    return world
+
+
+def class_of_id(id_: int) -> int:
+    """Classes take turns, so every count is spread evenly."""
+    return (id_ - 1) % len(CLASSES)
+
+
+def _claim(root: Path, settings: dict[str, Any]) -> None:
+    """Make the folder this world's, or refuse it."""
+    for mark in (root / _MARK, root / _UNFINISHED):
+        if mark.is_file():
+            found = _settings_in(mark)
+            other = [
+                f"  {key}: the folder has {found.get(key)!r}, asked for {value!r}"
+                for key, value in settings.items()
+                if found.get(key) != value
+            ]
+            if other:
+                raise DatasetError(
+                    f"{root}: holds a toy world of other settings:\n" + "\n".join(other) + "\n"
+                    "Write into another folder, or delete this one."
+                )
+            return
+    taken = [name for name in ("labels", *VIDEO_FOLDERS[:-1]) if (root / name).exists()]
+    if taken:
+        raise DatasetError(f"{root}: holds {', '.join(taken)} that no toy world wrote; write into another folder")
+    root.mkdir(parents=True, exist_ok=True)
+    _write_json(root / _UNFINISHED, settings)
+
+
+def _settings_in(mark: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(mark.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DatasetError(f"{mark}: not JSON: {error}. Delete the folder and write the toy world anew.") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _write_labels(folder: Path, ids: dict[str, range]) -> None:
+    folder.mkdir(exist_ok=True)
+    _write_json(folder / "labels.json", {name: str(label) for label, name in enumerate(CLASSES)})
+    for split, ids_of_split in ids.items():
+        _write_json(folder / f"{split}.json", [_entry(id_) for id_ in ids_of_split])
+
+
+def _entry(id_: int) -> dict[str, Any]:
+    label, thing = class_of_id(id_), "a shape"
+    return {
+        "id": str(id_),
+        "label": CLASSES[label].lower().replace("something", thing),
+        "template": TEMPLATES[label],
+        "placeholders": [thing],
+    }
+
+
+def _write_videos(
+    root: Path, ids: list[int], seed: int, side_px: int, progress: Callable[[int, int], None] | None
+) -> ToyWorld:
+    folder = root / VIDEO_FOLDERS[0]
+    folder.mkdir(exist_ok=True)
+    missing = [id_ for id_ in ids if not (folder / f"{id_}.webm").is_file()]
+    reused = len(ids) - len(missing)
+    if progress is not None and reused:
+        progress(reused, len(ids))
+    with ThreadPoolExecutor(2) as pool:  # the encoder lets go of the interpreter lock
+        tasks = [pool.submit(_write_video, folder, id_, seed, side_px) for id_ in missing]
+        try:
+            for done, task in enumerate(as_completed(tasks), start=reused + 1):
+                task.result()
+                if progress is not None:
+                    progress(done, len(ids))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return ToyWorld(root=root, written=len(missing), reused=reused)
+
+
+def _write_video(folder: Path, id_: int, seed: int, side_px: int) -> None:
+    from vidxfer.pipeline.video.writer import write_video  # here, because it loads PyAV
+
+    clip = draw_clip(class_of_id(id_), np.random.default_rng([seed, id_]), side_px=side_px)
+    write_video(folder / f"{id_}.webm", clip, fps=FPS, codec=CODEC, crf=CRF)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Whole or not at all."""
+    part = path.with_name(path.name + ".tmp")
+    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
