@@ -9,7 +9,13 @@ DiST's segment rule (spec/dist.md §4.1), in float64 with half-to-even rounding.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +48,55 @@ class Sampling:
     def sparse_frames(self) -> int:
         """Number of frames CLIP sees per view."""
         return self.dense_frames // self.alpha
+
+
+def train_indices(frame_count: int, sampling: Sampling, rng: np.random.Generator) -> tuple[int, ...]:
+    """One index per segment, drawn uniformly; never decreasing, may repeat where the video is short.
+
+    Args:
+        frame_count: frames L of the video or segment, at least 1.
+        rng: takes `dense_frames` draws from it.
+
+    Raises:
+        ValueError: frame_count is below 1.
+    """
+    edges = _edges(frame_count, sampling)
+    widths = np.diff(edges)
+    return _whole(edges[:-1] + widths * rng.random(sampling.dense_frames), frame_count)
+
+
+def test_indices(frame_count: int, sampling: Sampling, *, views: int, view: int) -> tuple[int, ...]:
+    """The fixed indices of test view `view` of `views`: the middle of each segment, or (view+1)/views of the way.
+
+    With three views the fractions are 1/3, 2/3 and 1, as in DiST: not symmetric, the last view starts the next segment.
+
+    Raises:
+        ValueError: frame_count is below 1, or view is not in 0 … views-1.
+    """
+    if not 0 <= view < views:
+        raise ValueError(f"view={view} of views={views}: a view is a number from 0 to views-1")
+    edges = _edges(frame_count, sampling)
+    lower, upper = edges[:-1], edges[1:]
+    # The middle is written as DiST writes it: (a + b) / 2 and a + (b - a)·0.5 may round apart at a half.
+    points = (lower + upper) / 2 if views == 1 else lower + (upper - lower) * (view + 1) / views
+    return _whole(points, frame_count)
+
+
+test_indices.__test__ = False  # type: ignore[attr-defined]  # a name that pytest would collect where it is imported
+
+
+def view_rng(seed: int, video_id: str, view: int) -> np.random.Generator:
+    """The generator of one stored draw: the same for the same three values in every process and Python version."""
+    digest = hashlib.sha256(f"{seed}\n{view}\n{video_id}".encode("utf-8", "surrogateescape")).digest()
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(int.from_bytes(digest, "big"))))
+
+
+def _edges(frame_count: int, sampling: Sampling) -> FloatArray:
+    if frame_count < 1:
+        raise ValueError(f"frame_count={frame_count}: a video without frames has no views")
+    return np.linspace(0.0, float(frame_count), sampling.dense_frames + 1, dtype=np.float64)
+
+
+def _whole(points: FloatArray, frame_count: int) -> tuple[int, ...]:
+    """Points on the frame axis to frame numbers: kept inside, rounded half to even."""
+    return tuple(int(number) for number in np.rint(np.clip(points, 0, frame_count - 1)))

@@ -1,0 +1,213 @@
+"""Two ways through PyAV to the same frames; each knows how many there are and reads them by number.
+
+    pyav-pts          frames named by time stamp: seek to a key frame, decode until the wanted ones came by
+    pyav-sequential   decode from the first packet and count: slow, always right, the reference for every other way
+
+`pyav-pts` compares every frame that comes by with the time stamps that demuxing showed; the first surprise ends it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vidxfer.pipeline.errors import VideoError, VideoReason
+from vidxfer.pipeline.video.container import Deadline, Opened, opened
+from vidxfer.pipeline.video.decode import Decoding, Look, Pixels, upright_rgb
+from vidxfer.pipeline.video.packets import Clock, Packets, Window, start_before
+
+KEPT_BYTES = 64 * 2**20
+"""Decoded frames of a counting pass are kept, as YUV, up to this size: a short clip is then decoded once, not twice."""
+
+WORTH_A_SEEK = 4
+"""Packets that a seek must skip to beat decoding on."""
+
+SECONDS_PAST_END = 5.0
+"""How far behind a segment's end decoding goes on where time stamps may jump back."""
+
+
+class PathFailed(Exception):
+    """This way does not lead to the frames; another may. Never leaves the reader."""
+
+
+class SequentialPath:
+    """Frames by counting from the first packet. Making one decodes the video once.
+
+    Attributes:
+        pts: time stamp of each frame in presentation order, None where it has none.
+        look: size and turn of the frames; None when there is no frame.
+    """
+
+    name = "pyav-sequential"
+
+    def __init__(self, video: Opened, deadline: Deadline, *, window: Window, keep: bool) -> None:
+        """Count the frames in the window.
+
+        Raises:
+            VideoError: any damage, as in `Decoding.frames`.
+        """
+        self._video = video
+        self.pts: list[int | None] = []
+        self._ordinals: list[int] = []  # of the frames in the window, among all decoded ones
+        self._kept: list[Any] = []
+        clock, room_bytes = Clock.of(video), KEPT_BYTES if keep else -1
+        with opened(video.path, video.limits) as fresh:
+            decoding = Decoding(fresh, deadline)
+            for ordinal, frame in enumerate(decoding.frames()):
+                seconds = clock.seconds(frame.pts)
+                if not window.is_whole and not window.holds(seconds):
+                    if window.end_seconds is not None and seconds > window.end_seconds + SECONDS_PAST_END:
+                        break
+                    continue
+                self._ordinals.append(ordinal)
+                self.pts.append(frame.pts)
+                room_bytes = self._keep(frame, room_bytes)
+                self._check_count()
+        self.look: Look | None = decoding.look
+
+    def _keep(self, frame: Any, room_bytes: int) -> int:
+        """Keep the frame if there is room; without room keep none. Returns the room left; -1 is none."""
+        if room_bytes < 0:
+            return -1
+        room_bytes -= sum(plane.buffer_size for plane in frame.planes)
+        if room_bytes < 0:
+            self._kept.clear()
+            return -1
+        self._kept.append(frame)
+        return room_bytes
+
+    def _check_count(self) -> None:
+        limit = self._video.limits.frames
+        if len(self.pts) > limit:
+            raise VideoError(VideoReason.TOO_LARGE, self._video.path, f"more than {limit} frames")
+
+    def read(self, numbers: Sequence[int], deadline: Deadline) -> dict[int, Pixels]:
+        """Upright rgb of each frame number, which are sorted and distinct."""
+        look = self.look
+        if look is None:
+            return {}
+        if self._kept:
+            return {number: upright_rgb(self._kept[number], look) for number in numbers}
+        wanted = {self._ordinals[number]: number for number in numbers}
+        found: dict[int, Pixels] = {}
+        with opened(self._video.path, self._video.limits) as fresh:
+            for ordinal, frame in enumerate(Decoding(fresh, deadline, look).frames()):
+                if ordinal in wanted:
+                    found[wanted[ordinal]] = upright_rgb(frame, look)
+                if len(found) == len(wanted):
+                    return found
+        detail = f"{len(found)} of {len(wanted)} frames came the second time it was decoded"
+        raise VideoError(VideoReason.DECODE_FAILED, self._video.path, detail)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One stretch of decoding: where to seek, and the frame numbers to collect on the way."""
+
+    start: tuple[int, int]
+    numbers: tuple[int, ...]
+
+
+def plan_runs(packets: Packets, pts: Sequence[int], numbers: Sequence[int]) -> list[Run]:
+    """Cut sorted, distinct frame numbers into runs, so that no long stretch is decoded for nothing.
+
+    Args:
+        pts: time stamp of each frame number.
+
+    Raises:
+        PathFailed: a frame lies before every start.
+    """
+    runs: list[Run] = []
+    reached = -1  # packet number of the last frame planned
+    for number in numbers:
+        start = start_before(packets, pts[number])
+        if start is None:
+            raise PathFailed(f"no key frame to start from before frame {number}")
+        if not runs or start[0] > reached + WORTH_A_SEEK:
+            runs.append(Run(start=start, numbers=(number,)))
+        else:
+            runs[-1] = Run(start=runs[-1].start, numbers=(*runs[-1].numbers, number))
+        reached = max(reached, packets.decode_position[pts[number]])
+    return runs
+
+
+class PtsPath:
+    """Frames by time stamp. Making one decodes only the first frame, for its size and turn.
+
+    Attributes:
+        pts: time stamp of each frame in presentation order.
+        look: size and turn of the frames.
+    """
+
+    name = "pyav-pts"
+
+    def __init__(self, video: Opened, deadline: Deadline, *, packets: Packets, window: Window) -> None:
+        """Find the frames of the window among the packets.
+
+        Raises:
+            PathFailed: the seek to the first frame does not deliver it.
+            VideoError: that frame is damaged.
+        """
+        clock = Clock.of(video)
+        self._video, self._packets = video, packets
+        self.pts: list[int] = [pts for pts in packets.order if window.holds(clock.seconds(pts))]
+        self.look: Look | None = None
+        if self.pts:
+            self._run(plan_runs(packets, self.pts, [0])[0], deadline, convert=False)
+
+    def read(self, numbers: Sequence[int], deadline: Deadline) -> dict[int, Pixels]:
+        """Upright rgb of each frame number, which are sorted and distinct.
+
+        Raises:
+            PathFailed: seeking does not deliver, or other frames than the packets promised came out.
+            VideoError: damage on the way to a wanted frame.
+        """
+        found: dict[int, Pixels] = {}
+        for run in plan_runs(self._packets, self.pts, numbers):
+            found.update(self._run(run, deadline))
+        return found
+
+    def _run(self, run: Run, deadline: Deadline, *, convert: bool = True) -> dict[int, Pixels]:
+        self._seek(run.start[1])
+        decoding = Decoding(self._video, deadline, self.look)
+        order = self._packets.order
+        wanted = {self.pts[number]: number for number in run.numbers}
+        found: dict[int, Pixels] = {}
+        expected = -1
+        for frame in decoding.frames():
+            if expected < 0:
+                expected = self._landing(decoding.first_pts, run.start)
+            if frame.pts is not None and frame.pts < order[expected]:
+                continue  # shown before the key frame it followed; leans on frames that were skipped
+            if frame.pts != order[expected]:
+                raise PathFailed(f"time stamp {frame.pts} came instead of {order[expected]}")
+            expected += 1
+            self.look = decoding.look
+            if frame.pts in wanted and self.look is not None:
+                found[wanted[frame.pts]] = upright_rgb(frame, self.look) if convert else _NOTHING
+            if len(found) == len(wanted):
+                return found
+            if expected == len(order):
+                break
+        raise PathFailed(f"{len(wanted) - len(found)} frames did not come out of the decoder")
+
+    def _seek(self, pts: int) -> None:
+        import av
+
+        try:
+            self._video.container.seek(pts, stream=self._video.stream, backward=True, any_frame=False)
+        except (av.error.FFmpegError, OSError) as error:
+            raise PathFailed(f"seeking failed: {error}") from error
+
+    def _landing(self, first_pts: int | None, start: tuple[int, int]) -> int:
+        """Frame number, among all packets, at which decoding really began; it must be a start no later than planned."""
+        if first_pts is None or first_pts > start[1]:
+            raise PathFailed(f"a seek to {start[1]} landed at {first_pts}")
+        if first_pts not in {pts for _, pts in self._packets.starts}:
+            raise PathFailed(f"a seek to {start[1]} landed at {first_pts}, no key frame to start from")
+        return bisect_left(self._packets.order, first_pts)
+
+
+_NOTHING: Any = None

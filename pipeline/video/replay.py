@@ -1,0 +1,96 @@
+"""Frames and a view in, CLIP's input out: the same numbers each time the view is replayed.
+
+uint8 [frame height width rgb] ──▶ /255 ──▶ cut / resize (bilinear, no antialias) ──▶ grey? ──▶ normalise ──▶ mirror?
+                                                                      float32 [frame rgb image_px image_px]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from vidxfer.pipeline.shapes import View, expect
+from vidxfer.pipeline.video.views import square_in_resized
+
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
+
+
+def replay(
+    pixels: np.ndarray[Any, np.dtype[np.uint8]],
+    view: View,
+    *,
+    image_px: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> torch.Tensor:
+    """Turn decoded frames into the clip a view describes.
+
+    Args:
+        pixels: uint8 [frame height width rgb], upright: all dense frames of the view or some of them. Where there is
+            one per entry of `view.indices`, repeated indices are resized once.
+        image_px: side of the square output; for test views the `Sampling.image_px` the view was made with.
+        mean, std: CLIP's, one number per rgb channel of pictures scaled to 0 … 1.
+
+    Returns:
+        float32 [frame rgb height width], height = width = image_px.
+
+    Raises:
+        ValueError: pixels are not uint8 rgb frames, or the box leaves the picture.
+    """
+    sizes = expect("pixels", pixels, "frame height width rgb", rgb=3)
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"pixels are {pixels.dtype}, expected uint8")
+    first, repeats = _repeats(view.indices, sizes["frame"])
+    source = torch.from_numpy(np.ascontiguousarray(pixels if repeats is None else pixels[first]))
+    cut = _resize_then_cut if view.resize_first else _cut_then_resize
+    clip = cut(source, view, image_px)
+    if view.grey:
+        clip = (clip * _per_channel(GREY_WEIGHTS)).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    clip = (clip - _per_channel(mean)) / _per_channel(std)
+    if view.flip:
+        clip = clip.flip(-1)
+    return clip.contiguous() if repeats is None else clip[torch.from_numpy(repeats)].contiguous()
+
+
+def _cut_then_resize(source: torch.Tensor, view: View, image_px: int) -> torch.Tensor:
+    top, left, height, width = (int(number) for number in view.crop)
+    bottom, right = top + height, left + width
+    if top < 0 or left < 0 or bottom > source.shape[1] or right > source.shape[2]:
+        raise ValueError(
+            f"the box {view.crop} (top, left, height, width) leaves a picture of {source.shape[1]} x {source.shape[2]}"
+        )
+    return _resize(source[:, top:bottom, left:right], image_px, image_px)
+
+
+def _resize_then_cut(source: torch.Tensor, view: View, image_px: int) -> torch.Tensor:
+    _, height, width, _ = source.shape
+    top, left, resized_height, resized_width = square_in_resized(view.crop, height, width, image_px)
+    bottom, right = top + image_px, left + image_px
+    if top < 0 or left < 0 or bottom > resized_height or right > resized_width:
+        raise ValueError(f"the box {view.crop} does not lie in a picture of {height} x {width}: another video's view?")
+    return _resize(source, resized_height, resized_width)[:, :, top:bottom, left:right]
+
+
+def _resize(source: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """uint8 [frame height width rgb] to float32 0 … 1 [frame rgb height width]."""
+    # Colours stay interleaved in memory: bit-equal to planes, and three times as fast on a CPU.
+    scaled = source.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
+    if tuple(scaled.shape[2:]) == (height, width):
+        return scaled
+    return F.interpolate(scaled, size=(height, width), mode="bilinear", align_corners=False, antialias=False)
+
+
+def _per_channel(numbers: Sequence[float]) -> torch.Tensor:
+    return torch.tensor(tuple(numbers), dtype=torch.float32).reshape(1, 3, 1, 1)
+
+
+def _repeats(indices: tuple[int, ...], frames: int) -> tuple[Any, Any]:
+    """(positions of the first of each distinct index, distinct number of each position), or (None, None)."""
+    if frames != len(indices) or len(set(indices)) == frames:
+        return None, None
+    _, first, inverse = np.unique(np.asarray(indices), return_index=True, return_inverse=True)
+    return first, inverse
