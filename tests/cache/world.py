@@ -93,9 +93,12 @@ def content_of(split: Split, row: int) -> tuple[torch.Tensor, torch.Tensor | Non
 
 def add(shard: ShardWriter, split: Split, row: int) -> None:
     """Store a row's content."""
-    shard.add(
-        row, *content_of(split, row), notes={"decoder": "pyav-pts"}, frame_count=90 + row, source_px=(40, 60 + row)
-    )
+    add_content(shard, row, content_of(split, row))
+
+
+def add_content(shard: ShardWriter, row: int, content: tuple[Any, Any, Any, list[View]]) -> None:
+    """Store what `content_of` gave for a row."""
+    shard.add(row, *content, notes={"decoder": "pyav-pts"}, frame_count=90 + row, source_px=(40, 60 + row))
 
 
 def bad(detail: str = "cut off") -> VideoError:

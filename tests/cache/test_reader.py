@@ -1,0 +1,211 @@
+"""Reading: the direct reader equals zarr-python, and notices every damaged bit."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vidxfer.pipeline.cache import reader as reader_module
+from vidxfer.pipeline.cache.codec import Dequantiser
+from vidxfer.pipeline.cache.plain import ZarrReader
+from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.errors import CacheCorrupt, CacheError, CacheIncomplete
+
+FAILED = (2, 6)
+
+
+@pytest.fixture(scope="module", params=["int8", "float16"])
+def filled(request: pytest.FixtureRequest, world: Any, tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """Eleven videos in shards of four, two of them failed."""
+    folder = tmp_path_factory.mktemp("filled")
+    split: Split = world.fill(world.make(folder, videos=11, shard_videos=4, codec=request.param), failing=FAILED)
+    return split
+
+
+STORED = [row for row in range(11) if row not in FAILED]
+wanted = st.lists(st.tuples(st.sampled_from(STORED), st.integers(0, 1)), min_size=1, max_size=9)
+layer_choices = st.none() | st.lists(st.sampled_from([-1, 3, 7]), min_size=1, max_size=4)
+
+
+@given(clips=wanted, layers=layer_choices, threads=st.integers(1, 4), run_bytes=st.sampled_from([1, 200, 4 << 20]))
+@settings(max_examples=60, deadline=None)
+def test_the_direct_reader_equals_zarr_python(
+    filled: Split, clips: list[tuple[int, int]], layers: list[int] | None, threads: int, run_bytes: int
+) -> None:
+    rows, views = [row for row, _ in clips], [view for _, view in clips]
+    plain = ZarrReader(filled)
+    with pytest.MonkeyPatch.context() as patched, CacheReader(filled, threads=threads) as direct:
+        patched.setattr(reader_module, "RUN_BYTES_MOST", run_bytes)
+        found, expected = direct.read(rows, views, layers), plain.read(rows, views, layers)
+        assert torch.equal(found.codes, expected.codes)
+        assert (found.scale is None) == (expected.scale is None) == (filled.spec.codec == "float16")
+        if found.scale is not None and expected.scale is not None:
+            assert torch.equal(found.scale, expected.scale)
+        np.testing.assert_array_equal(direct.embedding(rows, views), plain.embedding(rows, views))
+
+
+def test_tokens_come_back_within_the_codec_s_error(world: Any, filled: Split) -> None:
+    with CacheReader(filled) as reader:
+        part = reader.read([3, 10], [1, 0], [7, -1])
+    mean, std = torch.from_numpy(filled.channel_mean), torch.from_numpy(filled.channel_std)
+    tokens = Dequantiser(filled.spec, mean, std, layers=[7, -1])(part.codes, part.scale)
+    for clip, (row, view) in enumerate([(3, 1), (10, 0)]):
+        exact = world.tokens_of(filled, row)[view][[2, 0]]
+        assert (tokens[clip] - exact).abs().max() < (0.05 if filled.spec.codec == "int8" else 0.002)
+
+
+def test_what_is_known_of_a_row_comes_back(world: Any, filled: Split) -> None:
+    reader = CacheReader(filled)
+    assert reader.stored_rows().tolist() == STORED
+    assert reader.state.tolist() == [2 if row in FAILED else 1 for row in range(11)]
+    for row in STORED:
+        _, _, embedding, views = world.content_of(filled, row)
+        assert reader.views_of(row) == views
+        assert reader.view(row, 1) == views[1]
+        assert reader.source_of(row) == (90 + row, 40, 60 + row)
+        np.testing.assert_array_equal(reader.embedding([row], [1])[0], embedding[1].astype(np.float16))
+    assert reader.labels.tolist() == [row % 3 - 1 for row in range(11)]
+
+
+def test_rows_that_are_not_stored_are_named(world: Any, filled: Split, tmp_path: Path) -> None:
+    reader = CacheReader(filled)
+    with pytest.raises(CacheIncomplete, match=r"not stored: vidéo 2, 動画 \(failed\), vidéo 6, 動画 \(failed\)"):
+        reader.read([0, 2, 6], [0, 0, 0])
+    with pytest.raises(CacheIncomplete, match="failed"):
+        reader.view(2, 0)
+    fresh = CacheReader(world.make(tmp_path))
+    with pytest.raises(CacheIncomplete, match=r"not extracted.* and 2 more\. `vidxfer extract` stores"):
+        fresh.embedding(range(7), [0] * 7)
+
+
+def test_requests_that_cannot_be_meant_are_refused(filled: Split) -> None:
+    reader = CacheReader(filled)
+    for rows, views, words in (
+        ([11], [0], "rows must lie in"),
+        ([0], [2], "views"),
+        ([0, 1], [0], "one view per clip"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            reader.read(rows, views)
+    with pytest.raises(CacheError, match=r"layers \[5\] are not in the cache"):
+        reader.read([0], [0], [5])
+    with pytest.raises(ValueError, match="the buffer holds"):
+        reader.read([0, 1], [0, 0], out=reader.buffer(1))
+
+
+def test_a_buffer_is_reused_and_only_its_first_part_is_handed_out(filled: Split) -> None:
+    with CacheReader(filled) as reader:
+        buffer = reader.buffer(4, [3])
+        first = reader.read([0, 1, 3, 4], [0] * 4, [3], out=buffer)
+        kept = first.codes.clone()
+        second = reader.read([5, 7], [1, 1], [3], out=buffer)
+        assert second.codes.data_ptr() == first.codes.data_ptr() == buffer.codes.data_ptr()
+        assert second.codes.shape[0] == 2
+        assert torch.equal(buffer.codes[2:], kept[2:])
+        assert torch.equal(second.codes, reader.read([5, 7], [1, 1], [3]).codes)
+
+
+def test_many_threads_may_share_a_reader(filled: Split) -> None:
+    with CacheReader(filled, threads=3) as reader, ThreadPoolExecutor(4) as pool:
+        requests = [([row, STORED[-1 - i]], [i % 2, 0]) for i, row in enumerate(STORED)] * 5
+        found = list(pool.map(lambda r: reader.read(*r).codes, requests))
+        for request, codes in zip(requests, found, strict=True):
+            assert torch.equal(codes, reader.read(*request).codes)
+
+
+def test_reading_opens_no_more_files_than_it_closes(filled: Split) -> None:
+    reader = CacheReader(filled)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        reader.read(STORED, [0] * len(STORED))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    reader.close()
+
+
+def read_everything(split: Split, rows: list[int]) -> None:
+    with CacheReader(split) as reader:
+        assert reader.stored_rows().tolist() == STORED
+        for view in (0, 1):
+            reader.read(rows, [view] * len(rows))
+            reader.embedding(rows, [view] * len(rows))
+        for row in rows:
+            reader.views_of(row)
+            reader.source_of(row)
+
+
+@given(data=st.data())
+@settings(max_examples=120, deadline=None)
+def test_any_flipped_bit_of_a_stored_video_is_found(filled: Split, data: st.DataObject) -> None:
+    array = data.draw(st.sampled_from(list(filled.layout.owned.values())))
+    shard = data.draw(st.integers(0, filled.shard_count - 1))
+    path = filled.path / array.key(shard)
+    size = path.stat().st_size
+    at = data.draw(st.integers(0, size - 1))
+    holes = [filled.layout.rows(shard).index(row) for row in FAILED if row in filled.layout.rows(shard)]
+    row_bytes = array.offset(array.slots // array.file_shape[0]) if array.chunk_shape else size
+    if array.chunk_shape and at < size - array.index_bytes and at // row_bytes in holes:
+        return  # nothing is stored there
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[at] ^= 1 << data.draw(st.integers(0, 7))
+    try:
+        path.write_bytes(damaged)
+        with pytest.raises(CacheCorrupt, match="crc32c"):
+            read_everything(filled, STORED)
+    finally:
+        path.write_bytes(content)
+
+
+def test_a_damaged_chunk_is_named_by_file_video_view_and_layer(filled: Split) -> None:
+    array = filled.layout.owned["tokens"]
+    path = filled.path / array.key(1)
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[array.offset(array.slot(1, 1, 2)) + 3] ^= 16  # row 5
+    try:
+        path.write_bytes(damaged)
+        with CacheReader(filled) as reader:
+            with pytest.raises(CacheCorrupt, match=r"tokens/c/1/.*: video vidéo 5, 動画, view 1, layer 7: .*crc32c"):
+                reader.read([5], [1])
+            reader.read([5, 5], [1, 0], [-1, 3])  # the other layers are whole
+        with CacheReader(filled, verify=False) as reader:
+            reader.read([5], [1])
+    finally:
+        path.write_bytes(content)
+
+
+@given(data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_file_cut_off_anywhere_is_found(filled: Split, data: st.DataObject) -> None:
+    array = data.draw(st.sampled_from(list(filled.layout.owned.values())))
+    path = filled.path / array.key(0)
+    content = path.read_bytes()
+    try:
+        path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+        with pytest.raises(CacheCorrupt):
+            read_everything(filled, STORED)
+        with SplitWriter(filled) as writer:
+            assert writer.pending() == [0]
+    finally:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["tokens", "embedding", "crop", "state"])
+def test_a_deleted_file_is_found_and_says_how_to_make_it_again(filled: Split, name: str) -> None:
+    path = filled.path / filled.layout.owned[name].key(2)
+    aside = path.with_name("aside")
+    path.rename(aside)
+    try:
+        with pytest.raises(CacheCorrupt, match=r"file is missing though its shard is finished.*`vidxfer extract`"):
+            read_everything(filled, STORED)
+    finally:
+        aside.rename(path)
