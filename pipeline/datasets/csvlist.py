@@ -34,6 +34,9 @@ CLASS_FILES = ("classes.txt", "label_map.txt")
 MOST_CLASSES = 100_000
 """A number above this is an id in the wrong column, not a label."""
 
+_WORDS = sorted((word for words in SPLIT_WORDS.values() for word in words), key=len, reverse=True)
+_SPLIT_IN_NAME = re.compile(rf"(?<![a-z])(?:{'|'.join(_WORDS)})(?=list|[^a-z]|$)", re.IGNORECASE)
+
 
 def load(root: Path, split: str, *, labels: Path | None = None, val_fraction: float = 0.2) -> Dataset:
     """One split of a list.
@@ -82,16 +85,15 @@ def _find_lists(source: Path) -> dict[str, Path]:
 
 
 def _split_in_name(file: Path) -> str | None:
-    """ "k400_val_se320.txt" → "val"."""
-    return next((split for word in re.split(r"[\W_]+", file.stem) if (split := split_of_word(word))), None)
+    """ "k400_val_se320.txt" → "val", "testlist01.txt" → "test", "trainval.txt" → None."""
+    found = _SPLIT_IN_NAME.search(file.stem)
+    return split_of_word(found[0]) if found else None
 
 
 def _siblings(file: Path) -> list[Path]:
     """The lists beside `file` whose names differ from its name only in the word for the split."""
-    word = next(word for word in re.split(r"[\W_]+", file.stem) if split_of_word(word))
-    words = [other for spellings in reversed(SPLIT_WORDS.values()) for other in reversed(spellings)]
-    pattern = rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
-    names = [re.sub(pattern, other, file.stem, count=1) + file.suffix for other in words]
+    words = [word for spellings in SPLIT_WORDS.values() for word in reversed(spellings)]
+    names = [_SPLIT_IN_NAME.sub(word, file.stem, count=1) + file.suffix for word in words]
     return [path for name in names if (path := file.with_name(name)).is_file()]
 
 

@@ -26,7 +26,7 @@ FORMAT = 1
 """Raised whenever the drawing changes, so that an older folder is not taken for this one's."""
 
 CODEC = "libvpx-vp9"
-CRF = 24
+CRF = 12
 FIRST_TRAIN_ID, FIRST_VAL_ID = 100_001, 200_001
 """Ids do not depend on how many videos there are: video 100001 of seed 0 is the same in every toy world."""
 
