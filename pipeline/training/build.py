@@ -1,0 +1,59 @@
+"""From a recipe and what a cache holds to a head: the one place where both meet."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.errors import CacheMismatch
+from vidxfer.pipeline.heads.base import Head, HeadInputs
+from vidxfer.pipeline.heads.dist import DistHead
+from vidxfer.pipeline.heads.probe import MeanEmbeddingProbe
+from vidxfer.pipeline.training.recipes import Recipe
+
+
+def head_inputs(spec: CacheSpec, classes: int) -> HeadInputs:
+    """Sizes of what a cache of this spec delivers."""
+    return HeadInputs(
+        layers=spec.layers,
+        sparse_frames=spec.sparse_frames,
+        alpha=spec.sampling.alpha,
+        tokens=spec.tokens,
+        channels=spec.channels,
+        embed=spec.embed,
+        classes=classes,
+        image_px=spec.sampling.image_px,
+    )
+
+
+def build_head(recipe: Recipe, inputs: HeadInputs, text: Tensor, logit_scale: float) -> Head:
+    """A freshly initialised head; the same seed gives the same weights.
+
+    Args:
+        recipe: names the head and its sizes. inputs: what the cache holds.
+        text: raw text embeddings [class embed]. logit_scale: CLIP's, exponentiated.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        if recipe.head == "probe":
+            return MeanEmbeddingProbe(inputs)
+        return DistHead(recipe.dist, inputs, text, logit_scale)
+
+
+HEAD_FIELDS = ("clip_weights_sha256", "channels", "tokens", "embed", "pixel_mean", "pixel_std")
+SAMPLING_FIELDS = ("dense_frames", "alpha", "image_px")
+"""What a head depends on; views, codec, videos and the like may differ between training and scoring."""
+
+
+def expect_same_kind(where: object, found: CacheSpec, trained: CacheSpec) -> None:
+    """Check that a cache holds the kind of tokens a head was trained on.
+
+    Raises:
+        CacheMismatch: names each differing field with both values.
+    """
+    pairs = {name: (getattr(found, name), getattr(trained, name)) for name in HEAD_FIELDS}
+    pairs |= {f"sampling.{n}": (getattr(found.sampling, n), getattr(trained.sampling, n)) for n in SAMPLING_FIELDS}
+    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if differing:
+        raise CacheMismatch(where, differing)

@@ -1,0 +1,229 @@
+"""Batches: cached tokens and freshly decoded dense frames of the same views, ready one batch ahead.
+
+    plan [(row, view), …] per step
+        ├─ cache reader ─▶ codes, scales (reused buffers)        ┐
+        ├─ decode threads ─▶ frames ─ replay(view) ─▶ dense      ├─▶ RawBatch ─ assemble on the device ─▶ ClipBatch
+        └─ labels, swapped where the stored view was mirrored    ┘
+
+One thread keeps up to `AHEAD` batches under way, inside the trainer's process: no worker processes, no copies. A
+head's `needs` decide what is fetched; what it does not name is not read. A video that cannot be read any more stops the
+run with its name: nothing is replaced.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from vidxfer.pipeline.cache.codec import Dequantiser
+from vidxfer.pipeline.cache.reader import CacheReader, Codes
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.errors import CacheError, UsageError
+from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.shapes import ClipBatch, Video, View
+from vidxfer.pipeline.training.optimise import soft_targets
+from vidxfer.pipeline.video.reader import open_video
+from vidxfer.pipeline.video.replay import replay
+
+AHEAD = 2
+"""Batches under way while one is used; one more buffer than that is kept, since the used one is still being read."""
+
+Plan = Sequence[Sequence[tuple[int, int]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawBatch:
+    """One batch as the loader delivers it, on the CPU; `codes` lives in a buffer that a later batch reuses."""
+
+    codes: Codes | None
+    embedding: Tensor | None
+    dense: Tensor | None
+    labels: Tensor
+    ids: tuple[str, ...]
+
+
+def dense_frames(video: Video, view: View, spec: CacheSpec, expected_frames: int) -> Tensor:
+    """Decode and replay the dense frames of one stored view: normalised float32 [dense rgb height width].
+
+    Raises:
+        VideoError: the file cannot be read frame-exactly.
+        CacheError: the file has another number of frames than when the cache was made (0: not known then).
+    """
+    with open_video(video.path, start_seconds=video.start_seconds, end_seconds=video.end_seconds) as source:
+        if source.frame_count != expected_frames != 0:
+            raise CacheError(
+                f"{video.path}: {video.id!r} had {expected_frames} frames when the cache was made and now has "
+                f"{source.frame_count}: it is not the same file. Put the old one back, or extract again."
+            )
+        frames = source.read(view.indices)
+    return replay(frames.pixels, view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
+
+
+class ClipLoader:
+    """Loads what a head needs from one split of a cache; a context manager that ends its threads.
+
+    Args:
+        split: the opened split.
+        needs: the head's declaration.
+        videos: id -> video, where dense frames are needed; None otherwise.
+        decode_threads: videos decoded at the same time.
+        read_threads: of the cache reader.
+        online: nothing is read from the cache but views and labels; CLIP will see the dense frames instead.
+
+    Raises:
+        UsageError: dense frames are needed and the data set is not given, or alpha differs.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        needs: Needs,
+        videos: dict[str, Video] | None,
+        *,
+        decode_threads: int = 2,
+        read_threads: int = 2,
+        online: bool = False,
+    ) -> None:
+        self.split, self.needs, self.online = split, needs, online
+        self.reader = CacheReader(split, threads=read_threads)
+        if (needs.dense_multiple or online) and videos is None:
+            raise UsageError("this head needs dense frames: give the data set's folder with --root")
+        if needs.dense_multiple not in (0, split.spec.sampling.alpha):
+            raise UsageError(
+                f"the head wants {needs.dense_multiple} dense frames per sparse frame, "
+                f"the cache was made with {split.spec.sampling.alpha}"
+            )
+        self.videos = videos or {}
+        self._decode = ThreadPoolExecutor(max(1, decode_threads), thread_name_prefix="decode")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self._buffers: deque[Codes] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ahead.shutdown(cancel_futures=True)
+        self._decode.shutdown(cancel_futures=True)
+        self.reader.close()
+
+    def batches(self, plan: Plan) -> Iterator[RawBatch]:
+        """Batches in the order of `plan`. A batch's `codes` are valid until the next one is taken."""
+        if self.needs.layers and not self.online:
+            largest = max((len(clips) for clips in plan), default=0)
+            self._buffers = deque(self.reader.buffer(largest, self.needs.layers) for _ in range(AHEAD + 1))
+        waiting: deque[Future[RawBatch]] = deque()
+        todo = iter(plan)
+        try:
+            for clips in todo:
+                waiting.append(self._ahead.submit(self._load, clips))
+                if len(waiting) == AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
+        rows = [row for row, _ in clips]
+        views = [view for _, view in clips]
+        stored = [self.reader.view(row, view) for row, view in clips]
+        pending = []
+        if self.needs.dense_multiple or self.online:
+            found = [self._video(row) for row in rows]
+            counts = [self.reader.source_of(row)[0] for row in rows]
+            pending = [
+                self._decode.submit(dense_frames, video, view, self.split.spec, count)
+                for video, view, count in zip(found, stored, counts, strict=True)
+            ]
+        codes = None
+        if self.needs.layers and not self.online:
+            codes = self.reader.read(rows, views, self.needs.layers, out=self._buffers[0])
+            self._buffers.rotate(-1)
+        embedding = None
+        if self.needs.embedding and not self.online:
+            embedding = torch.from_numpy(self.reader.embedding(rows, views))
+        return RawBatch(
+            codes=codes,
+            embedding=embedding,
+            dense=torch.stack([future.result() for future in pending]) if pending else None,
+            labels=torch.tensor([self._label(row, view) for row, view in zip(rows, stored, strict=True)]),
+            ids=tuple(self.split.video_ids[row] for row in rows),
+        )
+
+    def _video(self, row: int) -> Video:
+        name = self.split.video_ids[row]
+        if name not in self.videos:
+            raise UsageError(f"video {name!r} is in the cache and not in the data set: is --root the right folder?")
+        return self.videos[name]
+
+    def _label(self, row: int, view: View) -> int:
+        label = int(self.split.labels[row])
+        return self.split.flip_pairs.get(label, label) if view.flip else label
+
+
+class Assembler:
+    """Turns raw batches into `ClipBatch`es on the device: dequantised tokens, soft targets.
+
+    Args:
+        split: the cache's split. needs: the head's. device: where the head lives.
+        smoothing: label smoothing of the targets; None: no targets (evaluation).
+        tower: online path: CLIP computes the tokens from the dense pixels instead of the cache.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        needs: Needs,
+        device: torch.device,
+        *,
+        smoothing: float | None = None,
+        tower: Any = None,
+    ) -> None:
+        self.split, self.needs, self.device, self.smoothing, self.tower = split, needs, device, smoothing, tower
+        self.dequantise = self._dequantiser() if needs.layers and tower is None else None
+
+    def _dequantiser(self) -> Dequantiser:
+        mean, std = torch.from_numpy(self.split.channel_mean), torch.from_numpy(self.split.channel_std)
+        return Dequantiser(self.split.spec, mean, std, layers=self.needs.layers).to(self.device)
+
+    def __call__(self, raw: RawBatch) -> ClipBatch:
+        """One batch on the device; labels below 0 (unlabelled) give no targets."""
+        dense = None if raw.dense is None else raw.dense.to(self.device, non_blocking=True)
+        tokens, embedding = self._features(raw, dense)
+        labels = raw.labels.to(self.device)
+        targets = None
+        if self.smoothing is not None:
+            targets = soft_targets(labels, len(self.split.class_names), self.smoothing)
+        return ClipBatch(tokens=tokens, embedding=embedding, dense=dense, targets=targets, labels=labels, ids=raw.ids)
+
+    def _features(self, raw: RawBatch, dense: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        if self.tower is not None:
+            assert dense is not None, "the online path computes tokens from dense frames"
+            return online_features(self.tower, dense, self.split.spec.sampling.alpha, self.needs)
+        embedding = None if raw.embedding is None else raw.embedding.to(self.device)
+        if raw.codes is None or self.dequantise is None:
+            return None, embedding
+        codes = raw.codes.codes.to(self.device, non_blocking=True)
+        scale = None if raw.codes.scale is None else raw.codes.scale.to(self.device, non_blocking=True)
+        return self.dequantise(codes, scale), embedding
+
+
+def online_features(tower: Any, dense: Tensor, alpha: int, needs: Needs) -> tuple[Tensor | None, Tensor | None]:
+    """What the cache would hold, computed now: dense [clip dense rgb height width] -> tokens, embedding.
+
+    Returns:
+        tokens [clip layer frame token channel] and embedding [clip frame embed], each None if not needed.
+    """
+    clips = len(dense)
+    taps = tower.taps(dense[:, ::alpha].flatten(0, 1), needs.layers)
+    tokens = taps.tokens.unflatten(1, (clips, -1)).transpose(0, 1).clone() if needs.layers else None
+    embedding = taps.embedding.unflatten(0, (clips, -1)).float().clone() if needs.embedding else None
+    return tokens, embedding

@@ -1,0 +1,166 @@
+"""Recipes: every setting of a training run as one typed, frozen value; variations by `replace`.
+
+    recipe = named("dist-ssv2-b16")                 published settings of DiST, spec/dist.md §5–6
+    short  = replace(recipe, epochs=2)
+
+Order of precedence: a named recipe, then --set field=value. A run folder keeps the resolved result.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.heads.dist import DistConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One training run.
+
+    Attributes:
+        name: of the recipe. head: "dist" or "probe". dist: sizes of the DiST branch.
+        epochs, warmup_epochs: passes over the training split; the warm-up is linear, then half a cosine to zero.
+        batch_clips: clips per optimiser step over all devices together.
+        learning_rate, warmup_learning_rate: peak of the cosine before warm-up cuts it, and where warm-up starts.
+        weight_decay: of matrices; tokens, biases and norms have none. betas, eps: of AdamW.
+        label_smoothing: share of the target spread over all classes.
+        seed: of initialisation, order and view draws.
+        evaluate_every_epochs: how often the validation split is scored; the last epoch always is.
+        checkpoint_seconds: at most this much work is lost in a crash.
+    """
+
+    name: str
+    head: str = "dist"
+    dist: DistConfig = field(default_factory=DistConfig)
+    epochs: int = 36
+    warmup_epochs: float = 6.0
+    batch_clips: int = 256
+    learning_rate: float = 3.2e-4
+    warmup_learning_rate: float = 8e-7
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    label_smoothing: float = 0.1
+    seed: int = 0
+    evaluate_every_epochs: int = 4
+    checkpoint_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise UsageError(f"recipe {self.name}: head={self.head!r} is none of {', '.join(HEADS)}")
+        for name in ("epochs", "batch_clips", "evaluate_every_epochs"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"recipe {self.name}: {name}={getattr(self, name)} must be at least 1")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise UsageError(
+                f"recipe {self.name}: warmup_epochs={self.warmup_epochs} must be in [0, epochs={self.epochs})"
+            )
+
+    def to_json(self) -> str:
+        """The resolved recipe, as it is kept in the run folder."""
+        return json.dumps(asdict(self), indent=1)
+
+
+HEADS = ("dist", "probe")
+
+RECIPES = (
+    Recipe(name="dist-ssv2-b16"),
+    Recipe(name="dist-k400-b16", dist=DistConfig(pooling_layers=4)),
+    Recipe(
+        name="dist-toy",
+        dist=DistConfig(integration_channels=64, temporal_channels=32, pooling_layers=1),
+        epochs=24,
+        warmup_epochs=2,
+        batch_clips=16,
+        learning_rate=2e-3,
+        warmup_learning_rate=1e-4,
+        evaluate_every_epochs=8,
+        checkpoint_seconds=30.0,
+    ),
+    Recipe(
+        name="probe",
+        head="probe",
+        epochs=40,
+        warmup_epochs=2,
+        batch_clips=32,
+        learning_rate=1e-2,
+        warmup_learning_rate=1e-4,
+        evaluate_every_epochs=20,
+        checkpoint_seconds=30.0,
+    ),
+)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """ " Did you mean a, b?" or the whole list when nothing is near."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(known)}."
+
+
+def named(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UsageError: no such recipe; names the nearest ones.
+    """
+    by_name = {recipe.name: recipe for recipe in RECIPES}
+    if name not in by_name:
+        raise UsageError(f"no recipe {name!r}. {nearest(name, list(by_name))}")
+    return by_name[name]
+
+
+def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
+    """Apply `field=value` or `dist.field=value` settings; values are JSON (or a bare word).
+
+    Raises:
+        UsageError: not of that form, an unknown field, or a value of another type than the default's.
+    """
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting!r} is not field=value")
+        recipe = _set(recipe, path.strip().split("."), _value(text.strip()), setting)
+    return recipe
+
+
+def from_dict(found: dict[str, Any]) -> Recipe:
+    """The inverse of `to_json` after parsing.
+
+    Raises:
+        UsageError: unknown fields.
+    """
+    known = {f.name for f in fields(Recipe)}
+    if unknown := sorted(set(found) - known):
+        raise UsageError(f"a recipe has no fields {unknown}. {nearest(unknown[0], sorted(known))}")
+    sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in found.get("dist", {}).items()}
+    return Recipe(**{**found, "betas": tuple(found["betas"]), "dist": DistConfig(**sizes)})
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _set(target: Any, path: list[str], value: Any, setting: str) -> Any:
+    known = [f.name for f in fields(target)]
+    name = path[0]
+    if name not in known:
+        raise UsageError(f"--set {setting}: no field {name!r}. {nearest(name, known)}")
+    old = getattr(target, name)
+    if len(path) > 1:
+        if name != "dist":
+            raise UsageError(f"--set {setting}: {name} has no fields of its own")
+        return replace(target, **{name: _set(old, path[1:], value, setting)})
+    if isinstance(value, list):
+        value = tuple(value)
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if old is not None and type(value) is not type(old):
+        raise UsageError(f"--set {setting}: {name} is a {type(old).__name__} (now {old!r}), not {value!r}")
+    return replace(target, **{name: value})

@@ -1,0 +1,189 @@
+"""The run folder: what was asked, what it was made from, how it went, and where it can go on.
+
+    recipe.json        the resolved recipe
+    run.json           cache fingerprint, CLIP, class names, code commit, versions, device
+    metrics.jsonl      one line per logged step and per evaluation
+    tensorboard/       the same curves
+    checkpoint/        weights.safetensors, optimiser.pt, progress.json, text.safetensors
+
+A checkpoint is written beside the old one and swapped in by renames, so that there is a whole one at every moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.training.recipes import Recipe, from_dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        epoch, step: the next step to be done: epoch number and step inside it.
+        global_step: optimiser steps done. finished: all epochs are done.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    global_step: int = 0
+    finished: bool = False
+
+
+class Run:
+    """One run folder.
+
+    Args:
+        path: the folder. recipe: its recipe. made_from: what `run.json` holds.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, made_from: dict[str, Any]) -> None:
+        self.path, self.recipe, self.made_from = path, recipe, made_from
+
+    @classmethod
+    def start(cls, path: Path, recipe: Recipe, made_from: dict[str, Any]) -> Self:
+        """Begin a run, or take up the one that is there.
+
+        Raises:
+            RunError: the folder holds a run of another recipe or cache; the text names each difference.
+        """
+        if (path / "recipe.json").is_file():
+            old = cls.open(path)
+            differing = _differences(asdict(old.recipe), asdict(recipe))
+            for name in ("cache_fingerprint", "world"):
+                if old.made_from.get(name) != made_from.get(name):
+                    differing[name] = (old.made_from.get(name), made_from.get(name))
+            if differing:
+                lines = [f"  {name}: the run has {a!r}, you ask for {b!r}" for name, (a, b) in differing.items()]
+                raise RunError(
+                    "\n".join([f"{path} holds a run with other settings:", *lines, "Choose another folder with --run."])
+                )
+            return cls(path, recipe, old.made_from)
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(path / "run.json", json.dumps(made_from, indent=1, ensure_ascii=False))
+        write_text(path / "recipe.json", recipe.to_json())  # last: it marks the folder as a run
+        return cls(path, recipe, made_from)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """A run that exists.
+
+        Raises:
+            RunError: no such run, or its files do not parse.
+        """
+        try:
+            recipe = from_dict(json.loads((path / "recipe.json").read_text()))
+            made_from = json.loads((path / "run.json").read_text())
+        except FileNotFoundError as error:
+            raise RunError(
+                f"{path} is no run folder: {error.filename} is missing. Make one with: vidxfer train --run {path}"
+            ) from error
+        except json.JSONDecodeError as error:
+            raise RunError(f"{path}: recipe.json or run.json is damaged ({error})") from error
+        return cls(path, recipe, made_from)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of the current checkpoint."""
+        return self.path / "checkpoint"
+
+    def progress(self) -> Progress:
+        """How far the current checkpoint is; the beginning when there is none."""
+        self._recover()
+        file = self.checkpoint / "progress.json"
+        return Progress(**json.loads(file.read_text())) if file.is_file() else Progress()
+
+    def save(self, head: torch.nn.Module, optimiser: torch.optim.Optimizer, text: Tensor, progress: Progress) -> None:
+        """Write a whole checkpoint and swap it in."""
+        fresh, old = self.path / "checkpoint.new", self.path / "checkpoint.old"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        weights = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
+        save_file(weights, fresh / "weights.safetensors")
+        save_file({"text": text.detach().cpu().float().contiguous()}, fresh / "text.safetensors")
+        torch.save(optimiser.state_dict(), fresh / "optimiser.pt")
+        write_text(fresh / "progress.json", json.dumps(asdict(progress)))  # last: it marks the checkpoint as whole
+        for file in fresh.iterdir():
+            _sync(file)
+        _sync(fresh)
+        shutil.rmtree(old, ignore_errors=True)
+        if self.checkpoint.exists():
+            self.checkpoint.rename(old)
+        fresh.rename(self.checkpoint)
+        _sync(self.path)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def load_weights(self, head: torch.nn.Module) -> None:
+        """Load the checkpoint's weights into a head of the run's recipe.
+
+        Raises:
+            RunError: no checkpoint, a damaged file, or weights that do not fit; every mismatch is named.
+        """
+        self._recover()
+        file = self.checkpoint / "weights.safetensors"
+        if not file.is_file():
+            raise RunError(f"{self.path} has no checkpoint yet: {file} is missing. Train first: vidxfer train")
+        try:
+            found = load_file(file)
+        except SafetensorError as error:
+            raise RunError(f"{file} is damaged: {error}") from error
+        wanted = head.state_dict()
+        wrong = [f"  {k}: in the file only" for k in sorted(found.keys() - wanted.keys())]
+        wrong += [f"  {k}: missing in the file" for k in sorted(wanted.keys() - found.keys())]
+        wrong += [
+            f"  {k}: file has {tuple(found[k].shape)}, head has {tuple(wanted[k].shape)}"
+            for k in sorted(found.keys() & wanted.keys())
+            if found[k].shape != wanted[k].shape
+        ]
+        if wrong:
+            raise RunError("\n".join([f"{file} does not fit the head:", *wrong]))
+        head.load_state_dict(found)
+
+    def load_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
+        """Load the optimiser's state of the current checkpoint."""
+        state = torch.load(self.checkpoint / "optimiser.pt", weights_only=True, map_location="cpu")
+        optimiser.load_state_dict(state)
+
+    def text(self) -> Tensor:
+        """Text embeddings [class embed] the head was trained with."""
+        return load_file(self.checkpoint / "text.safetensors")["text"]
+
+    def _recover(self) -> None:
+        """After a crash between the two renames of `save`, the fresh (whole) or the old checkpoint takes its place."""
+        if not self.checkpoint.exists():
+            for name in ("checkpoint.new", "checkpoint.old"):
+                if (self.path / name / "progress.json").is_file():
+                    (self.path / name).rename(self.checkpoint)
+                    return
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {name: (found.get(name), wanted.get(name)) for name in wanted if found.get(name) != wanted.get(name)}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all: a temporary name, fsync, rename."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    _sync(part)
+    part.rename(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,67 @@
+"""Scores of videos over all their stored views: softmax per view, summed per video (spec/dist.md §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vidxfer.pipeline.training.loader import Assembler, ClipLoader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Summed view probabilities.
+
+    Attributes:
+        rows: rows of the split, in order. ids: their videos. labels: int64 [video]. probabilities: [video class].
+    """
+
+    rows: tuple[int, ...]
+    ids: tuple[str, ...]
+    labels: Tensor
+    probabilities: Tensor
+
+
+@torch.inference_mode()
+def score_rows(
+    head: nn.Module,
+    loader: ClipLoader,
+    assemble: Assembler,
+    rows: Sequence[int],
+    *,
+    batch_clips: int,
+    advance: Callable[[int], None] = lambda clips: None,
+    autocast: torch.dtype | None = None,
+) -> Scored:
+    """Run a head over every stored view of `rows`.
+
+    Args:
+        head: in any mode; put back as it was. loader, assemble: of the split.
+        rows: rows of the split. batch_clips: clips per forward.
+        advance: told the number of clips done. autocast: the head's compute type, if not float32.
+    """
+    split = loader.split
+    views = split.spec.stored_views
+    clips = [(row, view) for row in rows for view in range(views)]
+    plan = [clips[start : start + batch_clips] for start in range(0, len(clips), batch_clips)]
+    summed = torch.zeros(len(rows), len(split.class_names))
+    done = 0
+    was_training = head.training
+    head.eval()
+    for raw in loader.batches(plan):
+        with torch.autocast(assemble.device.type, dtype=autocast, enabled=autocast is not None):
+            logits = head(assemble(raw))
+        place = torch.arange(done, done + len(logits)) // views
+        summed.index_add_(0, place, logits.float().softmax(dim=-1).cpu())
+        done += len(logits)
+        advance(len(logits))
+    head.train(was_training)
+    return Scored(
+        rows=tuple(rows),
+        ids=tuple(split.video_ids[row] for row in rows),
+        labels=torch.tensor([int(split.labels[row]) for row in rows], dtype=torch.int64),
+        probabilities=summed,
+    )

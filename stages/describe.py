@@ -1,0 +1,52 @@
+"""From choices to the `CacheSpec` of one split: the step that plan and extract share."""
+
+from __future__ import annotations
+
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.clip.tower import TowerInfo
+from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.shapes import STEM
+from vidxfer.pipeline.video.sampling import Sampling
+from vidxfer.stages.settings import VIEW_KIND, CacheChoice
+
+
+def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> CacheSpec:
+    """The spec of one split.
+
+    Raises:
+        UsageError: a setting that does not fit the others or the tower.
+    """
+    blocks = tuple(range(tower.blocks)) if choice.layers is None else choice.layers
+    layers = tuple(sorted({*blocks, STEM} if choice.stem else {*blocks}))
+    unknown = [layer for layer in layers if not STEM <= layer < tower.blocks]
+    if unknown or not layers:
+        raise UsageError(
+            f"--layers {list(layers)}: {tower.model} has blocks 0 to {tower.blocks - 1} (and -1, the stem)"
+        )
+    kind = VIEW_KIND[dataset.split]
+    try:
+        return CacheSpec(
+            clip_model=tower.model,
+            clip_weights_sha256=tower.weights_sha256,
+            clip_precision=tower.precision,  # type: ignore[arg-type]  # checked by the spec
+            channels=tower.channels,
+            tokens=tower.tokens,
+            embed=tower.embed,
+            layers=layers,
+            pixel_mean=tower.pixel_mean,
+            pixel_std=tower.pixel_std,
+            sampling=Sampling(
+                dense_frames=choice.dense_frames, alpha=choice.alpha, image_px=tower.image_px, seed=choice.seed
+            ),
+            view_kind=kind,  # type: ignore[arg-type]  # checked by the spec
+            views=choice.train_views if kind == "train" else choice.test_views,
+            crops=1 if kind == "train" else choice.test_crops,
+            codec=choice.codec,  # type: ignore[arg-type]  # checked by the spec
+            calibration_videos=choice.calibration_videos if choice.codec == "int8" else 0,
+            dataset=dataset.name,
+            dataset_fingerprint=dataset.fingerprint,
+            split=dataset.split,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error

@@ -1,0 +1,198 @@
+"""Score a trained head on a split: every stored view, summed per video, with the coverage named.
+
+cache + run ─▶ head ─▶ softmax per view ─▶ sum per video ─▶ top-1/5 (n scored / n listed) + predictions.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidxfer.pipeline.cache.layout import STORED
+from vidxfer.pipeline.cache.rows import Rows
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.store import open_split
+from vidxfer.pipeline.clip.load import choose_device
+from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
+from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.shapes import Video
+from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_inputs
+from vidxfer.pipeline.training.loader import Assembler, ClipLoader
+from vidxfer.pipeline.training.metrics import Score, ranked, score
+from vidxfer.pipeline.training.run import Run, write_text
+from vidxfer.pipeline.training.scoring import Scored, score_rows
+from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.settings import DataSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """What to score.
+
+    Attributes:
+        run: folder of the trained run. cache: folder. split: to score. root: of the videos, if they have moved.
+        device, precision, decode_threads, read_threads: as in training. batch_clips: clips per forward.
+    """
+
+    run: Path
+    cache: Path
+    split: str = "val"
+    root: Path | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    decode_threads: int = 2
+    read_threads: int = 2
+    batch_clips: int = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateReport:
+    """The score, the file of per-video predictions, and stored views per video."""
+
+    score: Score
+    predictions: Path
+    views: int
+
+
+def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> EvaluateReport:
+    """Score one split and write `predictions.<split>.jsonl` into the run folder.
+
+    Raises:
+        RunError: no trained run there. CacheMismatch: the cache is not of the kind the run was trained on.
+        CacheIncomplete: not one video of the split is stored.
+    """
+    shown = progress or Silent()
+    run = Run.open(request.run)
+    split = open_split(request.cache, request.split)
+    expect_fits_run(run, split)
+    inputs = head_inputs(split.spec, len(split.class_names))
+    text = torch.from_numpy(split.text)
+    head = build_head(run.recipe, inputs, text, float(run.made_from["logit_scale"]))
+    run.load_weights(head)
+    where = compute_on(request.device, request.precision)
+    head = head.to(where.device)
+    scored = score_split(
+        head,
+        split,
+        head.needs,
+        where,
+        videos=dense_videos(split, request.root) if head.needs.dense_multiple else None,
+        batch_clips=request.batch_clips,
+        threads=(request.decode_threads, request.read_threads),
+        shown=shown,
+    )
+    file = request.run / f"predictions.{request.split}.jsonl"
+    write_text(file, predictions(split, scored))
+    return EvaluateReport(score=score_of(split, scored), predictions=file, views=split.spec.stored_views)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """Where a head runs and in which autocast type (None: float32)."""
+
+    device: torch.device
+    autocast: torch.dtype | None
+
+
+def compute_on(device: str, precision: str) -> Where:
+    """Resolve device and precision: "auto" is CUDA with bf16 autocast where there is one, else the CPU in float32."""
+    chosen = choose_device(device)
+    if precision not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"--precision {precision!r} is none of auto, fp32, bf16")
+    bf16 = precision == "bf16" or (precision == "auto" and chosen.type == "cuda" and torch.cuda.is_bf16_supported())
+    return Where(device=chosen, autocast=torch.bfloat16 if bf16 else None)
+
+
+def expect_fits_run(run: Run, split: Split) -> None:
+    """Check that a split holds what the run was trained on.
+
+    Raises:
+        CacheMismatch: names each differing field with both values.
+    """
+    trained = CacheSpec.from_dict(run.made_from["spec"])
+    expect_same_kind(split.path, split.spec, trained)
+    if run.recipe.head == "probe" and list(split.class_names) != run.made_from["class_names"]:
+        raise CacheMismatch(split.path, {"class_names": (len(split.class_names), len(run.made_from["class_names"]))})
+
+
+def score_split(
+    head: nn.Module,
+    split: Split,
+    needs: Needs,
+    where: Where,
+    *,
+    videos: dict[str, Video] | None,
+    batch_clips: int,
+    threads: tuple[int, int],
+    shown: Progress,
+) -> Scored:
+    """Scores of every stored, labelled video of a split; `threads` are those for decoding and for reading.
+
+    Raises:
+        CacheIncomplete: there is none.
+    """
+    rows = [int(row) for row in Rows(split).stored_rows() if split.labels[row] >= 0]
+    if not rows:
+        raise CacheIncomplete(f"{split.path}: not one stored video has a label; there is nothing to score")
+    clips = len(rows) * split.spec.stored_views
+    with (
+        ClipLoader(split, needs, videos, decode_threads=threads[0], read_threads=threads[1]) as loader,
+        shown.bar(f"score {split.spec.split}", clips, "clips") as bar,
+    ):
+        assemble = Assembler(split, needs, where.device)
+        return score_rows(
+            head, loader, assemble, rows, batch_clips=batch_clips, advance=bar.advance, autocast=where.autocast
+        )
+
+
+def score_of(split: Split, scored: Scored) -> Score:
+    """Accuracy with the reason of every listed video that has no score."""
+    reasons = {one.id: f"{one.reason}: {one.detail}" for r in split.ledger.finished().values() for one in r.failed}
+    state = Rows(split).state
+    done = set(scored.rows)
+    missing = {
+        name: reasons.get(name, "no label" if state[row] == STORED else "not extracted")
+        for row, name in enumerate(split.video_ids)
+        if row not in done
+    }
+    return score(scored.probabilities, scored.labels, missing)
+
+
+def predictions(split: Split, scored: Scored) -> str:
+    """One JSON line per scored video: id, label, the five best classes with their share of probability."""
+    lines = []
+    for name, label, row in zip(scored.ids, scored.labels.tolist(), scored.probabilities, strict=True):
+        classes, shares = ranked(row)
+        entry: dict[str, Any] = {
+            "id": name,
+            "label": label,
+            "label_name": split.class_names[label],
+            "right": classes[0] == label,
+            "top5": [[split.class_names[c], round(p, 6)] for c, p in zip(classes, shares, strict=True)],
+            "top5_labels": classes,
+        }
+        lines.append(json.dumps(entry, ensure_ascii=False))
+    return "\n".join(lines) + "\n"
+
+
+def dense_videos(split: Split, root: Path | None) -> dict[str, Video]:
+    """The data set the cache remembers, by id; `root` if it has moved.
+
+    Raises:
+        UsageError, DatasetError: the folder is not there, or holds another data set.
+    """
+    data = DataSource.from_dict(dict(split.informs["data"]), root)
+    found = data.load(split.spec.split)
+    if found.fingerprint != split.spec.dataset_fingerprint:
+        raise UsageError(
+            f"{data.root} does not hold the videos this cache was made from: fingerprint {found.fingerprint}, the "
+            f"cache has {split.spec.dataset_fingerprint} ({len(found)} videos there, {len(split.video_ids)} here). "
+            "Give the right folder with --root."
+        )
+    return {video.id: video for video in found.videos}

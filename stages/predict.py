@@ -1,0 +1,154 @@
+"""What does this video show? The online path: any file, CLIP in the loop, the trained head, the five best classes.
+
+file ─▶ test views ─▶ dense frames ─▶ CLIP taps on the sparse ones ─▶ head ─▶ softmax, summed ─▶ top 5
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.clip.load import load_tower
+from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.errors import CacheMismatch, UsageError, VideoError
+from vidxfer.pipeline.heads.base import Head
+from vidxfer.pipeline.shapes import ClipBatch
+from vidxfer.pipeline.training.build import build_head, head_inputs
+from vidxfer.pipeline.training.loader import online_features
+from vidxfer.pipeline.training.metrics import ranked
+from vidxfer.pipeline.training.run import Run
+from vidxfer.pipeline.video.reader import open_video
+from vidxfer.pipeline.video.replay import replay
+from vidxfer.stages.encode import draw_views
+from vidxfer.stages.evaluate import Where, compute_on
+from vidxfer.stages.progress import Progress, Silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictRequest:
+    """What to look at and with which run.
+
+    Attributes:
+        videos: files. run: folder of the trained run. views: temporal test views per video, summed.
+        model, pretrained: CLIP, if it is not where extraction found it. device, precision: as elsewhere.
+    """
+
+    videos: tuple[Path, ...]
+    run: Path
+    views: int = 1
+    model: str | None = None
+    pretrained: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One video's answer.
+
+    Attributes:
+        path: the file. top5: (class name, share of probability), best first; empty when it could not be read.
+        error: why not, in words; None when it was read. decoder: which path decoded it.
+    """
+
+    path: Path
+    top5: tuple[tuple[str, float], ...]
+    error: str | None
+    decoder: str | None
+
+
+def predict(request: PredictRequest, progress: Progress | None = None) -> tuple[Prediction, ...]:
+    """Classify video files; one that cannot be read gets its reason instead of an answer.
+
+    Raises:
+        RunError: no trained run there. ClipError: the tower cannot be loaded.
+        CacheMismatch: the tower has other weights than the one the run was trained with.
+    """
+    shown = progress or Silent()
+    if not request.videos:
+        raise UsageError("no video given: vidxfer predict VIDEO... --checkpoint RUN")
+    run = Run.open(request.run)
+    trained = CacheSpec.from_dict(run.made_from["spec"])
+    tower = tower_of(run, trained, request)
+    where = compute_on(request.device, request.precision)
+    names = tuple(run.made_from["class_names"])
+    head = build_head(run.recipe, head_inputs(trained, len(names)), run.text(), float(run.made_from["logit_scale"]))
+    run.load_weights(head)
+    head = head.to(where.device).eval()
+    spec = replace(trained, view_kind="test", views=request.views, crops=1)
+    answers = []
+    with shown.bar("predict", len(request.videos), "videos") as bar:
+        for path in request.videos:
+            answers.append(_one(path, spec, tower, head, names, where))
+            bar.advance(1, path.name)
+    return tuple(answers)
+
+
+def tower_of(run: Run, trained: CacheSpec, request: PredictRequest) -> ClipTower:
+    """The tower the run was trained with.
+
+    Raises:
+        CacheMismatch: the weights are others.
+    """
+    known = run.made_from["clip"]
+    tower = load_tower(
+        request.model or known["model"],
+        request.pretrained or known["pretrained"],
+        device=request.device,
+        precision="auto" if request.precision == "auto" else request.precision,
+    )
+    if tower.info.weights_sha256 != trained.clip_weights_sha256:
+        raise CacheMismatch(
+            run.path,
+            {"clip_weights_sha256": (trained.clip_weights_sha256[:12] + "…", tower.info.weights_sha256[:12] + "…")},
+        )
+    return tower
+
+
+@torch.inference_mode()
+def _one(path: Path, spec: CacheSpec, tower: ClipTower, head: Head, names: tuple[str, ...], where: Where) -> Prediction:
+    try:
+        dense, decoder = dense_views(path, spec)
+    except VideoError as error:
+        return Prediction(path=path, top5=(), error=f"{error.reason.value}: {error.detail}", decoder=None)
+    dense = dense.to(where.device)
+    tokens, embedding = online_features(tower, dense, spec.sampling.alpha, head.needs)
+    batch = ClipBatch(
+        tokens=tokens,
+        embedding=embedding,
+        dense=dense,
+        targets=None,
+        labels=torch.full((len(dense),), -1, device=where.device),
+        ids=(str(path),) * len(dense),
+    )
+    with torch.autocast(where.device.type, dtype=where.autocast, enabled=where.autocast is not None):
+        logits = head(batch)
+    classes, shares = ranked(logits.float().softmax(dim=-1).sum(dim=0).cpu())
+    top5 = tuple((names[c], p) for c, p in zip(classes, shares, strict=True))
+    return Prediction(path=path, top5=top5, error=None, decoder=decoder)
+
+
+def dense_views(path: Path, spec: CacheSpec) -> tuple[torch.Tensor, str]:
+    """Dense frames of every test view, float32 [view dense rgb height width], and the decoder's name.
+
+    Raises:
+        VideoError: the file cannot be read frame-exactly.
+    """
+    with open_video(path) as source:
+        views = draw_views(spec, str(path), source.frame_count, source.height, source.width)
+        clips = []
+        for view in views:
+            frames = source.read(view.indices)
+            clips.append(
+                replay(
+                    frames.pixels,
+                    view,
+                    image_px=spec.sampling.image_px,
+                    mean=spec.pixel_mean,
+                    std=spec.pixel_std,
+                )
+            )
+        return torch.stack(clips), source.decoder

@@ -1,0 +1,41 @@
+"""What a stage tells about long work, without knowing who shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Bar(Protocol):
+    """One bar of known length."""
+
+    def advance(self, done: int = 1, note: str | None = None) -> None:
+        """`done` more units; `note` replaces the text at the end of the bar."""
+
+
+class Progress(Protocol):
+    """Shows bars and lines; the command line has one, tests use `Silent`."""
+
+    def bar(self, title: str, total: int, unit: str, done: int = 0) -> AbstractContextManager[Bar]:
+        """A bar that is shown while its context lasts."""
+
+    def line(self, text: str) -> None:
+        """One line a person should read."""
+
+
+class _NoBar:
+    def advance(self, done: int = 1, note: str | None = None) -> None:
+        """Nothing is shown."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    @contextmanager
+    def bar(self, title: str, total: int, unit: str, done: int = 0) -> Iterator[Bar]:
+        """A bar nobody sees."""
+        yield _NoBar()
+
+    def line(self, text: str) -> None:
+        """Nothing is shown."""

@@ -1,0 +1,118 @@
+"""What a person asks of a stage, as typed, frozen values with one default each; the command line fills them in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.datasets.load import load_dataset
+from vidxfer.pipeline.errors import UsageError
+
+VIEW_KIND = {"train": "train", "val": "test"}
+"""Which views a split gets: random draws to train on, fixed ones to score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """Where the videos are.
+
+    Attributes:
+        kind: "ssv2", "folder" or "csv". root: the data set's folder. labels: see `load_dataset`.
+        val_fraction: of data sets without splits. limit: at most this many videos per split.
+    """
+
+    kind: str
+    root: Path | None
+    labels: Path | None = None
+    val_fraction: float = 0.2
+    limit: int | None = None
+
+    def load(self, split: str) -> Dataset:
+        """The split's videos.
+
+        Raises:
+            UsageError: no root; DatasetError: not that layout.
+        """
+        if self.root is None:
+            raise UsageError(
+                f"where is the data set ({self.kind})? Give its folder with --root, or set the variable VIDXFER_DATA."
+            )
+        found = load_dataset(self.kind, self.root, split, labels=self.labels, val_fraction=self.val_fraction)
+        return found if self.limit is None else found.take(self.limit)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is remembered in a cache, so that training finds the videos without being told."""
+        return {
+            "kind": self.kind,
+            "root": str(self.root.expanduser().absolute()) if self.root else None,
+            "labels": str(self.labels.expanduser().absolute()) if self.labels else None,
+            "val_fraction": self.val_fraction,
+            "limit": self.limit,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any], root: Path | None = None) -> DataSource:
+        """The inverse of `to_dict`; `root` replaces the remembered folder (the videos have moved)."""
+        labels = stored.get("labels")
+        return cls(
+            kind=stored["kind"],
+            root=root or Path(stored["root"]),
+            labels=Path(labels) if labels else None,
+            val_fraction=stored["val_fraction"],
+            limit=stored["limit"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipChoice:
+    """Which CLIP, where and in which arithmetic; see `load_tower`."""
+
+    model: str = "ViT-B-16-quickgelu"
+    pretrained: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheChoice:
+    """What to store.
+
+    Attributes:
+        dense_frames, alpha: dense frames per view, and how many of them share one sparse frame.
+        layers: CLIP blocks to tap; None: all of them. stem: also the tokens before the first block.
+        train_views: random views per training video. test_views, test_crops: fixed views per validation video.
+        codec: "int8" or "float16". seed: of the random views.
+        calibration_videos: sample behind the int8 codec's channel statistics.
+        shard_videos: videos per shard; None: about 1 GB, at most 64 videos.
+    """
+
+    dense_frames: int = 16
+    alpha: int = 2
+    layers: tuple[int, ...] | None = None
+    stem: bool = False
+    train_views: int = 1
+    test_views: int = 1
+    test_crops: int = 1
+    codec: str = "int8"
+    seed: int = 0
+    calibration_videos: int = 64
+    shard_videos: int | None = None
+
+
+LIBRARIES = ("vidxfer", "torch", "open_clip_torch", "zarr", "av", "decord", "numpy")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what made a cache or a run; decord may be absent where it has no wheels."""
+    from importlib.metadata import PackageNotFoundError
+
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
