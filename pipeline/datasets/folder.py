@@ -22,7 +22,9 @@ from vidxfer.pipeline.datasets.paths import (
     Fence,
     clean_text,
     is_video_name,
+    list_folder,
     split_of_word,
+    unreadable,
 )
 from vidxfer.pipeline.datasets.table import Row, read_rows
 from vidxfer.pipeline.errors import DatasetError
@@ -78,7 +80,7 @@ def load(root: Path, split: str, *, labels: Path | None = None, val_fraction: fl
 
 def _split_folders(root: Path, notes: list[str]) -> dict[str, Path]:
     """The split folders by split; none when the folders are classes (one of which may well be called "train")."""
-    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    folders = sorted(entry.name for entry in list_folder(root) if entry.is_dir() and not entry.name.startswith("."))
     places = {split: root / word for split, words in SPLIT_WORDS.items() for word in reversed(words) if word in folders}
     others = [name for name in folders if split_of_word(name) is None]
     if not places or ("train" not in places and others) or (set(places) == {"train"} and others):
@@ -93,7 +95,8 @@ def _walk(place: Path, notes: list[str]) -> list[_Found]:
     """Every video below `place`. Hidden files and folders are left out, other files are counted in a note."""
     fence = Fence(place)
     found, left_out, linked = [], Counter[str](), set[Path]()
-    for folder, names, files in os.walk(place, followlinks=True):
+    for folder, names, files in os.walk(place, onerror=unreadable, followlinks=True):
+        below = Path(folder).relative_to(place).parts
         names[:] = sorted(name for name in names if not name.startswith("."))
         for name in names:
             if (Path(folder) / name).is_symlink():
@@ -106,7 +109,7 @@ def _walk(place: Path, notes: list[str]) -> list[_Found]:
                 left_out[clean_text(Path(name).suffix.lower()) or "without extension"] += 1
                 continue
             path = fence.path(Path(folder) / name, where=clean_text(f"{folder}/{name}"))
-            found.append(_Found(path=path, parts=path.relative_to(place.absolute()).parts))
+            found.append(_Found(path=path, parts=(*below, name)))
     if left_out:
         shown = ", ".join(f"{count} {extension}" for extension, count in left_out.most_common(5))
         notes.append(f"{place.name}: {left_out.total()} files are not videos by their name ({shown})")
@@ -114,7 +117,7 @@ def _walk(place: Path, notes: list[str]) -> list[_Found]:
 
 
 def _id(root: Path, path: Path) -> str:
-    return clean_text(path.relative_to(root.absolute()).as_posix())
+    return clean_text(path.relative_to(root).as_posix())
 
 
 def _labels_from_folders(

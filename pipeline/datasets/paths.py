@@ -12,9 +12,11 @@ person put them there, and the border is drawn around what they point to.
 from __future__ import annotations
 
 import difflib
+import os
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 from vidxfer.pipeline.errors import DatasetError
 
@@ -71,12 +73,34 @@ def read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+        unreadable(error)
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DatasetError(f"{path}: is UTF-16; save it as UTF-8")
     if not raw.strip():
         raise DatasetError(f"{path}: the file is empty")
     return raw.decode("utf-8-sig", "surrogateescape")
+
+
+def unreadable(error: OSError) -> NoReturn:
+    """Turn "permission denied" into words about the data set.
+
+    Raises:
+        DatasetError: always.
+    """
+    raise DatasetError(f"{clean_text(str(error.filename))}: cannot be read: {error.strerror}") from error
+
+
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder, unsorted.
+
+    Raises:
+        DatasetError: the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        unreadable(error)
 
 
 class Fence:

@@ -11,13 +11,12 @@ templates may begin with a bracket, and ids stay strings.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.datasets.base import Dataset, absent_note
-from vidxfer.pipeline.datasets.paths import Fence, clean_text, nearest, read_text
+from vidxfer.pipeline.datasets.paths import Fence, clean_text, list_folder, nearest, read_text
 from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.shapes import Video
 
@@ -89,8 +88,8 @@ def _find_videos(root: Path) -> tuple[Path, dict[str, bool]]:
     tried = [root if name == "." else root / name for name in VIDEO_FOLDERS]
     for folder in tried:
         if folder.is_dir():
-            with os.scandir(folder) as entries:
-                found = {entry.name: entry.is_symlink() for entry in entries if entry.name.endswith(EXTENSIONS)}
+            entries = [entry for entry in list_folder(folder) if entry.name.endswith(EXTENSIONS)]
+            found = {entry.name: entry.is_symlink() for entry in entries}
             if found:
                 return folder, found
     listed = "\n".join(f"  {folder}" for folder in tried)

@@ -119,7 +119,7 @@ def _background(height: int, width: int, rng: np.random.Generator) -> Floats:
 
 
 def _contrasting_colour(background: Floats, rng: np.random.Generator) -> Floats:
-    """A colour at least 90 grey levels from the mean background, in the summed difference of its channels."""
+    """A colour that differs from the mean background by at least 150 grey levels, summed over its channels."""
     mean = background.mean(axis=(0, 1))
     candidates = rng.uniform(0, 255, (16, 3))
     distances = np.abs(candidates - mean).sum(axis=1)

@@ -161,3 +161,20 @@ def test_nothing_to_read_draws_the_layout(touch: Touch) -> None:
 def test_too_few_videos_for_a_share_say_so(touch: Touch) -> None:
     with pytest.raises(DatasetError, match="no videos are left for val"):
         load_dataset("folder", touch("a/1.mp4"), "val", val_fraction=0.01)
+
+
+@pytest.mark.parametrize("hidden", ["", "train/a"])
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    touch: Touch, hidden: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = touch("train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4")
+    scandir = os.scandir
+
+    def denied(place: str | Path) -> object:
+        if Path(place) == root / hidden:
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(DatasetError, match=rf"{root / hidden}: cannot be read: Permission denied"):
+        load_dataset("folder", root, "train")
