@@ -79,8 +79,10 @@ class ArrayLayout:
 
     def slot(self, *place: int) -> int:
         """The slot, in C order, of the chunk at `place` (row within the shard, then view, layer ...)."""
-        padded = place + (0,) * (len(self.grid) - len(place))
-        return int(np.ravel_multi_index(padded, self.grid))
+        slot = 0
+        for i, parts in enumerate(self.grid):  # numpy's ravel_multi_index is ten times slower, and this runs per chunk
+            slot = slot * parts + (place[i] if i < len(place) else 0)
+        return slot
 
     def offset(self, slot: int) -> int:
         """Byte at which a slot begins."""

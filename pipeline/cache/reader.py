@@ -53,12 +53,14 @@ class Codes(_PrintsShapes):
 
 @dataclass(frozen=True, kw_only=True)
 class _Piece:
-    """One chunk to be read: from `offset` of an open file into `target`."""
+    """One chunk to be read: from `offset` of an open file into `target`; array, row and place name it in errors."""
 
     fd: int
     offset: int
     target: memoryview
-    where: str
+    array: ArrayLayout
+    row: int
+    inner: Sequence[int]
 
 
 class CacheReader(Rows):
@@ -156,17 +158,22 @@ class CacheReader(Rows):
             for name, target in targets.items():
                 array = self.split.layout.owned[name]
                 flat = target.reshape(-1).view(np.uint8)
-                raw = flat.data
+                raw, chunk_bytes = flat.data, array.chunk_bytes
                 for i, (row, *inner) in enumerate(places):
                     shard, place = divmod(int(row), self.split.shard_videos)
                     if (name, shard) not in opened:
                         opened[name, shard] = self._open(array, shard, files)
-                    offset, present = self._offset(array, shard, array.slot(place, *inner))
-                    where = self._where(array, shard, row, inner)
-                    if not present:
-                        raise CacheCorrupt(f"{where}: stored, but absent from the shard's index. {REMEDY}")
-                    span = raw[i * array.chunk_bytes : (i + 1) * array.chunk_bytes]
-                    pieces.append(_Piece(fd=opened[name, shard], offset=offset, target=span, where=where))
+                    piece = _Piece(
+                        fd=opened[name, shard],
+                        offset=int(self._indices[name, shard][array.slot(place, *inner), 0]),
+                        target=raw[i * chunk_bytes : (i + 1) * chunk_bytes],
+                        array=array,
+                        row=int(row),
+                        inner=inner,
+                    )
+                    if piece.offset == ABSENT:
+                        raise CacheCorrupt(f"{self._where(piece)}: stored, but absent from the shard's index. {REMEDY}")
+                    pieces.append(piece)
             runs = _runs(pieces)
             if len(runs) == 1:
                 self._read_run(runs[0])
@@ -188,13 +195,10 @@ class CacheReader(Rows):
             self._indices[array.name, shard] = read_index(fd, array, str(path))
         return fd
 
-    def _offset(self, array: ArrayLayout, shard: int, slot: int) -> tuple[int, bool]:
-        offset = int(self._indices[array.name, shard][slot, 0])
-        return offset, offset != ABSENT
-
-    def _where(self, array: ArrayLayout, shard: int, row: int, inner: Sequence[int]) -> str:
-        words = f"{self.split.path / array.key(shard)}: video {self.video_ids[row]}, view {inner[0]}"
-        return words + (f", layer {self.split.spec.layers[inner[1]]}" if len(inner) > 1 else "")
+    def _where(self, piece: _Piece) -> str:
+        path = self.split.path / piece.array.key(piece.row // self.split.shard_videos)
+        words = f"{path}: video {self.video_ids[piece.row]}, view {piece.inner[0]}"
+        return words + (f", layer {self.split.spec.layers[piece.inner[1]]}" if len(piece.inner) > 1 else "")
 
     def _read_run(self, run: Sequence[_Piece]) -> None:
         """Read neighbouring chunks with as few system calls as the system allows, and check each."""
@@ -206,7 +210,7 @@ class CacheReader(Rows):
         while buffers:
             read_bytes = os.preadv(run[0].fd, buffers, offset)
             if not read_bytes:
-                raise CacheCorrupt(f"{run[0].where}: the file ends before the chunk. {REMEDY}")
+                raise CacheCorrupt(f"{self._where(run[0])}: the file ends before the chunk. {REMEDY}")
             offset += read_bytes
             while buffers and read_bytes >= len(buffers[0]):
                 read_bytes -= len(buffers.pop(0))
@@ -216,7 +220,7 @@ class CacheReader(Rows):
             return
         for i, piece in enumerate(run):
             if crc_of(piece.target) != crcs[CRC_BYTES * i : CRC_BYTES * (i + 1)]:
-                raise CacheCorrupt(f"{piece.where}: the bytes do not match their crc32c. {REMEDY}")
+                raise CacheCorrupt(f"{self._where(piece)}: the bytes do not match their crc32c. {REMEDY}")
 
 
 def _runs(pieces: list[_Piece]) -> list[list[_Piece]]:

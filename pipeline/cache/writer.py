@@ -212,6 +212,10 @@ class SplitWriter:
         if shard in self.split.ledger.finished():
             self.split.ledger.drop(shard, "written again")
 
+    def drop(self, shard: int, why: str) -> None:
+        """Take back the mark of a damaged shard, so that it is pending again."""
+        self.split.ledger.drop(shard, why)
+
     def record(self, record: ShardRecord) -> None:
         """Mark a shard that a `ShardWriter`, here or in another process, has finished."""
         self.split.ledger.append(record)

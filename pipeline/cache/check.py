@@ -1,0 +1,59 @@
+"""Is a shard what its ledger line says? Every stored byte is read and compared with its crc32c.
+
+for shard in range(split.shard_count):
+    damage = damage_of(reader, shard)          []: whole
+    if damage:
+        writer.drop(shard, damage[0])          pending again: extraction makes it anew
+"""
+
+from __future__ import annotations
+
+from vidxfer.pipeline.cache.layout import CRC_BYTES, FAILED, STORED
+from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.errors import CacheCorrupt
+
+CLIPS_PER_READ = 4
+
+
+def damage_of(reader: CacheReader, shard: int) -> list[str]:
+    """What is wrong with a finished shard, one line per file or per group of videos; empty when it is whole or pending.
+
+    A shard that passes still holds whatever extraction computed: re-encoding a sample is another check.
+    """
+    split = reader.split
+    record = split.ledger.finished().get(shard)
+    if record is None:
+        return []
+    found: list[str] = []
+    for name, array in split.layout.owned.items():
+        path = split.path / array.key(shard)
+        if not path.is_file():
+            found.append(f"{path}: missing")
+            continue
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - CRC_BYTES, 0))
+            crc32c = int.from_bytes(file.read(CRC_BYTES), "little")
+        if path.stat().st_size != array.file_bytes(len(split.layout.rows(shard))) or crc32c != record.crc32c[name]:
+            found.append(f"{path}: length or crc32c is not what the ledger says")
+    return found or _damaged_reads(reader, shard, record.stored, len(record.failed))
+
+
+def _damaged_reads(reader: CacheReader, shard: int, stored: int, failed: int) -> list[str]:
+    found: list[str] = []
+    rows = reader.split.layout.rows(shard)
+    state = reader.state[rows.start : rows.stop]
+    if ((state == STORED).sum(), (state == FAILED).sum()) != (stored, failed):
+        found.append(f"shard {shard}: the ledger counts {stored} stored and {failed} failed, the states differ")
+    readable = [row for row in rows if reader.state[row] == STORED]
+    buffer = reader.buffer(CLIPS_PER_READ)
+    for view in range(reader.split.spec.stored_views):
+        for first in range(0, len(readable), CLIPS_PER_READ):
+            clips = readable[first : first + CLIPS_PER_READ]
+            try:
+                reader.read(clips, [view] * len(clips), out=buffer)
+                reader.embedding(clips, [view] * len(clips))
+                for row in clips:
+                    reader.view(row, view)
+            except CacheCorrupt as error:
+                found.append(str(error))
+    return found
