@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 IDR = {"h264": {5}, "hevc": {19, 20}}
+RANDOM_ACCESS = {"h264": {5}, "hevc": set(range(16, 22))}
+"""hevc forbids frames that follow such a picture in both orders to lean on earlier ones; h264 has no such type."""
+
 SLICES = {"h264": range(1, 6), "hevc": range(0, 32)}
 
 
@@ -22,13 +25,12 @@ def nal_length_bytes(codec: str, extradata: bytes | None) -> int:
     return (extradata[at] & 3) + 1 if len(extradata) > at else 0
 
 
-def is_idr(codec: str, packet: bytes, length_bytes: int) -> bool:
-    """True where every slice of an h264 or hevc packet belongs to an IDR picture, from which decoding can start."""
+def slice_types(codec: str, packet: bytes, length_bytes: int) -> set[int]:
+    """NAL unit types of the slices in an h264 or hevc packet; compare with IDR and RANDOM_ACCESS."""
     mask, shift = (0x1F, 0) if codec == "h264" else (0x3F, 1)
     units = _by_length(packet, length_bytes) if length_bytes else _by_start_code(packet)
     kinds = {(first >> shift) & mask for first in units}
-    slices = kinds & set(SLICES[codec])
-    return bool(slices) and slices <= IDR[codec]
+    return kinds & set(SLICES[codec])
 
 
 def _by_length(packet: bytes, length_bytes: int) -> Iterator[int]:

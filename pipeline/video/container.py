@@ -1,6 +1,6 @@
 """From a path to an open container, or to a typed reason: the only place that opens a video with FFmpeg.
 
-    path ──▶ os.stat: a regular file? ──▶ av.open ──▶ streams.best("video") ──▶ Opened
+    path ──▶ os.stat: a regular file? ──▶ all there? ──▶ av.open ──▶ streams.best("video") ──▶ Opened
 
 A named pipe or a device would hang a decoder, so nothing but a regular file is ever opened. FFmpeg reads local files
 only (a playlist that names a web address is refused), and its messages are kept off the terminal.
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
+from vidxfer.pipeline.video.wholeness import cut_off
 
 if TYPE_CHECKING:
     import av.container
@@ -104,6 +105,7 @@ def opened(path: Path, limits: Limits) -> Iterator[Opened]:
     import av
 
     check_regular(path)
+    _check_whole(path)
     absolute = str(path.absolute())  # starts with a slash, so it cannot be taken for a protocol
     try:
         container = av.open(
@@ -120,12 +122,21 @@ def opened(path: Path, limits: Limits) -> Iterator[Opened]:
         container.close()
 
 
+def _check_whole(path: Path) -> None:
+    try:
+        missing = cut_off(path)
+    except OSError as error:
+        raise VideoError(_os_reason(error), path, error.strerror or str(error)) from error
+    if missing is not None:
+        raise VideoError(VideoReason.DECODE_FAILED, path, missing)
+
+
 def _open_reason(error: BaseException) -> VideoReason:
     import av
 
     if isinstance(error, av.error.ExitError):
         return VideoReason.TOO_SLOW
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE):
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EIO, errno.EMFILE, errno.ENFILE):
         return VideoReason.UNREADABLE
     return VideoReason.NOT_A_VIDEO
 

@@ -16,8 +16,8 @@ from fractions import Fraction
 from typing import Any
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
-from vidxfer.pipeline.video.bitstream import IDR, is_idr, nal_length_bytes, shown_pictures
-from vidxfer.pipeline.video.container import Deadline, Opened, one_line
+from vidxfer.pipeline.video.bitstream import IDR, RANDOM_ACCESS, nal_length_bytes, shown_pictures, slice_types
+from vidxfer.pipeline.video.container import Deadline, Opened, one_line, opened
 
 MICROSECONDS = 1_000_000
 
@@ -89,29 +89,47 @@ def survey(video: Opened, deadline: Deadline, *, window: Window | None = None) -
     Raises:
         VideoError: DECODE_FAILED for a packet flagged as damaged or an unreadable file, TOO_LARGE, TOO_SLOW.
     """
-    clock = Clock.of(video)
-    found = _Survey(video)
-    end_pts = None
-    if window is not None:
-        video.container.seek(clock.pts(window.start_seconds or 0.0), stream=video.stream, backward=True)
-        end_pts = None if window.end_seconds is None else clock.pts(window.end_seconds)
-    try:
-        for packet in video.container.demux(video.stream):
-            deadline.check()
-            if packet.size:
-                found.add(packet)
-            # No later packet in decode order can be shown before its own decoding time.
-            if end_pts is not None and packet.dts is not None and packet.dts > end_pts:
-                break
-    except _demux_errors() as error:
-        raise VideoError(VideoReason.DECODE_FAILED, video.path, f"demuxing stopped: {one_line(error)}") from error
-    return found.packets()
-
-
-def _demux_errors() -> tuple[type[BaseException], ...]:
     import av
 
-    return (av.error.FFmpegError, OSError)
+    try:
+        if window is None or window.start_seconds is None:
+            return _collect(video, deadline, window)
+        start_pts = Clock.of(video).pts(window.start_seconds)
+        if _seeks(video, start_pts):
+            packets = _collect(video, deadline, window)
+            if packets.starts and packets.starts[0][0] == 0 and packets.starts[0][1] <= start_pts:
+                return packets
+        # The seek failed, went too far, or to a frame that leans on earlier ones: look again, from the beginning.
+        with opened(video.path, video.limits) as fresh:
+            return _collect(fresh, deadline, window)
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoError(VideoReason.DECODE_FAILED, video.path, f"demuxing stopped: {one_line(error)}") from error
+
+
+def _seeks(video: Opened, pts: int) -> bool:
+    import av
+
+    try:
+        video.container.seek(pts, stream=video.stream, backward=True)
+    except (av.error.FFmpegError, OSError):  # formats without an index, as raw h264
+        return False
+    return True
+
+
+def _collect(video: Opened, deadline: Deadline, window: Window | None) -> Packets:
+    """The packets from where the container stands to its end, or to the end of the window."""
+    found = _Survey(video)
+    end_pts = None
+    if window is not None and window.end_seconds is not None:
+        end_pts = Clock.of(video).pts(window.end_seconds)
+    for packet in video.container.demux(video.stream):
+        deadline.check()
+        if packet.size:
+            found.add(packet)
+        # No later packet in decode order can be shown before its own decoding time.
+        if end_pts is not None and packet.dts is not None and packet.dts > end_pts:
+            break
+    return found.packets()
 
 
 class _Survey:
@@ -147,9 +165,10 @@ class _Survey:
     def _add_key(self, packet: Any, position: int) -> None:
         self._first_is_key |= position == 0
         self._key_pts = packet.pts
-        closed = self._codec not in IDR or is_idr(self._codec, bytes(packet), self._length_bytes)
-        self._open += not closed
-        if closed and packet.pts is not None:
+        kinds = slice_types(self._codec, bytes(packet), self._length_bytes) if self._codec in IDR else set()
+        self._open += self._codec in IDR and not (kinds and kinds <= IDR[self._codec])
+        may_start = self._codec not in IDR or bool(kinds and kinds <= RANDOM_ACCESS[self._codec])
+        if may_start and packet.pts is not None:
             self._starts.append((position, packet.pts))
 
     def packets(self) -> Packets:

@@ -1,6 +1,6 @@
 """Frames out of files, frame-exact or a `VideoError`.
 
-    open_video ──▶ stat, open, all there? ──▶ demux ──▶ gate ── passes ──▶ one PyAV pass: no damage? ──▶ decord
+    open_video ──▶ stat, all there? open ──▶ demux ──▶ gate ── passes ──▶ one PyAV pass: no damage? ──▶ decord
                                                  │                                         │ other frames
                                                  ├── unique time stamps ──▶ pyav-pts ──────┤ seek does not deliver
                                                  └── otherwise ───────────▶ pyav-sequential ◀┘
@@ -30,7 +30,6 @@ from vidxfer.pipeline.video.decord_path import DecordPath
 from vidxfer.pipeline.video.gate import judge, named_by_pts
 from vidxfer.pipeline.video.packets import Clock, Packets, Window, survey
 from vidxfer.pipeline.video.paths import PathFailed, PtsPath, SequentialPath
-from vidxfer.pipeline.video.wholeness import cut_off
 
 __all__ = ["Decoder", "Limits", "VideoSource", "open_video"]
 
@@ -69,9 +68,6 @@ def open_video(
     window = _window(path, start_seconds, end_seconds)
     deadline = Deadline(path, limits)
     with opened(path, limits) as video:
-        missing = cut_off(path, video.container.format.name)
-        if missing is not None:
-            raise VideoError(VideoReason.DECODE_FAILED, path, missing)
         source = VideoSource(video, window)
         source._choose(deadline, use_decord=decoder != "pyav", known_good=known_good)
         yield source

@@ -45,7 +45,8 @@ def replay(
     if pixels.dtype != np.uint8:
         raise ValueError(f"pixels are {pixels.dtype}, expected uint8")
     first, repeats = _repeats(view.indices, sizes["frame"])
-    source = torch.from_numpy(np.ascontiguousarray(pixels if repeats is None else pixels[first]))
+    chosen = np.ascontiguousarray(pixels if repeats is None else pixels[first])
+    source = torch.from_numpy(chosen if chosen.flags.writeable else chosen.copy())  # torch warns of read-only arrays
     cut = _resize_then_cut if view.resize_first else _cut_then_resize
     clip = cut(source, view, image_px)
     if view.grey:

@@ -1,11 +1,11 @@
 """Is the file all there? Read from its outermost boxes, without decoding: a container says how long it should be.
 
-    mov / mp4      box size | type | …     an mdat, moov or moof that ends behind the end of the file: cut off
+    mov, mp4       box size | type | …     an mdat, moov or moof that ends behind the end of the file: cut off
     matroska       EBML header | Segment size | …                    a Segment of known size that does: cut off
     avi            RIFF size                                          the same
 
 A demuxer reads such a file up to the cut and then reports a normal end, so that frames would be missing in silence.
-Not seen here: a cut file whose header does not state its size (a live recording), and holes inside the file.
+Not seen here: a cut file that does not state its size (MPEG-TS, a live recording), and holes inside the file.
 """
 
 from __future__ import annotations
@@ -14,26 +14,30 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
+FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
 BOXES_THAT_COUNT = {b"mdat", b"moov", b"moof"}
 BOXES_LOOKED_AT = 100_000
+AVI_SLACK_BYTES = 64
+"""Some writers miscount the header; so little is no cut."""
+
 EBML_ID, SEGMENT_ID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
-def cut_off(path: Path, container: str) -> str | None:
-    """Say what is missing at the end of the file, or None where nothing is known to be.
+def cut_off(path: Path) -> str | None:
+    """Say what is missing at the end of the file, or None where nothing is known to be. Knows formats by their bytes.
 
-    Args:
-        container: FFmpeg's names of the format, as in "mov,mp4,m4a,3gp,3g2,mj2".
+    Raises:
+        OSError: the file cannot be read.
     """
-    names = set(container.split(","))
     with path.open("rb") as file:
         file_bytes = os.fstat(file.fileno()).st_size
-        if "mp4" in names:
+        head = file.read(4096)
+        if head[4:8] in FIRST_BOXES:
             return _mp4(file, file_bytes)
-        if "matroska" in names:
-            return _matroska(file, file_bytes)
-        if "avi" in names:
-            return _avi(file, file_bytes)
+        if head[:4] == EBML_ID:
+            return _matroska(head, file_bytes)
+        if head[:4] == b"RIFF":
+            return _avi(head, file_bytes)
     return None
 
 
@@ -55,10 +59,7 @@ def _mp4(file: BinaryIO, file_bytes: int) -> str | None:
     return None
 
 
-def _matroska(file: BinaryIO, file_bytes: int) -> str | None:
-    head = file.read(4096)
-    if head[:4] != EBML_ID:
-        return None
+def _matroska(head: bytes, file_bytes: int) -> str | None:
     header_bytes, used = _ebml_size(head, 4)
     segment = 4 + used + (header_bytes or 0)
     if header_bytes is None or head[segment : segment + 4] != SEGMENT_ID:
@@ -79,10 +80,9 @@ def _ebml_size(head: bytes, at: int) -> tuple[int | None, int]:
     return (None if value == (1 << (7 * used)) - 1 else value), used
 
 
-def _avi(file: BinaryIO, file_bytes: int) -> str | None:
-    head = file.read(8)
+def _avi(head: bytes, file_bytes: int) -> str | None:
     end = 8 + int.from_bytes(head[4:8], "little")
-    return _missing("its RIFF list", end, file_bytes) if head[:4] == b"RIFF" and end > file_bytes else None
+    return _missing("its RIFF list", end, file_bytes) if end > file_bytes + AVI_SLACK_BYTES else None
 
 
 def _missing(what: str, end: int, file_bytes: int) -> str:

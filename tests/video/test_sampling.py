@@ -1,0 +1,96 @@
+"""Segment sampling: DiST's numbers exactly, and never outside the video."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidxfer.pipeline.video import sampling as rules
+from vidxfer.pipeline.video.sampling import Sampling, train_indices, view_rng
+
+
+def dense(frames: int) -> Sampling:
+    return Sampling(dense_frames=frames, alpha=1)
+
+
+class Ends:
+    """A generator that always draws one end of the interval."""
+
+    def __init__(self, end: float) -> None:
+        self.end = end
+
+    def random(self, count: int) -> np.ndarray:
+        return np.full(count, self.end)
+
+
+@pytest.fixture(scope="module")
+def golden(golden_dir: Path) -> dict[str, list[dict]]:
+    return json.loads((golden_dir / "sampling.json").read_text())
+
+
+def test_test_views_are_dists_numbers(golden):
+    assert golden["segment_test"]
+    for case in golden["segment_test"]:
+        found = rules.test_indices(
+            case["num_video_frames"], dense(case["num_input_frames"]), views=case["num_views"], view=case["view"]
+        )
+        assert list(found) == case["index"], case
+
+
+@pytest.mark.parametrize("end", ["min", "max"])
+def test_train_views_reach_dists_bounds_and_no_further(golden, end):
+    assert golden["segment_train_bounds"]
+    for case in golden["segment_train_bounds"]:
+        found = train_indices(
+            case["num_video_frames"], dense(case["num_input_frames"]), Ends(0.0 if end == "min" else 1.0)
+        )
+        assert list(found) == case[end], case
+
+
+@given(st.integers(1, 5000), st.integers(1, 64), st.integers(0, 2**32))
+def test_train_indices_are_ordered_inside_the_video_and_inside_their_segments(frame_count, frames, seed):
+    drawn = train_indices(frame_count, dense(frames), np.random.default_rng(seed))
+    assert len(drawn) == frames
+    assert list(drawn) == sorted(drawn)
+    assert drawn[0] >= 0
+    assert drawn[-1] < frame_count
+    for number, index in enumerate(drawn):
+        low, high = number * frame_count / frames, (number + 1) * frame_count / frames
+        assert min(low, frame_count - 1) - 0.5 <= index <= high + 0.5
+
+
+@given(st.integers(1, 5000), st.integers(1, 64), st.integers(1, 8), st.data())
+def test_test_indices_equal_the_rule_written_out(frame_count, frames, views, data):
+    view = data.draw(st.integers(0, views - 1))
+    dumb = []
+    for number in range(frames):
+        low, high = number * frame_count / frames, (number + 1) * frame_count / frames
+        point = (low + high) / 2 if views == 1 else low + (high - low) * (view + 1) / views
+        dumb.append(min(max(point, 0), frame_count - 1))
+    found = rules.test_indices(frame_count, dense(frames), views=views, view=view)
+    assert list(found) == sorted(found)
+    # Half-way points may fall either way where i·L/T rounds differently; elsewhere the numbers are the same.
+    assert all(abs(index - point) <= 0.5 + 1e-9 for index, point in zip(found, dumb, strict=True))
+
+
+def test_a_video_without_frames_and_a_view_that_does_not_exist_are_errors():
+    with pytest.raises(ValueError, match="frame_count=0"):
+        train_indices(0, Sampling(), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="view=3 of views=3"):
+        rules.test_indices(10, Sampling(), views=3, view=3)
+
+
+def test_a_draw_depends_on_seed_video_and_view_alone():
+    first = view_rng(0, "abc", 1).random()
+    assert first == view_rng(0, "abc", 1).random()
+    others = {view_rng(*key).random() for key in [(1, "abc", 1), (0, "abd", 1), (0, "abc", 2), (0, "1\nabc", 1)]}
+    assert len(others | {first}) == 5
+
+
+def test_draws_are_the_same_as_when_this_was_written():
+    assert view_rng(0, "78687", 0).random(2).tolist() == [0.8704189577970715, 0.20770561022533895]
