@@ -24,12 +24,14 @@ from vidxfer.pipeline.cache.layout import CRC_BYTES, AnyArray, ArrayLayout
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.shard import ABSENT, REMEDY, crc_of, read_index
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.errors import CacheCorrupt
+from vidxfer.pipeline.errors import CacheCorrupt, CacheError
 from vidxfer.pipeline.shapes import _PrintsShapes, expect
 
 RUN_BYTES_MOST = (
     4 << 20
 )  # per system call: large enough for full disk rate, small enough to checksum from the CPU's cache
+
+SHARDS_AT_ONCE = 64  # open files: up to twice as many
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -151,48 +153,70 @@ class CacheReader(Rows):
         return ThreadPoolExecutor(self._threads, thread_name_prefix="cache-read")
 
     def _fetch(self, targets: dict[str, AnyArray], places: Sequence[tuple[int, ...]]) -> None:
-        """Fill each array with the chunks at `places` (row, view ...), in that order."""
-        with ExitStack() as files:
-            opened: dict[tuple[str, int], int] = {}
-            pieces = []
-            for name, target in targets.items():
-                array = self.split.layout.owned[name]
-                flat = target.reshape(-1).view(np.uint8)
-                raw, chunk_bytes = flat.data, array.chunk_bytes
-                for i, (row, *inner) in enumerate(places):
-                    shard, place = divmod(int(row), self.split.shard_videos)
-                    if (name, shard) not in opened:
-                        opened[name, shard] = self._open(array, shard, files)
-                    piece = _Piece(
-                        fd=opened[name, shard],
-                        offset=int(self._indices[name, shard][array.slot(place, *inner), 0]),
-                        target=raw[i * chunk_bytes : (i + 1) * chunk_bytes],
-                        array=array,
-                        row=int(row),
-                        inner=inner,
-                    )
-                    if piece.offset == ABSENT:
-                        raise CacheCorrupt(f"{self._where(piece)}: stored, but absent from the shard's index. {REMEDY}")
-                    pieces.append(piece)
-            runs = _runs(pieces)
-            if len(runs) == 1:
-                self._read_run(runs[0])
-                return
-            futures = [self._pool.submit(self._read_run, run) for run in runs]
-            wait(futures)  # all of them, before the files are closed
-            for future in futures:
-                future.result()
+        """Fill each array with the chunks at `places` (row, view ...), in that order; few shards are open at a time."""
+        by_shard: dict[int, list[int]] = {}
+        for i, place in enumerate(places):
+            by_shard.setdefault(int(place[0]) // self.split.shard_videos, []).append(i)
+        shards = sorted(by_shard)
+        for first in range(0, len(shards), SHARDS_AT_ONCE):
+            with ExitStack() as files:
+                pieces: list[_Piece] = []
+                for shard in shards[first : first + SHARDS_AT_ONCE]:
+                    for name, target in targets.items():
+                        pieces += self._pieces(name, shard, target, places, by_shard[shard], files)
+                self._read_runs(_runs(pieces))
+
+    def _pieces(
+        self,
+        name: str,
+        shard: int,
+        target: AnyArray,
+        places: Sequence[tuple[int, ...]],
+        wanted: Sequence[int],
+        files: ExitStack,
+    ) -> list[_Piece]:
+        """What is to be read from one file: the places numbered `wanted`, each into its part of `target`."""
+        array = self.split.layout.owned[name]
+        raw, chunk_bytes = target.reshape(-1).view(np.uint8).data, array.chunk_bytes
+        fd, first_row = self._open(array, shard, files), shard * self.split.shard_videos
+        offsets = self._indices[name, shard]
+        pieces = []
+        for i in wanted:
+            row, *inner = places[i]
+            piece = _Piece(
+                fd=fd,
+                offset=int(offsets[array.slot(int(row) - first_row, *inner), 0]),
+                target=raw[i * chunk_bytes : (i + 1) * chunk_bytes],
+                array=array,
+                row=int(row),
+                inner=inner,
+            )
+            if piece.offset == ABSENT:
+                raise CacheCorrupt(f"{self._where(piece)}: stored, but absent from the shard's index. {REMEDY}")
+            pieces.append(piece)
+        return pieces
+
+    def _read_runs(self, runs: Sequence[Sequence[_Piece]]) -> None:
+        if len(runs) == 1:
+            self._read_run(runs[0])
+            return
+        futures = [self._pool.submit(self._read_run, run) for run in runs]
+        wait(futures)  # all of them, before the files are closed
+        for future in futures:
+            future.result()
 
     def _open(self, array: ArrayLayout, shard: int, files: ExitStack) -> int:
         """Open a shard's file, and read its index the first time."""
         path = self.split.path / array.key(shard)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            files.callback(os.close, fd)
+            if (array.name, shard) not in self._indices:
+                self._indices[array.name, shard] = read_index(fd, array, str(path))
         except FileNotFoundError as error:
             raise CacheCorrupt(f"{path}: the file is missing though its shard is finished. {REMEDY}") from error
-        files.callback(os.close, fd)
-        if (array.name, shard) not in self._indices:
-            self._indices[array.name, shard] = read_index(fd, array, str(path))
+        except OSError as error:
+            raise CacheError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from error
         return fd
 
     def _where(self, piece: _Piece) -> str:
@@ -208,7 +232,11 @@ class CacheReader(Rows):
             buffers += [piece.target, crcs[CRC_BYTES * i : CRC_BYTES * (i + 1)]]
         offset = run[0].offset
         while buffers:
-            read_bytes = os.preadv(run[0].fd, buffers, offset)
+            try:
+                read_bytes = os.preadv(run[0].fd, buffers, offset)
+            except OSError as error:
+                reason = os.strerror(error.errno or 0)
+                raise CacheCorrupt(f"{self._where(run[0])}: cannot be read ({reason}). {REMEDY}") from error
             if not read_bytes:
                 raise CacheCorrupt(f"{self._where(run[0])}: the file ends before the chunk. {REMEDY}")
             offset += read_bytes

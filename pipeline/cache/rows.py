@@ -53,6 +53,7 @@ class Rows:
     def view(self, row: int, view: int) -> View:
         """One stored view of a video."""
         self.expect_stored([row])
+        self._expect_views([row], [view])
         shard, place = divmod(row, self.split.shard_videos)
         return stored_view({name: self._rows_of(name, shard) for name in VIEW_ARRAYS}, place, view)
 

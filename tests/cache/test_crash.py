@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.store import open_split
@@ -57,3 +59,45 @@ def test_a_writer_killed_again_and_again_ends_with_the_same_bytes(world: Any, tm
         stored = reader.stored_rows().tolist()
         assert stored == [row for row in range(VIDEOS) if row != 5]
         assert reader.read(stored, [1] * len(stored)).codes.shape[0] == VIDEOS - 1
+
+
+def test_every_byte_is_durable_before_the_shard_is_marked(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = world.make(tmp_path)
+    events: list[tuple[str, str]] = []
+    fsync, pwrite, rename = os.fsync, os.pwrite, Path.rename
+
+    def named(fd: int) -> str:
+        return str(Path(f"/proc/self/fd/{fd}").readlink().relative_to(tmp_path))
+
+    def noting_fsync(fd: int) -> None:
+        events.append(("sync", named(fd)))
+        fsync(fd)
+
+    def noting_pwrite(fd: int, payload: bytes, offset: int) -> int:
+        events.append(("write", named(fd)))
+        return pwrite(fd, payload, offset)
+
+    def noting_rename(path: Path, target: Path) -> Path:
+        events.append(("name", str(target.relative_to(tmp_path))))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(os, "pwrite", noting_pwrite)
+    monkeypatch.setattr(Path, "rename", noting_rename)
+    with SplitWriter(split) as writer, writer.shard(1) as shard:
+        for row in shard.rows:
+            world.add(shard, split, row)
+
+    mark = events.index(("write", "train.ledger.jsonl"))
+    assert events[mark + 1 :][0] == ("sync", "train.ledger.jsonl")
+    names = [what for kind, what in events if kind == "name"]
+    assert names == [f"train/{array.key(1)}" for array in split.layout.owned.values()]
+    assert names[-1] == "train/state/c/1"
+    for name in names:
+        written = max(i for i, event in enumerate(events) if event == ("write", name + ".part"))
+        synced = events.index(("sync", name + ".part"))
+        given = events.index(("name", name))
+        folder = max(i for i, event in enumerate(events) if event == ("sync", str(Path(name).parent)))
+        assert written < synced < given < folder < mark

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ def test_the_direct_reader_equals_zarr_python(
     plain = ZarrReader(filled)
     with pytest.MonkeyPatch.context() as patched, CacheReader(filled, threads=threads) as direct:
         patched.setattr(reader_module, "RUN_BYTES_MOST", run_bytes)
+        patched.setattr(reader_module, "SHARDS_AT_ONCE", threads)
         found, expected = direct.read(rows, views, layers), plain.read(rows, views, layers)
         assert torch.equal(found.codes, expected.codes)
         assert (found.scale is None) == (expected.scale is None) == (filled.spec.codec == "float16")
@@ -96,10 +98,28 @@ def test_requests_that_cannot_be_meant_are_refused(filled: Split) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             reader.read(rows, views)
+    with pytest.raises(ValueError, match="views"):
+        reader.view(0, -1)
     with pytest.raises(CacheError, match=r"layers \[5\] are not in the cache"):
         reader.read([0], [0], [5])
     with pytest.raises(ValueError, match="the buffer holds"):
         reader.read([0, 1], [0, 0], out=reader.buffer(1))
+
+
+def test_no_clips_and_no_layers_are_empty_not_an_error(filled: Split) -> None:
+    reader = CacheReader(filled)
+    assert reader.read([], []).codes.shape == (0, 3, 2, 5, 6)
+    assert reader.read([0], [0], []).codes.shape == (1, 0, 2, 5, 6)
+    assert reader.embedding([], []).shape == (0, 2, 4)
+
+
+def test_a_disk_that_cannot_read_says_so(filled: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "x")
+
+    monkeypatch.setattr(reader_module.os, "preadv", broken)
+    with pytest.raises(CacheCorrupt, match=r"video vidéo 0, 動画, view 0.*cannot be read \(Input/output error\)"):
+        CacheReader(filled).read([0], [0])
 
 
 def test_a_buffer_is_reused_and_only_its_first_part_is_handed_out(filled: Split) -> None:
