@@ -20,16 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.layout import CRC_BYTES, AnyArray, ArrayLayout
+from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
 from vidxfer.pipeline.cache.rows import Rows
-from vidxfer.pipeline.cache.shard import ABSENT, REMEDY, crc_of, read_index
+from vidxfer.pipeline.cache.runs import Piece, read_run, runs_of
+from vidxfer.pipeline.cache.shard import ABSENT, REMEDY, read_index
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
 from vidxfer.pipeline.shapes import _PrintsShapes, expect
-
-RUN_BYTES_MOST = (
-    4 << 20
-)  # per system call: large enough for full disk rate, small enough to checksum from the CPU's cache
 
 SHARDS_AT_ONCE = 64  # open files: up to twice as many
 
@@ -51,18 +48,6 @@ class Codes(_PrintsShapes):
         if self.scale is not None:
             del seen["channel"]
             expect("scale", self.scale, "clip layer frame token", **seen)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Piece:
-    """One chunk to be read: from `offset` of an open file into `target`; array, row and place name it in errors."""
-
-    fd: int
-    offset: int
-    target: memoryview
-    array: ArrayLayout
-    row: int
-    inner: Sequence[int]
 
 
 class CacheReader(Rows):
@@ -160,11 +145,11 @@ class CacheReader(Rows):
         shards = sorted(by_shard)
         for first in range(0, len(shards), SHARDS_AT_ONCE):
             with ExitStack() as files:
-                pieces: list[_Piece] = []
+                pieces: list[Piece] = []
                 for shard in shards[first : first + SHARDS_AT_ONCE]:
                     for name, target in targets.items():
                         pieces += self._pieces(name, shard, target, places, by_shard[shard], files)
-                self._read_runs(_runs(pieces))
+                self._read_runs(runs_of(pieces))
 
     def _pieces(
         self,
@@ -174,7 +159,7 @@ class CacheReader(Rows):
         places: Sequence[tuple[int, ...]],
         wanted: Sequence[int],
         files: ExitStack,
-    ) -> list[_Piece]:
+    ) -> list[Piece]:
         """What is to be read from one file: the places numbered `wanted`, each into its part of `target`."""
         array = self.split.layout.owned[name]
         raw, chunk_bytes = target.reshape(-1).view(np.uint8).data, array.chunk_bytes
@@ -183,24 +168,25 @@ class CacheReader(Rows):
         pieces = []
         for i in wanted:
             row, *inner = places[i]
-            piece = _Piece(
+            piece = Piece(
                 fd=fd,
                 offset=int(offsets[array.slot(int(row) - first_row, *inner), 0]),
                 target=raw[i * chunk_bytes : (i + 1) * chunk_bytes],
+                split=self.split,
                 array=array,
                 row=int(row),
                 inner=inner,
             )
             if piece.offset == ABSENT:
-                raise CacheCorrupt(f"{self._where(piece)}: stored, but absent from the shard's index. {REMEDY}")
+                raise CacheCorrupt(f"{piece.where}: stored, but absent from the shard's index. {REMEDY}")
             pieces.append(piece)
         return pieces
 
-    def _read_runs(self, runs: Sequence[Sequence[_Piece]]) -> None:
+    def _read_runs(self, runs: Sequence[Sequence[Piece]]) -> None:
         if len(runs) == 1:
-            self._read_run(runs[0])
+            read_run(runs[0], self._verify)
             return
-        futures = [self._pool.submit(self._read_run, run) for run in runs]
+        futures = [self._pool.submit(read_run, run, self._verify) for run in runs]
         wait(futures)  # all of them, before the files are closed
         for future in futures:
             future.result()
@@ -218,49 +204,3 @@ class CacheReader(Rows):
         except OSError as error:
             raise CacheError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from error
         return fd
-
-    def _where(self, piece: _Piece) -> str:
-        path = self.split.path / piece.array.key(piece.row // self.split.shard_videos)
-        words = f"{path}: video {self.video_ids[piece.row]}, view {piece.inner[0]}"
-        return words + (f", layer {self.split.spec.layers[piece.inner[1]]}" if len(piece.inner) > 1 else "")
-
-    def _read_run(self, run: Sequence[_Piece]) -> None:
-        """Read neighbouring chunks with as few system calls as the system allows, and check each."""
-        crcs = memoryview(bytearray(CRC_BYTES * len(run)))
-        buffers: list[memoryview] = []
-        for i, piece in enumerate(run):
-            buffers += [piece.target, crcs[CRC_BYTES * i : CRC_BYTES * (i + 1)]]
-        offset = run[0].offset
-        while buffers:
-            try:
-                read_bytes = os.preadv(run[0].fd, buffers, offset)
-            except OSError as error:
-                reason = os.strerror(error.errno or 0)
-                raise CacheCorrupt(f"{self._where(run[0])}: cannot be read ({reason}). {REMEDY}") from error
-            if not read_bytes:
-                raise CacheCorrupt(f"{self._where(run[0])}: the file ends before the chunk. {REMEDY}")
-            offset += read_bytes
-            while buffers and read_bytes >= len(buffers[0]):
-                read_bytes -= len(buffers.pop(0))
-            if read_bytes:
-                buffers[0] = buffers[0][read_bytes:]
-        if not self._verify:
-            return
-        for i, piece in enumerate(run):
-            if crc_of(piece.target) != crcs[CRC_BYTES * i : CRC_BYTES * (i + 1)]:
-                raise CacheCorrupt(f"{self._where(piece)}: the bytes do not match their crc32c. {REMEDY}")
-
-
-def _runs(pieces: list[_Piece]) -> list[list[_Piece]]:
-    """Pieces sorted by file and offset, neighbours joined up to RUN_BYTES_MOST and 256 pieces."""
-    runs: list[list[_Piece]] = []
-    end, joined_bytes = (-1, -1), 0
-    for piece in sorted(pieces, key=lambda piece: (piece.fd, piece.offset)):
-        piece_bytes = len(piece.target) + CRC_BYTES
-        joined_bytes += piece_bytes
-        if (piece.fd, piece.offset) != end or joined_bytes > RUN_BYTES_MOST or len(runs[-1]) == 256:
-            runs.append([])
-            joined_bytes = piece_bytes
-        runs[-1].append(piece)
-        end = (piece.fd, piece.offset + piece_bytes)
-    return runs

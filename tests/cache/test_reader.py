@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidxfer.pipeline.cache import reader as reader_module
+from vidxfer.pipeline.cache import runs
 from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.plain import ZarrReader
 from vidxfer.pipeline.cache.reader import CacheReader
@@ -45,7 +47,7 @@ def test_the_direct_reader_equals_zarr_python(
     rows, views = [row for row, _ in clips], [view for _, view in clips]
     plain = ZarrReader(filled)
     with pytest.MonkeyPatch.context() as patched, CacheReader(filled, threads=threads) as direct:
-        patched.setattr(reader_module, "RUN_BYTES_MOST", run_bytes)
+        patched.setattr(runs, "RUN_BYTES_MOST", run_bytes)
         patched.setattr(reader_module, "SHARDS_AT_ONCE", threads)
         found, expected = direct.read(rows, views, layers), plain.read(rows, views, layers)
         assert torch.equal(found.codes, expected.codes)
@@ -117,9 +119,21 @@ def test_a_disk_that_cannot_read_says_so(filled: Split, monkeypatch: pytest.Monk
     def broken(*_: object) -> int:
         raise OSError(errno.EIO, "x")
 
-    monkeypatch.setattr(reader_module.os, "preadv", broken)
+    monkeypatch.setattr(runs.os, "preadv", broken)
     with pytest.raises(CacheCorrupt, match=r"video vidéo 0, 動画, view 0.*cannot be read \(Input/output error\)"):
         CacheReader(filled).read([0], [0])
+
+
+def test_short_reads_are_continued(filled: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = CacheReader(filled).read(STORED, [1] * len(STORED))
+    preadv = os.preadv
+
+    def short(fd: int, buffers: list[memoryview], offset: int) -> int:
+        return preadv(fd, [buffers[0][:7]], offset) if len(buffers) % 3 else preadv(fd, buffers[:2], offset)
+
+    monkeypatch.setattr(runs.os, "preadv", short)
+    found = CacheReader(filled).read(STORED, [1] * len(STORED))
+    assert torch.equal(found.codes, expected.codes)
 
 
 def test_a_buffer_is_reused_and_only_its_first_part_is_handed_out(filled: Split) -> None:
