@@ -156,7 +156,8 @@ def _best_stream(path: Path, container: Any, limits: Limits) -> Any:
     if stream.codec_context is None:
         raise VideoError(VideoReason.NO_DECODER, path, "this FFmpeg has no decoder for its codec")
     check_picture(path, stream.codec_context.height, stream.codec_context.width, limits)
-    stream.codec_context.thread_count = 1  # one video, one core: videos are what is spread over cores
+    # One video, one core: videos are what is spread over cores. But FFmpeg's vp8 reports damage only with two threads.
+    stream.codec_context.thread_count = 2 if stream.codec_context.codec.canonical_name == "vp8" else 1
     return stream
 
 
@@ -166,6 +167,14 @@ def check_picture(path: Path, height: int, width: int, limits: Limits) -> None:
         raise VideoError(
             VideoReason.TOO_LARGE, path, f"{width} x {height} px, more than {limits.picture_px} px are not read"
         )
+
+
+def demux_error(path: Path, error: BaseException) -> VideoError:
+    """The VideoError for an error while packets were read."""
+    import av
+
+    reason = VideoReason.TOO_SLOW if isinstance(error, av.error.ExitError) else VideoReason.DECODE_FAILED
+    return VideoError(reason, path, f"reading packets stopped: {one_line(error)}")
 
 
 def one_line(error: BaseException) -> str:

@@ -2,10 +2,11 @@
 
     demux ──▶ decode ──▶ flagged? size changed? ──▶ VideoFrame ──▶ rgb24 ──▶ turned upright
 
-Detected: packets flagged by the demuxer, packets the decoder refuses, frames it had to conceal or whose references
-are missing (FFmpeg's corrupt flag; for h264 with bit flips this is nearly every hit). Not detected: flips that still
-parse as valid video (VP8, VP9 and raw formats carry no checks), and lost packets between two key frames of a
-container whose time stamps do not show the hole.
+Detected: packets flagged by the demuxer, packets the decoder refuses, and frames it had to conceal or whose references
+are missing (FFmpeg's corrupt flag: nearly every bit flip in h264, many in vp8). Not detected: damage that FFmpeg takes
+for valid video, as many flips in hevc and some in vp9 are (err_detect=explode finds no more of them, and nothing that
+the corrupt flag misses in h264), and lost packets where time stamps do not show the hole. Such pictures are then
+FFmpeg's guess, and another decoder's guess may differ.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
-from vidxfer.pipeline.video.container import Deadline, Opened, check_picture, one_line
+from vidxfer.pipeline.video.container import Deadline, Opened, check_picture, demux_error, one_line
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -93,7 +94,7 @@ class Decoding:
                     self.first_pts = packet.pts
                 yield packet
         except (av.error.FFmpegError, OSError) as error:
-            raise self._failed(f"demuxing stopped: {one_line(error)}") from error
+            raise demux_error(self._video.path, error) from error
 
     def _decoded(self, packet: Any) -> list[Any]:
         import av

@@ -17,7 +17,7 @@ from typing import Any
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.pipeline.video.bitstream import IDR, RANDOM_ACCESS, nal_length_bytes, shown_pictures, slice_types
-from vidxfer.pipeline.video.container import Deadline, Opened, one_line, opened
+from vidxfer.pipeline.video.container import Deadline, Opened, demux_error, opened
 
 MICROSECONDS = 1_000_000
 
@@ -103,7 +103,7 @@ def survey(video: Opened, deadline: Deadline, *, window: Window | None = None) -
         with opened(video.path, video.limits) as fresh:
             return _collect(fresh, deadline, window)
     except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(VideoReason.DECODE_FAILED, video.path, f"demuxing stopped: {one_line(error)}") from error
+        raise demux_error(video.path, error) from error
 
 
 def _seeks(video: Opened, pts: int) -> bool:

@@ -67,13 +67,13 @@ def decoded_in_sequence(path: Path) -> np.ndarray:
 X264 = {"preset": "ultrafast", "g": "12"}
 KINDS: dict[str, tuple[str, str, dict[str, str]]] = {
     "vp9.webm": ("libvpx-vp9", ".webm", {"deadline": "realtime", "cpu-used": "8", "g": "12"}),
-    "vp9 altref.webm": (
+    "vp9 lagged.webm": (
         "libvpx-vp9",
         ".webm",
         {"deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "12", "g": "20"},
     ),
     "vp8.webm": ("libvpx", ".webm", {"deadline": "realtime", "cpu-used": "8", "g": "12"}),
-    "vp8 altref.webm": (
+    "vp8 lagged.webm": (
         "libvpx",
         ".webm",
         {"deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "12", "b": "400k"},
