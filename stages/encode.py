@@ -18,6 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from vidxfer.pipeline.cache.layout import as_stored
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import VideoError
@@ -56,30 +57,28 @@ class Encoded:
 def draw_views(spec: CacheSpec, video_id: str, frame_count: int, height: int, width: int) -> tuple[View, ...]:
     """All stored views of one video: random draws (a function of seed, id and view number) or the fixed test views."""
     if spec.view_kind == "train":
-        return tuple(
+        drawn = [
             train_view(
+                frame_count, height, width, sampling=spec.sampling, rng=view_rng(spec.sampling.seed, video_id, view)
+            )
+            for view in range(spec.views)
+        ]
+    else:
+        drawn = [
+            test_view(
                 frame_count,
                 height,
                 width,
                 sampling=spec.sampling,
-                rng=view_rng(spec.sampling.seed, video_id, view),
+                views=spec.views,
+                view=view,
+                crops=spec.crops,
+                crop=crop,
             )
             for view in range(spec.views)
-        )
-    return tuple(
-        test_view(
-            frame_count,
-            height,
-            width,
-            sampling=spec.sampling,
-            views=spec.views,
-            view=view,
-            crops=spec.crops,
-            crop=crop,
-        )
-        for view in range(spec.views)
-        for crop in range(spec.crops)
-    )
+            for crop in range(spec.crops)
+        ]
+    return tuple(as_stored(view) for view in drawn)  # what CLIP sees now is what a replay will show later
 
 
 def prepare(video: Video, spec: CacheSpec, decoder: str = "auto") -> Prepared:

@@ -9,7 +9,6 @@ a reason; the run does not stop for it.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -35,6 +34,7 @@ from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.stages.describe import describe_split
 from vidxfer.stages.encode import Encoded, encode_all, prepare_all
+from vidxfer.stages.plan import free_bytes
 from vidxfer.stages.progress import Bar, Progress, Silent
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, library_versions
 
@@ -136,13 +136,10 @@ def expect_room_for(cache: Path, specs: list[CacheSpec], datasets: list[Dataset]
     """
     videos = {dataset.split: len(dataset) for dataset in datasets}
     needed = sum(spec.bytes_per_view * spec.stored_views * videos[spec.split] for spec in specs)
-    folder = cache.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(cache)
     if needed > free:
         raise CacheFull(
-            f"{cache} would take {needed / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free. Smaller: fewer layers "
+            f"{cache} would take {needed / 1e9:.1f} GB, its disk has {free / 1e9:.1f} GB free. Smaller: fewer layers "
             "(--layers 3,7,11), --codec int8, fewer views; or another disk (--cache). `vidxfer plan` shows the sizes."
         )
 

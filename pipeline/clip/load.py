@@ -16,6 +16,7 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,17 +113,21 @@ def _resolve(open_clip: Any, model: str, pretrained: str | None) -> tuple[str, s
         if not (folder / "open_clip_config.json").is_file():
             raise ClipError(f"--model {folder}: a model folder needs open_clip_config.json and weights; it has neither")
         return f"local-dir:{folder}", None
-    known = open_clip.list_models()
     name = model.replace("/", "-")
+    _expect_known(open_clip, name, model)
+    source = pretrained or DEFAULT_TAG
+    _guard_activation(open_clip, name, source)
+    return name, source
+
+
+def _expect_known(open_clip: Any, name: str, model: str) -> None:
+    known = open_clip.list_models()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         raise ClipError(
             f"--model {model!r} is no open_clip model and no folder."
             + (f" Did you mean {', '.join(near)}?" if near else " See open_clip.list_models().")
         )
-    source = pretrained or DEFAULT_TAG
-    _guard_activation(open_clip, name, source)
-    return name, source
 
 
 def _guard_activation(open_clip: Any, name: str, source: str) -> None:
@@ -187,3 +192,24 @@ def _describe(loaded: Any, model: str, precision: str) -> TowerInfo:
         pixel_std=tuple(preprocess["std"]),
         logit_scale=float(loaded.logit_scale.detach().exp()),
     )
+
+
+def untrained_tower(model: str, *, device: str = "auto", precision: str = "auto") -> ClipTower:
+    """A tower of the right sizes with random weights: for planning (sizes and speed), never for features.
+
+    Raises:
+        ClipError: unknown name, or a tower that is not a plain vision transformer.
+    """
+    import open_clip
+
+    where = choose_device(device)
+    chosen = choose_precision(precision, where)
+    folder = Path(model.removeprefix("local-dir:"))
+    with _quiet():
+        if folder.is_dir() or model.startswith("local-dir:"):
+            return load_tower(model, device=device, precision=precision)  # its weights are at hand
+        name = model.replace("/", "-")
+        _expect_known(open_clip, name, model)
+        loaded = open_clip.create_model(name, pretrained=None, load_weights=False, device="cpu")
+    info = _describe(loaded, model, chosen)
+    return ClipTower(loaded, None, replace(info, weights_sha256="untrained"), where)

@@ -67,7 +67,7 @@ def _draw_forward(motion: int, rng: np.random.Generator, side_px: int) -> Pixels
     shapes = TURNABLE if motion == 3 else SHAPES
     shape = shapes[int(rng.integers(len(shapes)))]
     background = _background(height, width, rng)
-    colour = _contrasting_colour(background, rng)
+    colour = _light_colour(rng)
     noise = float(rng.uniform(0.0, 6.0))
 
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -89,18 +89,20 @@ def _trajectory(motion: int, frames: int, aspect: float, rng: np.random.Generato
     The shape stays inside the picture: every shape fits the circle of its radius.
     """
     progress = np.linspace(-0.5, 0.5, frames)
-    radius = rng.uniform(0.13, 0.22) * np.ones(frames)
+    radius = rng.uniform(0.16, 0.24) * np.ones(frames)
     angle = rng.uniform(0, 2 * np.pi) * np.ones(frames)
     if motion == 2:
-        radius = rng.uniform(0.11, 0.24) * rng.uniform(1.8, 2.6) ** progress
+        radius = rng.uniform(0.16, 0.22) * rng.uniform(2.5, 3.5) ** progress
+    if motion == 3:
+        radius = rng.uniform(0.3, 0.42) * np.ones(frames)  # large enough that a turn is seen in a few pixels
     room = np.array([aspect, 1.0]) - 2 * radius.max()  # how far the centre may go
     travel = np.zeros(2)
     if motion in (0, 1):
-        travel[motion] = rng.uniform(0.4, 0.6) * room[motion]
+        travel[motion] = rng.uniform(0.7, 0.95) * room[motion]
     centre = np.array([aspect, 1.0]) / 2 + rng.uniform(-0.5, 0.5, 2) * (room - travel)
     x, y = centre[0] + travel[0] * progress, centre[1] - travel[1] * progress  # rows count downwards, class 2 goes up
     if motion == 3:
-        angle = angle - rng.uniform(2.0, 4.0) * progress  # class 6 turns to the left: against the clock
+        angle = angle - rng.uniform(2.5, 4.0) * progress  # class 6 turns to the left: against the clock
     return tuple(part.astype(np.float32) for part in (x, y, radius, angle))
 
 
@@ -113,18 +115,13 @@ def _background(height: int, width: int, rng: np.random.Generator) -> Floats:
         along = np.cos(direction) * columns + np.sin(direction) * rows
         texture += np.sin(2 * np.pi * cycles * along + phase)
     share = (0.5 + texture / 6)[..., None]
-    first, second = rng.uniform(30, 220, (2, 3))
-    middle, contrast = (first + second) / 2, 0.4 * (second - first)  # less than between shape and background
+    middle, contrast = rng.uniform(20, 90, 3), rng.uniform(-40, 40, 3)
     return np.asarray(middle + contrast * (share - 0.5), np.float32)
 
 
-def _contrasting_colour(background: Floats, rng: np.random.Generator) -> Floats:
-    """A colour that differs from the mean background by at least 150 grey levels, summed over its channels."""
-    mean = background.mean(axis=(0, 1))
-    candidates = rng.uniform(0, 255, (16, 3))
-    distances = np.abs(candidates - mean).sum(axis=1)
-    far = candidates[distances >= 150]
-    return np.asarray(far[0] if len(far) else candidates[distances.argmax()], np.float32)
+def _light_colour(rng: np.random.Generator) -> Floats:
+    """A colour lighter than any background: a light shape on dark ground is what a small head learns in minutes."""
+    return np.asarray(rng.uniform(150, 255, 3), np.float32)
 
 
 def _distance(shape: str, x: Floats, y: Floats) -> Floats:

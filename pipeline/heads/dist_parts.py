@@ -63,7 +63,8 @@ class TemporalBlock(nn.Module):
             self.ln(rearrange(x, "clip channel dense row col -> clip dense row col channel")),
             "clip dense row col channel -> clip channel dense row col",
         )
-        return quick_gelu(x + self.temporal_net(normed))
+        out: Tensor = quick_gelu(x + self.temporal_net(normed))
+        return out
 
 
 class IntegrationToTemporal(nn.Module):
@@ -113,7 +114,8 @@ class TemporalFfn(nn.Module):
         """[clip frame token channel] -> same; mixes over the sparse frames at every token position, CLS included."""
         y = rearrange(u, "clip frame token channel -> clip channel frame token 1")
         y = self.c_proj(quick_gelu(self.c_fc2(self.c_fc1(y))))
-        return rearrange(y, "clip channel frame token 1 -> clip frame token channel")
+        out: Tensor = rearrange(y, "clip channel frame token 1 -> clip frame token channel")
+        return out
 
 
 class IntegrationBlock(nn.Module):

@@ -13,7 +13,7 @@ run with its name: nothing is replaced.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
@@ -56,7 +56,10 @@ def dense_frames(video: Video, view: View, spec: CacheSpec, expected_frames: int
         VideoError: the file cannot be read frame-exactly.
         CacheError: the file has another number of frames than when the cache was made (0: not known then).
     """
-    with open_video(video.path, start_seconds=video.start_seconds, end_seconds=video.end_seconds) as source:
+    # known_good: extraction decoded this very file whole; here only its frame count is compared again.
+    with open_video(
+        video.path, start_seconds=video.start_seconds, end_seconds=video.end_seconds, known_good=True
+    ) as source:
         if source.frame_count != expected_frames != 0:
             raise CacheError(
                 f"{video.path}: {video.id!r} had {expected_frames} frames when the cache was made and now has "
@@ -113,7 +116,7 @@ class ClipLoader:
         self._decode.shutdown(cancel_futures=True)
         self.reader.close()
 
-    def batches(self, plan: Plan) -> Iterator[RawBatch]:
+    def batches(self, plan: Plan) -> Generator[RawBatch]:
         """Batches in the order of `plan`. A batch's `codes` are valid until the next one is taken."""
         if self.needs.layers and not self.online:
             largest = max((len(clips) for clips in plan), default=0)

@@ -136,7 +136,7 @@ def from_dict(found: dict[str, Any]) -> Recipe:
     known = {f.name for f in fields(Recipe)}
     if unknown := sorted(set(found) - known):
         raise UsageError(f"a recipe has no fields {unknown}. {nearest(unknown[0], sorted(known))}")
-    sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in found.get("dist", {}).items()}
+    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.get("dist", {}).items()}
     return Recipe(**{**found, "betas": tuple(found["betas"]), "dist": DistConfig(**sizes)})
 
 

@@ -1,0 +1,47 @@
+"""`vidxfer`: arguments in, one stage call, lines and tables out. Heavy libraries load inside the commands.
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 done with some videos refused.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+
+from vidxfer.cli import cache, data, stage_one, stage_two
+from vidxfer.pipeline.errors import UsageError, VidxferError
+
+OK, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
+
+
+class _Commands(typer.core.TyperGroup):
+    """Turns errors that were raised on purpose into a message and an exit code; any other keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VidxferError as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            raise SystemExit(USAGE if isinstance(error, UsageError) else FAILED) from error
+
+
+app = typer.Typer(
+    name="vidxfer",
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Teach frozen image models to understand video: compute CLIP tokens once, train only a light temporal head.",
+    epilog="Example: vidxfer plan --dataset ssv2 --root ./ssv2   then extract, train, evaluate, predict.",
+)
+
+app.command("plan")(stage_one.plan)
+app.command("extract")(stage_one.extract)
+app.command("train")(stage_two.train)
+app.command("evaluate")(stage_two.evaluate)
+app.command("predict")(stage_two.predict)
+app.add_typer(cache.app, name="cache")
+app.add_typer(data.app, name="data")

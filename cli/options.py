@@ -1,0 +1,83 @@
+"""The words every command shares, each defined once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+CacheOption = Annotated[Path, typer.Option("--cache", help="Folder of the cache.", rich_help_panel="Where")]
+RunOption = Annotated[Path, typer.Option("--run", help="Folder of the run.", rich_help_panel="Where")]
+RootOption = Annotated[
+    Path | None,
+    typer.Option("--root", envvar="VIDXFER_DATA", help="Folder of the data set.", rich_help_panel="Where"),
+]
+DatasetOption = Annotated[
+    str, typer.Option("--dataset", help="Layout of the data set: ssv2, folder or csv.", rich_help_panel="Data")
+]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option("--labels", help="Labels, where the layout has them elsewhere.", rich_help_panel="Data"),
+]
+ValFractionOption = Annotated[
+    float,
+    typer.Option("--val-fraction", help="Share for validation where the set has no splits.", rich_help_panel="Data"),
+]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="At most this many videos per split.", rich_help_panel="Data")
+]
+SplitOption = Annotated[
+    list[str] | None, typer.Option("--split", help="train or val; both by default.", rich_help_panel="Data")
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model", help="CLIP: an open_clip name, or a folder with config and weights.", rich_help_panel="CLIP"
+    ),
+]
+PretrainedOption = Annotated[
+    str | None,
+    typer.Option("--pretrained", help="Tag or weights file; default: openai.", rich_help_panel="CLIP"),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …", rich_help_panel="Machine")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16, fp16.", rich_help_panel="Machine")]
+ThreadsOption = Annotated[
+    int, typer.Option("--decode-threads", min=1, help="Videos decoded at once.", rich_help_panel="Machine")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
+
+DenseFramesOption = Annotated[
+    int, typer.Option("--dense-frames", min=1, help="Dense frames per view.", rich_help_panel="Views")
+]
+AlphaOption = Annotated[
+    int, typer.Option("--alpha", min=1, help="Dense frames per frame that CLIP sees.", rich_help_panel="Views")
+]
+ViewsOption = Annotated[
+    int, typer.Option("--views", min=1, help="Random views per training video.", rich_help_panel="Views")
+]
+TestViewsOption = Annotated[
+    int, typer.Option("--test-views", min=1, help="Temporal views per validation video.", rich_help_panel="Views")
+]
+TestCropsOption = Annotated[
+    int, typer.Option("--test-crops", help="Spatial crops per validation view: 1 or 3.", rich_help_panel="Views")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random views.", rich_help_panel="Views")]
+LayersOption = Annotated[
+    str, typer.Option("--layers", help="CLIP blocks to keep: all, or 3,7,11.", rich_help_panel="Storage")
+]
+StemOption = Annotated[bool, typer.Option("--stem", help="Also keep the stem's tokens.", rich_help_panel="Storage")]
+CodecOption = Annotated[
+    str, typer.Option("--codec", help="int8 (half the bytes) or float16 (exact).", rich_help_panel="Storage")
+]
+CalibrationOption = Annotated[
+    int,
+    typer.Option("--calibration-videos", min=1, help="Sample behind int8's statistics.", rich_help_panel="Storage"),
+]
+ShardVideosOption = Annotated[
+    int | None,
+    typer.Option("--shard-videos", min=1, help="Videos per shard; default about 1 GB.", rich_help_panel="Storage"),
+]
+BatchFramesOption = Annotated[
+    int, typer.Option("--batch-frames", min=1, help="Frames CLIP sees at once.", rich_help_panel="Machine")
+]

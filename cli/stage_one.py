@@ -1,0 +1,208 @@
+"""`vidxfer plan` and `vidxfer extract`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidxfer.cli import options as o
+from vidxfer.pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidxfer.stages.extract import SplitReport
+    from vidxfer.stages.settings import DataSource
+
+DEFAULT_MODEL = "ViT-B-16-quickgelu"
+
+
+def plan(
+    dataset: o.DatasetOption = "ssv2",
+    root: o.RootOption = None,
+    cache: o.CacheOption = Path("zarr"),
+    labels: o.LabelsOption = None,
+    val_fraction: o.ValFractionOption = 0.2,
+    limit: o.LimitOption = None,
+    split: o.SplitOption = None,
+    model: o.ModelOption = DEFAULT_MODEL,
+    device: o.DeviceOption = "auto",
+    precision: o.PrecisionOption = "auto",
+    dense_frames: o.DenseFramesOption = 16,
+    alpha: o.AlphaOption = 2,
+    layers: o.LayersOption = "all",
+    stem: o.StemOption = False,
+    views: o.ViewsOption = 1,
+    test_views: o.TestViewsOption = 1,
+    test_crops: o.TestCropsOption = 1,
+    codec: o.CodecOption = "int8",
+    shard_videos: o.ShardVideosOption = None,
+    decode_threads: o.ThreadsOption = 2,
+    measure: Annotated[bool, typer.Option(help="Time CLIP and decoding here for about ten seconds.")] = True,
+    json: o.JsonOption = False,
+) -> None:
+    """Bytes, files, hours and the break-even of a cache, before anything is written.
+
+    Example: vidxfer plan --dataset ssv2 --root ./ssv2 --layers 3,7,11
+    """
+    from vidxfer.cli import show
+    from vidxfer.stages import plan as stage
+    from vidxfer.stages.settings import CacheChoice, ClipChoice
+
+    report = stage.plan(
+        stage.PlanRequest(
+            data=data_source(dataset, root, labels, val_fraction, limit),
+            clip=ClipChoice(model=model, device=device, precision=precision),
+            store=CacheChoice(
+                dense_frames=dense_frames,
+                alpha=alpha,
+                layers=parse_layers(layers),
+                stem=stem,
+                train_views=views,
+                test_views=test_views,
+                test_crops=test_crops,
+                codec=codec,
+                shard_videos=shard_videos,
+            ),
+            cache=cache,
+            splits=parse_splits(split),
+            decode_threads=decode_threads,
+            measure=measure,
+        ),
+        show.Shown(),
+    )
+    if json:
+        show.print_json(report)
+        return
+    show.table(
+        f"Cache {cache}: {codec}, {dense_frames // alpha} of {dense_frames} frames through CLIP, on {report.device}",
+        ["split", "videos", "views", "per view", "total", "files", "CLIP TFLOP"],
+        [
+            [one.split, f"{one.videos:,}", str(one.views), show.size(one.bytes_per_view), show.size(one.total_bytes),
+             f"{one.files:,}", f"{one.clip_tflop:,.2f}"]
+            for one in report.splits
+        ],
+    )  # fmt: skip
+    if report.clip_frames_per_second is not None and report.extract_hours is not None:
+        decode = report.decode_videos_per_second
+        print(f"CLIP here: {report.clip_frames_per_second:,.1f} frames/s. Decoding here: "
+              + (f"{decode:,.1f} videos/s." if decode else "not one sampled video could be read."))  # fmt: skip
+        print(f"Extraction: about {show.duration(report.extract_hours * 3600)} on this device.")
+    print(report.advice)
+
+
+def extract(
+    dataset: o.DatasetOption = "ssv2",
+    root: o.RootOption = None,
+    cache: o.CacheOption = Path("zarr"),
+    labels: o.LabelsOption = None,
+    val_fraction: o.ValFractionOption = 0.2,
+    limit: o.LimitOption = None,
+    split: o.SplitOption = None,
+    model: o.ModelOption = DEFAULT_MODEL,
+    pretrained: o.PretrainedOption = None,
+    device: o.DeviceOption = "auto",
+    precision: o.PrecisionOption = "auto",
+    dense_frames: o.DenseFramesOption = 16,
+    alpha: o.AlphaOption = 2,
+    layers: o.LayersOption = "all",
+    stem: o.StemOption = False,
+    views: o.ViewsOption = 1,
+    test_views: o.TestViewsOption = 1,
+    test_crops: o.TestCropsOption = 1,
+    seed: o.SeedOption = 0,
+    codec: o.CodecOption = "int8",
+    calibration_videos: o.CalibrationOption = 64,
+    shard_videos: o.ShardVideosOption = None,
+    batch_frames: o.BatchFramesOption = 128,
+    decode_threads: o.ThreadsOption = 2,
+    decoder: Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel="Machine")] = "auto",
+    json: o.JsonOption = False,
+) -> None:
+    """Run CLIP once over a few frames of every video and keep the tokens. Goes on where an earlier run ended.
+
+    Exits with 3 when some videos were refused; each is named with its reason.
+
+    Example: vidxfer extract --dataset ssv2 --root ./ssv2 --cache ./zarr
+    """
+    from vidxfer.cli import show
+    from vidxfer.stages import extract as stage
+    from vidxfer.stages.settings import CacheChoice, ClipChoice
+
+    reports = stage.extract(
+        stage.ExtractRequest(
+            data=data_source(dataset, root, labels, val_fraction, limit),
+            clip=ClipChoice(model=model, pretrained=pretrained, device=device, precision=precision),
+            store=CacheChoice(
+                dense_frames=dense_frames,
+                alpha=alpha,
+                layers=parse_layers(layers),
+                stem=stem,
+                train_views=views,
+                test_views=test_views,
+                test_crops=test_crops,
+                codec=codec,
+                seed=seed,
+                calibration_videos=calibration_videos,
+                shard_videos=shard_videos,
+            ),
+            cache=cache,
+            splits=parse_splits(split),
+            batch_frames=batch_frames,
+            decode_threads=decode_threads,
+            decoder=decoder,
+        ),
+        show.Shown(),
+    )
+    if json:
+        show.print_json(reports)
+    else:
+        show_reports(cache, reports)
+    if any(report.failed for report in reports):
+        raise typer.Exit(3)
+
+
+def show_reports(cache: Path, reports: tuple[SplitReport, ...]) -> None:
+    """The table of an extraction, then every refused video with its reason."""
+    from vidxfer.cli import show
+
+    show.table(
+        f"Cache {cache}",
+        ["split", "videos", "stored", "refused", "bytes", "seconds", "decoded by"],
+        [
+            [one.split, f"{one.videos:,}", f"{one.stored:,}", f"{len(one.failed):,}", show.size(one.bytes_on_disk),
+             f"{one.seconds:.1f}", ", ".join(f"{name} {count:,}" for name, count in sorted(one.decoders.items()))]
+            for one in reports
+        ],
+    )  # fmt: skip
+    for one in reports:
+        for name, reason in one.failed.items():
+            print(f"refused: {one.split}/{name}: {reason}")
+
+
+def data_source(
+    kind: str, root: Path | None, labels: Path | None, val_fraction: float, limit: int | None
+) -> DataSource:
+    """The data set a person named."""
+    from vidxfer.stages.settings import DataSource
+
+    return DataSource(kind=kind, root=root, labels=labels, val_fraction=val_fraction, limit=limit)
+
+
+def parse_layers(text: str) -> tuple[int, ...] | None:
+    """ "all" -> None, "3,7,11" -> (3, 7, 11).
+
+    Raises:
+        UsageError: neither.
+    """
+    if text == "all":
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--layers {text!r} is neither all nor numbers like 3,7,11") from error
+
+
+def parse_splits(splits: list[str] | None) -> tuple[str, ...]:
+    """Both splits unless some are named."""
+    return tuple(dict.fromkeys(splits)) if splits else ("train", "val")

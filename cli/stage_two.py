@@ -1,0 +1,154 @@
+"""`vidxfer train`, `vidxfer evaluate` and `vidxfer predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidxfer.cli import options as o
+
+Settings = Annotated[list[str] | None, typer.Option("--set", help="field=value of the recipe; may be repeated.")]
+
+
+def train(
+    cache: o.CacheOption = Path("zarr"),
+    recipe: Annotated[str, typer.Option("--recipe", help="Named recipe.")] = "dist-ssv2-b16",
+    settings: Settings = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of the run; default runs/RECIPE.")] = None,
+    root: o.RootOption = None,
+    device: o.DeviceOption = "auto",
+    devices: Annotated[int, typer.Option(min=0, help="How many; 0: all GPUs, or one CPU.")] = 0,
+    precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
+    decode_threads: o.ThreadsOption = 2,
+    log_every_steps: Annotated[int, typer.Option(min=1, help="Steps per line of metrics.jsonl.")] = 1,
+    allow_incomplete: Annotated[bool, typer.Option(help="Train although extraction has not finished.")] = False,
+    json: o.JsonOption = False,
+) -> None:
+    """Train a temporal head on cached tokens and dense frames. Goes on where an earlier run ended.
+
+    The videos are looked for where extraction found them; --root says where they are now.
+
+    Example: vidxfer train --cache ./zarr --recipe dist-ssv2-b16 --set epochs=10
+    """
+    from vidxfer.cli import show
+    from vidxfer.pipeline.training.recipes import named, with_settings
+    from vidxfer.stages import train as stage
+
+    resolved = with_settings(named(recipe), settings or [])
+    report = stage.train(
+        stage.TrainRequest(
+            recipe=resolved,
+            cache=cache,
+            run=run or Path("runs") / recipe,
+            root=root,
+            device=device,
+            devices=devices,
+            precision=precision,
+            decode_threads=decode_threads,
+            log_every_steps=log_every_steps,
+            allow_incomplete=allow_incomplete,
+        ),
+        show.Shown(),
+    )
+    if json:
+        show.print_json(report)
+    else:
+        state = "finished" if report.finished else "not finished"
+        print(f"{report.run}: {state} after {report.global_step:,} steps, loss {report.loss:.4f}")
+        if report.epoch_seconds is not None:
+            print(f"epoch: {show.duration(report.epoch_seconds)}, {report.data_wait_share:.0%} of it waiting for data")
+        if report.score is not None:
+            print(f"validation: {report.score}")
+    if not report.finished:
+        raise typer.Exit(1)
+
+
+def evaluate(
+    run: o.RunOption,
+    cache: o.CacheOption = Path("zarr"),
+    split: Annotated[str, typer.Option("--split", help="Split to score.")] = "val",
+    root: o.RootOption = None,
+    device: o.DeviceOption = "auto",
+    precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
+    batch_clips: Annotated[int, typer.Option(min=1, help="Clips per forward.")] = 32,
+    decode_threads: o.ThreadsOption = 2,
+    json: o.JsonOption = False,
+) -> None:
+    """Score a run on a split: softmax summed over the stored views, with the coverage and every missing video named.
+
+    Exits with 3 when some listed videos have no score.
+
+    Example: vidxfer evaluate --run runs/dist-ssv2-b16 --cache ./zarr
+    """
+    from vidxfer.cli import show
+    from vidxfer.stages import evaluate as stage
+
+    report = stage.evaluate(
+        stage.EvaluateRequest(
+            run=run,
+            cache=cache,
+            split=split,
+            root=root,
+            device=device,
+            precision=precision,
+            batch_clips=batch_clips,
+            decode_threads=decode_threads,
+        ),
+        show.Shown(),
+    )
+    score = report.score
+    if json:
+        show.print_json(report)
+    else:
+        print(f"{split}: {score}, {report.views} view{'s' * (report.views > 1)} per video")
+        for name, reason in score.missing.items():
+            print(f"missing: {name}: {reason}")
+        if score.missing:
+            print(f"top-1 with every missing video counted as wrong: {score.top1_of_listed:.1%}")
+        print(f"predictions: {report.predictions}")
+    if score.missing:
+        raise typer.Exit(3)
+
+
+def predict(
+    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
+    checkpoint: Annotated[Path, typer.Option("--checkpoint", "--run", help="Folder of the trained run.")],
+    views: Annotated[int, typer.Option(min=1, help="Temporal views per video, summed.")] = 1,
+    model: Annotated[str | None, typer.Option("--model", help="CLIP, if it has moved since extraction.")] = None,
+    pretrained: o.PretrainedOption = None,
+    device: o.DeviceOption = "auto",
+    precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
+    json: o.JsonOption = False,
+) -> None:
+    """Classify any video files with CLIP in the loop, and print the five best classes of each.
+
+    Exits with 3 when some of the files could not be read.
+
+    Example: vidxfer predict cat.mp4 --checkpoint runs/dist-ssv2-b16
+    """
+    from vidxfer.cli import show
+    from vidxfer.stages import predict as stage
+
+    answers = stage.predict(
+        stage.PredictRequest(
+            videos=tuple(videos),
+            run=checkpoint,
+            views=views,
+            model=model,
+            pretrained=pretrained,
+            device=device,
+            precision=precision,
+        ),
+        show.Shown(),
+    )
+    if json:
+        show.print_json(answers)
+    else:
+        for one in answers:
+            print(one.path if one.error is None else f"{one.path}: refused: {one.error}")
+            for name, share in one.top5:
+                print(f"  {share:6.1%}  {name}")
+    if any(one.error is not None for one in answers):
+        raise typer.Exit(3)

@@ -1,0 +1,38 @@
+"""Signals that ask a long stage to stop in good order."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Stop:
+    """Which signal asked for a stop, if one did."""
+
+    asked: str | None = None
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Stop]:
+    """SIGTERM and SIGINT ask for a stop after the current step; a second one ends at once, as usual."""
+    stop = Stop()
+    before: dict[int, Any] = {}
+
+    def ask(number: int, _: object) -> None:
+        stop.asked = signal.Signals(number).name
+        signal.signal(number, before[number])
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.getsignal(number)
+        try:
+            signal.signal(number, ask)
+        except ValueError:  # not the main thread: whoever runs us there handles signals
+            break
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is ask:
+                signal.signal(number, handler)

@@ -1,0 +1,271 @@
+"""The training loop of one process.
+
+    loader ─▶ ClipBatch ─▶ head ─▶ loss ─▶ AdamW                    every step: learning rate from the schedule
+                             │
+    metrics.jsonl ◀── log ───┴─── every few epochs: score the validation split ──▶ checkpoint
+
+A run goes on where its last checkpoint stands: the order of clips is a function of (seed, epoch, step), nothing else is
+random, so the curve of an interrupted run is the curve of an unbroken one. SIGTERM and Ctrl-C end it with a checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.store import open_split, splits
+from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_inputs
+from vidxfer.pipeline.training.journal import Journal
+from vidxfer.pipeline.training.loader import Assembler, ClipLoader
+from vidxfer.pipeline.training.metrics import RunningMean, Score
+from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, soft_cross_entropy
+from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per_epoch
+from vidxfer.pipeline.training.recipes import Recipe
+from vidxfer.pipeline.training.run import Progress as Place
+from vidxfer.pipeline.training.run import Run
+from vidxfer.stages.evaluate import Where, dense_videos, score_of, score_split
+from vidxfer.stages.progress import Progress
+from vidxfer.stages.signals import stop_on_signal
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """What to train, on which cache, and where to keep it.
+
+    Attributes:
+        recipe: resolved. cache: folder. run: folder. root: of the videos, if they have moved since extraction.
+        device: "auto", "cpu", "cuda". devices: how many; 0: all there are (one on a CPU).
+        precision: "auto" (bf16 autocast where the device has it), "fp32" or "bf16".
+        decode_threads, read_threads: of the loader. log_every_steps: steps per line of metrics.jsonl.
+        allow_incomplete: train although the extraction has not finished.
+    """
+
+    recipe: Recipe
+    cache: Path
+    run: Path
+    root: Path | None = None
+    device: str = "auto"
+    devices: int = 0
+    precision: str = "auto"
+    decode_threads: int = 2
+    read_threads: int = 2
+    log_every_steps: int = 1
+    allow_incomplete: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """How a run stands.
+
+    Attributes:
+        run: its folder. finished: all epochs are done. global_step: steps done. loss: mean of the last logged steps.
+        score: of the validation split after the last epoch, if there is one.
+        epoch_seconds: median over the epochs this process did whole, evaluation not counted; None if none was whole.
+        data_wait_share: share of the training time spent waiting for data.
+    """
+
+    run: Path
+    finished: bool
+    global_step: int
+    loss: float
+    score: Score | None
+    epoch_seconds: float | None
+    data_wait_share: float
+
+
+class Trainer:
+    """The state of one process's training."""
+
+    def __init__(
+        self,
+        request: TrainRequest,
+        run: Run,
+        split: Split,
+        rows: list[int],
+        fabric: Fabric,
+        shown: Progress,
+        tower: ClipTower | None,
+        stack: ExitStack,
+    ) -> None:
+        self.request, self.run, self.split, self.rows = request, run, split, rows
+        self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
+        self.text = torch.from_numpy(split.text)
+        bf16 = "bf16" in str(fabric._precision.precision)
+        self.where = Where(device=fabric.device, autocast=torch.bfloat16 if bf16 else None)
+        inputs = head_inputs(split.spec, len(split.class_names))
+        head = build_head(self.recipe, inputs, self.text, float(split.informs["logit_scale"]))
+        self.needs = head.needs
+        optimiser = build_optimiser(head, self.recipe)
+        self.place = run.progress()
+        if self.place.global_step:
+            run.load_weights(head)
+        self.bare = head
+        self.head, self.optimiser = fabric.setup(head, optimiser)
+        if self.place.global_step:
+            run.load_optimiser(self.optimiser)
+        online = tower is not None
+        videos = dense_videos(split, request.root) if self.needs.dense_multiple or online else None
+        self.loader = stack.enter_context(
+            ClipLoader(
+                split,
+                self.needs,
+                videos,
+                decode_threads=request.decode_threads,
+                read_threads=request.read_threads,
+                online=online,
+            )
+        )
+        self.assemble = Assembler(split, self.needs, fabric.device, smoothing=self.recipe.label_smoothing, tower=tower)
+        self.journal = stack.enter_context(Journal(run.path, after_step=self.place.global_step)) if self.leads else None
+        self.stop = stack.enter_context(stop_on_signal())
+        self.loss, self.wait_seconds, self.train_seconds = 0.0, 0.0, 0.0
+        self.saved_at = time.monotonic()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and lines."""
+        return bool(self.fabric.is_global_zero)
+
+    def run_epochs(self) -> TrainReport:
+        """Every epoch that is left."""
+        score, whole = None, []
+        steps = steps_per_epoch(len(self.rows), self.recipe.batch_clips)
+        if self.place.finished:
+            self.shown.line(f"{self.run.path} is finished: all {self.recipe.epochs} epochs are done")
+            return self._report(self._validate(), [])
+        if self.place.global_step:
+            self.shown.line(f"going on at epoch {self.place.epoch + 1}, step {self.place.step + 1} of {steps}")
+        while self.place.epoch < self.recipe.epochs and not self.stop.asked:
+            first = self.place.step
+            before = self.train_seconds
+            self._epoch(self.place.epoch, first, steps)
+            if self.stop.asked and self.place.step:
+                break
+            if first == 0:
+                whole.append(self.train_seconds - before)
+            done = self.place.epoch
+            if done % self.recipe.evaluate_every_epochs == 0 or done == self.recipe.epochs:
+                score = self._validate()
+            self.place = replace(self.place, finished=done == self.recipe.epochs)
+            self._save()
+        if self.stop.asked and not self.place.finished:
+            self._save()
+            self.shown.line(f"stopped by {self.stop.asked} with a checkpoint; the same command goes on from here")
+        return self._report(score, whole)
+
+    def _epoch(self, epoch: int, first: int, steps: int) -> None:
+        order = epoch_order(self.rows, self.split.spec.stored_views, seed=self.recipe.seed, epoch=epoch)
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        plan = rank_batches(order, self.recipe.batch_clips, first_step=first, rank=rank, world=world)
+        title = f"epoch {epoch + 1}/{self.recipe.epochs}"
+        with self.shown.bar(title, steps, "steps", first) as bar:
+            loss, waited, began = RunningMean(), RunningMean(), time.monotonic()
+            batches = self.loader.batches(plan)
+            for step in range(first, steps):
+                asked = time.monotonic()
+                raw = next(batches)
+                waited.add(time.monotonic() - asked)
+                loss.add(self._step(raw, epoch + step / steps))
+                end = step + 1 == steps
+                self.place = Place(
+                    epoch=epoch + end, step=0 if end else step + 1, global_step=self.place.global_step + 1
+                )
+                if (step + 1) % self.request.log_every_steps == 0 or end:
+                    self._log(epoch, loss, waited, time.monotonic() - began)
+                    began = time.monotonic()
+                bar.advance(1, f"loss {self.loss:.3f}, {self._wait_share():.0%} waiting for data")
+                if self.stop.asked:
+                    break
+                if not end and time.monotonic() - self.saved_at > self.recipe.checkpoint_seconds:
+                    self._save()
+            batches.close()
+
+    def _step(self, raw: Any, epoch: float) -> float:
+        rate = learning_rate_at(epoch, self.recipe)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        batch = self.assemble(raw)
+        assert batch.targets is not None
+        loss: Tensor = soft_cross_entropy(self.head(batch), batch.targets)
+        if not torch.isfinite(loss):
+            raise RunError(
+                f"the loss is {float(loss)} at step {self.place.global_step + 1} (videos {', '.join(raw.ids[:3])} …); "
+                "lower the rate (--set learning_rate=…) or use --precision fp32. The last checkpoint is kept."
+            )
+        self.fabric.backward(loss)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return float(loss.detach())
+
+    def _log(self, epoch: int, loss: RunningMean, waited: RunningMean, seconds: float) -> None:
+        steps = loss.count
+        wait = waited.take() * steps
+        self.loss = loss.take()
+        self.wait_seconds += wait
+        self.train_seconds += seconds
+        if self.journal is not None:
+            self.journal.add(
+                self.place.global_step,
+                epoch=epoch + 1,
+                loss=self.loss,
+                learning_rate=self.optimiser.param_groups[0]["lr"],
+                data_wait_share=round(min(1.0, wait / seconds), 4) if seconds else 0.0,
+                clips_per_second=round(steps * self.recipe.batch_clips / seconds, 3) if seconds else 0.0,
+            )
+
+    def _wait_share(self) -> float:
+        return min(1.0, self.wait_seconds / self.train_seconds) if self.train_seconds else 0.0
+
+    def _validate(self) -> Score | None:
+        """Score the validation split on the leading process; None where the cache has none."""
+        if "val" not in splits(self.request.cache):
+            return None
+        score = None
+        if self.leads:
+            split = open_split(self.request.cache, "val")
+            expect_same_kind(split.path, split.spec, self.split.spec)
+            scored = score_split(
+                self.bare,
+                split,
+                self.needs,
+                self.where,
+                videos=dense_videos(split, self.request.root) if self.needs.dense_multiple else None,
+                batch_clips=self.recipe.batch_clips,
+                threads=(self.request.decode_threads, self.request.read_threads),
+                shown=self.shown,
+            )
+            score = score_of(split, scored)
+            if self.journal is not None:
+                self.journal.add(
+                    self.place.global_step, epoch=self.place.epoch, val_top1=score.top1, val_top5=score.top5
+                )
+            self.shown.line(f"epoch {self.place.epoch}: loss {self.loss:.3f}, validation {score}")
+        self.fabric.barrier()
+        return score
+
+    def _save(self) -> None:
+        if self.leads:
+            self.run.save(self.bare, self.optimiser, self.text, self.place)
+        self.fabric.barrier()
+        self.saved_at = time.monotonic()
+
+    def _report(self, score: Score | None, whole: list[float]) -> TrainReport:
+        return TrainReport(
+            run=self.run.path,
+            finished=self.place.finished,
+            global_step=self.place.global_step,
+            loss=self.loss,
+            score=score,
+            epoch_seconds=sorted(whole)[len(whole) // 2] if whole else None,
+            data_wait_share=self._wait_share(),
+        )
