@@ -1,0 +1,234 @@
+"""The house rules about code, read from its syntax trees: who may import what, and what nobody writes.
+
+One test, one rule. A rule that has an exception names it here, with the reason.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = ("pipeline", "stages", "cli")
+FILES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
+TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+MAY_IMPORT = {
+    "errors": set(),
+    "shapes": {"errors"},
+    "datasets": {"errors", "shapes"},
+    "video": {"errors", "shapes"},
+    "clip": {"errors", "shapes"},
+    "cache": {"errors", "shapes"},
+    "heads": {"errors", "shapes"},
+    "training": {"errors", "shapes", "video", "cache", "heads"},
+}
+"""Rooms of the pipeline, and what each may use: neither heads nor training know CLIP, no room knows a stage."""
+
+EXCEPTIONS = {
+    ("pipeline/datasets/toy_write.py", "pipeline.video.writer"): "the toy world writes real videos; imported late",
+    ("pipeline/cache/spec.py", "pipeline.video.sampling"): "how views are drawn is a field of the spec; arithmetic",
+}
+
+DOORS = {
+    "decord": ("pipeline/video/",),
+    "av": ("pipeline/video/",),
+    "open_clip": ("pipeline/clip/",),
+    "zarr": ("pipeline/cache/",),
+    "numcodecs": ("pipeline/cache/",),
+    "crc32c": ("pipeline/cache/",),
+    "torchmetrics": ("pipeline/training/",),
+    "tensorboard": ("pipeline/training/",),
+    "safetensors": ("pipeline/clip/", "pipeline/training/"),
+    "lightning_fabric": ("stages/",),
+    "dask": (),  # not before extraction is spread over machines
+    "distributed": (),
+    "typer": ("cli/",),
+    "rich": ("cli/",),
+    "click": ("cli/",),
+}
+"""The only folders that may say `import` of these."""
+
+HEAVY = ("torch", "torchvision", "open_clip", "av", "decord", "zarr", "numcodecs", "dask", "distributed",
+         "lightning_fabric", "torchmetrics", "tensorboard", "safetensors", "einops", "numpy")  # fmt: skip
+"""What `vidxfer --help` must not load."""
+
+SETTINGS = {"Recipe", "DistConfig", "Sampling", "DataSource", "ClipChoice", "CacheChoice"}
+"""Classes of settings, with every `…Request`: a field that nobody reads would be a setting that does nothing."""
+
+MOST_LINES, MOST_STATEMENTS = 280, 40
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Full dotted names of everything imported anywhere in a file, late imports included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are written out in full"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own(name: str) -> str | None:
+    """ "vidxfer.pipeline.cache.spec" -> "pipeline.cache.spec"; None for what is not ours."""
+    return name.removeprefix("vidxfer.") if name.startswith("vidxfer.") else None
+
+
+def defined(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method of a file."""
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def test_every_folder_of_code_is_named_in_the_packages() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {"vidxfer." + path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in FILES}
+    assert set(settings["packages"]) == folders
+    assert settings["package-dir"] == {f"vidxfer.{floor}": floor for floor in FLOORS}
+
+
+def test_imports_go_down_only() -> None:
+    wrong, used = [], set()
+    for name, tree in TREES.items():
+        floor, *rest = name.removesuffix(".py").split("/")
+        for target in filter(None, map(own, imports(tree))):
+            to_floor, *to_rest = target.split(".")
+            if FLOORS.index(to_floor) > FLOORS.index(floor):
+                wrong.append(f"{name} imports {target}")
+            if floor != "pipeline" or not to_rest or rest[0] == to_rest[0] or rest[0] == "__init__":
+                continue
+            excused = [key for key in EXCEPTIONS if key[0] == name and target.startswith(key[1])]
+            used.update(excused)
+            if to_rest[0] not in MAY_IMPORT[rest[0]] and not excused:
+                wrong.append(f"{name} imports {target}; {rest[0]} may use {', '.join(sorted(MAY_IMPORT[rest[0]]))}")
+    assert not wrong, "\n".join(wrong)
+    assert used == set(EXCEPTIONS), "an exception that nobody needs any more"
+
+
+def test_heavy_libraries_have_one_door_each() -> None:
+    wrong = [
+        f"{name} imports {target}; its door is {', '.join(DOORS[library]) or 'nowhere yet'}"
+        for name, tree in TREES.items()
+        for target in imports(tree)
+        if (library := "tensorboard" if "tensorboard" in target.split(".") else target.split(".")[0]) in DOORS
+        and not name.startswith(DOORS[library])
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = (
+        "import sys\nfrom vidxfer.cli.main import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"print('LOADED', sorted(set(sys.modules) & set({HEAVY!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage: " in done.stdout
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_only_errors_that_have_a_name_are_caught() -> None:
+    wrong = []
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            caught = set() if node.type is None else {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)}
+            passed_on = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+            if node.type is None or "Exception" in caught or ("BaseException" in caught and not passed_on):
+                wrong.append(f"{name}:{node.lineno}")
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "NotImplementedError", "import pdb", "breakpoint("])
+def test_nothing_is_left_for_later(word: str) -> None:
+    assert [path.name for path in FILES if word in path.read_text(encoding="utf-8")] == []
+
+
+def test_nothing_is_printed_below_the_command_line() -> None:
+    wrong = [
+        f"{name}:{node.lineno}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if not name.startswith("cli/")
+        and isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+    ]
+    assert not wrong, wrong
+
+
+def test_files_are_short() -> None:
+    lines = {name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in TREES}
+    assert {name: count for name, count in lines.items() if count > MOST_LINES} == {}
+
+
+def statements(function: ast.AST) -> int:
+    """Statements of a function; those of functions inside it count there."""
+    total = 0
+    for child in ast.iter_child_nodes(function):
+        if isinstance(child, ast.stmt):
+            total += 1
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            total += statements(child)
+    return total
+
+
+def test_functions_are_short() -> None:
+    counted = {f"{name}:{node.name}": statements(node) for name, tree in TREES.items() for node in defined(tree)}
+    assert {name: count for name, count in counted.items() if count > MOST_STATEMENTS} == {}
+
+
+def public(node: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """Public classes, functions and methods, not those inside functions."""
+    for child in node.body:
+        if isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith("_"):
+            yield child
+            if isinstance(child, ast.ClassDef):
+                yield from public(child)
+
+
+def test_whatever_is_public_says_what_it_is() -> None:
+    silent = [name for name, tree in TREES.items() if tree.body and not ast.get_docstring(tree)]
+    silent += [
+        f"{name}:{node.lineno} {node.name}"
+        for name, tree in TREES.items()
+        for node in public(tree)
+        if not ast.get_docstring(node)
+    ]
+    assert not silent, "\n".join(silent)
+
+
+def test_every_setting_is_read_by_somebody() -> None:
+    read: set[str] = set()
+    fields: dict[str, str] = {}
+    for tree in TREES.values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                read.add(node.attr)
+            elif isinstance(node, ast.ClassDef) and (node.name in SETTINGS or node.name.endswith("Request")):
+                named = [c.target for c in node.body if isinstance(c, ast.AnnAssign)]
+                fields |= {f"{node.name}.{n.id}": n.id for n in named if isinstance(n, ast.Name)}
+    assert {name.split(".")[0] for name in fields} >= SETTINGS
+    assert [name for name, field in fields.items() if field not in read] == []
+
+
+def test_every_error_raised_on_purpose_is_in_the_tree() -> None:
+    drawn = ast.get_docstring(TREES["pipeline/errors.py"]) or ""
+    classes = [n.name for n in ast.walk(TREES["pipeline/errors.py"]) if isinstance(n, ast.ClassDef)]
+    assert [name for name in classes if name != "VideoReason" and name not in drawn] == []
+    elsewhere = [
+        f"{name}: {node.name}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and node.name.endswith(("Error", "Exception"))
+        if name != "pipeline/errors.py"
+    ]
+    assert elsewhere == []
