@@ -1,0 +1,308 @@
+"""Documents that are made, not written: the help of every command, the map of the files, and the table of sizes.
+
+Run as a script (`python tests/test_house_docs.py`, or `make fix`) it writes those parts anew between two comments; as
+a test it says that they are current. What a person wrote around them is checked against the code too: commands that
+the README and the Makefile name must parse, the format's document must list every array and every reason.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from vidxfer.cli.main import FAILED, OK, PARTIAL, USAGE, app
+from vidxfer.pipeline.cache.codec import decode_int8
+from vidxfer.pipeline.cache.layout import SplitLayout
+from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec
+from vidxfer.pipeline.cache.store import open_split
+from vidxfer.pipeline.errors import VideoReason
+from vidxfer.pipeline.training.recipes import RECIPES
+from vidxfer.pipeline.video.sampling import Sampling
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- made by tests/test_house_docs.py: {} -->\n", "<!-- end of {} -->"
+HELP_WIDTH = 100
+
+FOLDERS = {
+    "pipeline": "nouns: what the data is at each step, in the order in which it flows",
+    "pipeline/datasets": "which videos exist: one file per layout on disk, and the toy world",
+    "pipeline/video": "frames out of files, frame-exact or an error",
+    "pipeline/clip": "the frozen tower",
+    "pipeline/cache": "the promise on disk, format 1",
+    "pipeline/heads": "one file per paper, behind one protocol",
+    "pipeline/training": "batches, recipes, run folders, scores",
+    "stages": "verbs: each reads top to bottom like the path above",
+    "cli": "words: arguments in, one stage call, lines and tables out",
+}
+
+PUBLISHED = [
+    ("SSv2", "ViT-B/16, 8 + 16 frames", "dist-ssv2-b16", "68.7 / 91.1", "b16", 16, 168_913, 24_777),
+    ("SSv2", "ViT-B/16, 16 + 32 frames", "dist-ssv2-b16", "70.2 / 92.0", "b16", 32, 168_913, 24_777),
+    ("SSv2", "ViT-B/16, 32 + 64 frames", "dist-ssv2-b16", "70.9 / 92.1", "b16", 64, 168_913, 24_777),
+    ("K400", "ViT-B/16, 8 + 16 frames", "dist-k400-b16", "83.6 / 96.3", "b16", 16, 240_258, 19_881),
+    ("K400", "ViT-B/16, 16 + 32 frames", "dist-k400-b16", "84.4 / 96.7", "b16", 32, 240_258, 19_881),
+    ("K400", "ViT-B/16, 32 + 64 frames", "dist-k400-b16", "85.0 / 97.0", "b16", 64, 240_258, 19_881),
+]
+"""Data, model, recipe, top-1 / top-5 as DiST's authors print them, CLIP, dense frames, videos of train and of val."""
+
+CLIPS = {"b16": {"channels": 768, "tokens": 197, "embed": 512, "layers": 12}}
+
+
+def spec(clip: str, dense_frames: int, codec: Any, split: str = "train") -> CacheSpec:
+    """The settings `vidxfer extract` uses by default, for sizes only."""
+    sizes = CLIPS[clip]
+    return CacheSpec(
+        clip_model=clip,
+        clip_weights_sha256="0" * 64,
+        clip_precision="fp32",
+        channels=sizes["channels"],
+        tokens=sizes["tokens"],
+        embed=sizes["embed"],
+        layers=tuple(range(sizes["layers"])),
+        pixel_mean=(0.0, 0.0, 0.0),
+        pixel_std=(1.0, 1.0, 1.0),
+        sampling=Sampling(dense_frames=dense_frames, alpha=2),
+        view_kind="train" if split == "train" else "test",
+        views=1,
+        crops=1,
+        codec=codec,
+        calibration_videos=64,
+        dataset="sizes",
+        dataset_fingerprint="0",
+        split=split,
+    )
+
+
+def split_bytes(clip: str, dense_frames: int, codec: str, videos: int) -> int:
+    """Bytes of a split of one view per video."""
+    one = spec(clip, dense_frames, codec)
+    return SplitLayout(spec=one, videos=videos, classes=400, shard_videos=one.shard_videos_default).total_bytes
+
+
+def table_of_sizes() -> str:
+    """The README's table: what is published, what was run here, and what a cache of it takes."""
+    lines = [
+        "| data | model | recipe | published top-1 / top-5 | ours | cache, int8 | float16 | per view, int8 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for data, model, recipe, scores, clip, dense, train, val in PUBLISHED:
+        small, large = (sum(split_bytes(clip, dense, c, n) for n in (train, val)) / 1e12 for c in ("int8", "float16"))
+        option = "" if dense == 16 else f", `--dense-frames {dense}`"
+        lines.append(
+            f"| {data} | {model} | `{recipe}`{option} | {scores} | not run on this data "
+            f"| {small:.1f} TB | {large:.1f} TB | {spec(clip, dense, 'int8').bytes_per_view / 1e6:.1f} MB |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def caption(path: Path) -> str | None:
+    """The first sentence of a file's docstring; None for a file without code."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    if text is None:
+        return None
+    first = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"(?<=[.?]) (?=[A-Z])", first)[0].removesuffix(".")
+
+
+def map_of_files() -> str:
+    """Every file of code with its caption, folder by folder."""
+    lines = ["```"]
+    for folder, what in FOLDERS.items():
+        lines.append(f"{folder + '/':<34}{what}")
+        for path in sorted((ROOT / folder).glob("*.py")):
+            if (said := caption(path)) is not None:
+                lines.append(f"{'  ' * (folder.count('/') + 1) + path.name:<34}{said}")
+    return "\n".join([*lines, "```"]) + "\n"
+
+
+def commands(group: Any = None, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, with the words that call it."""
+    group = typer.main.get_command(app) if group is None else group
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name), command
+
+
+def help_text(words: tuple[str, ...]) -> str:
+    """What `vidxfer … --help` prints."""
+    done = CliRunner().invoke(app, [*words, "--help"], prog_name="vidxfer", terminal_width=HELP_WIDTH)
+    assert done.exit_code == OK, done.output
+    return "\n".join(line.rstrip() for line in done.output.strip().splitlines())
+
+
+def all_help() -> str:
+    """The help of vidxfer and of each command, ready for a document."""
+    parts = [
+        f"## {' '.join(('vidxfer', *words))}\n\n```text\n{help_text(words)}\n```\n"
+        for words in [(), *(words for words, _ in commands())]
+    ]
+    return "\n".join(parts)
+
+
+MADE = {
+    "sizes": ("README.md", table_of_sizes),
+    "files": ("README.md", map_of_files),
+    "help": ("docs/commands.md", all_help),
+}
+
+
+def parts(name: str) -> tuple[Path, str, str, str]:
+    """The file, what stands before the made part, the part, what stands after it."""
+    path = ROOT / MADE[name][0]
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN.format(name))
+    inside, end, after = rest.partition(END.format(name))
+    assert begin, f"{path.name} has no line {BEGIN.format(name).strip()}"
+    assert end, f"{path.name} has no line {END.format(name)}"
+    return path, before, inside, after
+
+
+def regenerate() -> list[str]:
+    """Write every made part anew; returns the names of those that changed."""
+    changed = []
+    for name, (_, make) in MADE.items():
+        path, before, inside, after = parts(name)
+        if (now := make()) != inside:
+            path.write_text(before + BEGIN.format(name) + now + END.format(name) + after, encoding="utf-8")
+            changed.append(name)
+    return changed
+
+
+def pins_are_installed() -> bool:
+    """Other versions of typer lay out help otherwise."""
+    return f"typer=={version('typer')}\n" in (ROOT / "constraints.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_made_parts_of_documents_are_current(name: str) -> None:
+    if name == "help" and not pins_are_installed():
+        pytest.skip("help is laid out by typer, and this is not the version in constraints.txt")
+    assert parts(name)[2] == MADE[name][1](), "run `make fix`, or python tests/test_house_docs.py"
+
+
+@pytest.mark.parametrize("words", [words for words, _ in commands()], ids=" ".join)
+def test_help_has_an_example_that_parses(words: tuple[str, ...]) -> None:
+    examples = re.findall(r"^ *Example: (vidxfer .*)$", help_text(words), flags=re.MULTILINE)
+    assert examples, f"the help of {' '.join(words)} has no line 'Example: vidxfer …'"
+    for example in examples:
+        assert parse(example) == words
+
+
+def parse(line: str) -> tuple[str, ...]:
+    """Parse one command line with the real parser; returns the words of the command. Nothing is run."""
+    rest = shlex.split(line, comments=True)[1:]
+    command, words = typer.main.get_command(app), ()
+    while hasattr(command, "commands"):
+        assert rest, f"{line!r} names a group of commands, not one of them"
+        assert rest[0] in command.commands, f"{line!r}: no command {rest[0]!r}"
+        command, words, rest = command.commands[rest[0]], (*words, rest[0]), rest[1:]
+    command.make_context(" ".join(words), rest)  # raises on an option that does not exist or a value of another type
+    return words
+
+
+def named_in(text: str) -> list[str]:
+    """Command lines in the shell blocks of a document, continued lines joined."""
+    blocks = re.findall(r"```(?:console|sh|bash)\n(.*?)```", text, flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("vidxfer ")]
+
+
+def documents() -> list[Path]:
+    """Everything a person wrote for people."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_command_lines_in_documents_parse() -> None:
+    lines = [line for path in documents() for line in named_in(path.read_text(encoding="utf-8"))]
+    assert len(lines) >= 8
+    for line in lines:
+        parse(line)
+
+
+def test_the_demo_of_the_makefile_parses() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    lines = re.findall(r"^\t\$\(BIN\)/(vidxfer .*)$", makefile, flags=re.MULTILINE)
+    assert {parse(line)[0] for line in lines} >= {"data", "plan", "extract", "train", "evaluate", "compare"}
+
+
+def test_every_command_is_in_the_documents() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in documents())
+    assert [words for words, _ in commands() if f"vidxfer {' '.join(words)}" not in text] == []
+
+
+def test_the_readme_names_its_two_commands_and_every_recipe() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    first_screen = "\n".join(readme.splitlines()[:40])
+    assert "make demo" in first_screen
+    assert "make test" in readme
+    assert [recipe.name for recipe in RECIPES if f"`{recipe.name}`" not in readme] == []
+
+
+def test_the_readme_lists_the_exit_codes() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {OK, FAILED, USAGE, PARTIAL} == {int(code) for code in re.findall(r"^\| (\d) \| ", readme, re.MULTILINE)}
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    broken = [
+        f"{path.name}: {target}"
+        for path in documents()
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+        if not target.startswith("http") and not (path.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_the_format_is_described_array_by_array() -> None:
+    text = (ROOT / "docs/cache-format.md").read_text(encoding="utf-8")
+    layout = SplitLayout(spec=spec("b16", 16, "int8"), videos=8, classes=4, shard_videos=4)
+    arrays = text.partition("## Arrays")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", arrays, flags=re.MULTILINE))
+    assert set(rows) == {*layout.owned, *layout.fixed, "video_id"}
+    for array in [*layout.owned.values(), *layout.fixed.values()]:
+        assert f"| {array.axes} |" in f"| {rows[array.name]}", array.name
+        assert array.dtype in rows[array.name], array.name
+    assert f"format {FORMAT}" in text
+
+
+def test_plain_zarr_reads_tokens_as_the_readme_says() -> None:
+    snippet = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    cache = ROOT / "tests/cache/format1/int8"
+    said: dict[str, Any] = {}
+    exec(snippet.replace('"zarr/train"', repr(str(cache / "train"))), said)
+    split = open_split(cache, "train")
+    with CacheReader(split) as reader:
+        read = reader.read([said["row"]], [said["view"]])
+    assert read.scale is not None
+    mean, std = torch.from_numpy(split.channel_mean), torch.from_numpy(split.channel_std)
+    ours = decode_int8(read.codes[0], read.scale[0], mean, std)
+    torch.testing.assert_close(torch.from_numpy(said["tokens"]), ours)
+
+
+def test_every_reason_for_refusing_a_video_is_described() -> None:
+    text = (ROOT / "docs/cache-format.md").read_text(encoding="utf-8")
+    assert [reason.value for reason in VideoReason if f"`{reason.value}`" not in text] == []
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert headings[0] == project["version"]
+
+
+if __name__ == "__main__":
+    print("written anew:", ", ".join(regenerate()) or "nothing, all is current", file=sys.stderr)
