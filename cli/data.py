@@ -18,8 +18,8 @@ def _group() -> None:
 @app.command("toy")
 def toy(
     folder: Annotated[Path, typer.Argument(help="Folder to make; gets ssv2/ and clip/.")],
-    train_videos: Annotated[int, typer.Option(min=8, help="Training videos.")] = 320,
-    val_videos: Annotated[int, typer.Option(min=8, help="Validation videos.")] = 96,
+    train_videos: Annotated[int, typer.Option(min=8, help="Training videos.")] = 640,
+    val_videos: Annotated[int, typer.Option(min=8, help="Validation videos.")] = 160,
     seed: Annotated[int, typer.Option(help="Of videos and of the tiny CLIP.")] = 0,
 ) -> None:
     """Make a small labelled video set in Something-Something V2's layout, and a tiny CLIP with random weights.

@@ -24,6 +24,7 @@ def train(
     decode_threads: o.ThreadsOption = 2,
     log_every_steps: Annotated[int, typer.Option(min=1, help="Steps per line of metrics.jsonl.")] = 1,
     allow_incomplete: Annotated[bool, typer.Option(help="Train although extraction has not finished.")] = False,
+    online: Annotated[bool, typer.Option(help="CLIP in every step instead of the cached tokens, same views.")] = False,
     json: o.JsonOption = False,
 ) -> None:
     """Train a temporal head on cached tokens and dense frames. Goes on where an earlier run ended.
@@ -49,6 +50,7 @@ def train(
             decode_threads=decode_threads,
             log_every_steps=log_every_steps,
             allow_incomplete=allow_incomplete,
+            online=online,
         ),
         show.Shown(),
     )
@@ -152,3 +154,33 @@ def predict(
                 print(f"  {share:6.1%}  {name}")
     if any(one.error is not None for one in answers):
         raise typer.Exit(3)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    cache: o.CacheOption = Path("zarr"),
+    json: o.JsonOption = False,
+) -> None:
+    """Finished runs side by side: accuracy beside chance, seconds per epoch, and the bytes of the cache they read.
+
+    Example: vidxfer compare runs/probe runs/dist-ssv2-b16 --cache ./zarr
+    """
+    from vidxfer.cli import show
+    from vidxfer.stages import compare as stage
+
+    report = stage.compare(tuple(runs), cache)
+    if json:
+        show.print_json(report)
+        return
+    rows = [["chance", f"{report.chance:.1%}", "-", "-", "-", "-"]]
+    for one in report.runs:
+        rows.append([
+            one.name,
+            "-" if one.top1 is None else f"{one.top1:.1%}",
+            "-" if one.scored is None else f"{one.scored} / {one.listed}",
+            one.tokens,
+            "-" if one.epoch_seconds is None else show.duration(one.epoch_seconds),
+            str(one.run),
+        ])  # fmt: skip
+    title = f"{report.classes} classes; cache {cache}: {show.size(report.cache_bytes)} for {report.views:,} views"
+    show.table(title, ["", "val top-1", "scored", "tokens from", "epoch", "run"], rows)

@@ -33,6 +33,6 @@ def stop_on_signal() -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            if signal.getsignal(number) is ask:
-                signal.signal(number, handler)
+        for asked, handler in before.items():
+            if signal.getsignal(asked) is ask:
+                signal.signal(asked, handler)

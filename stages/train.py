@@ -18,8 +18,9 @@ from vidxfer.pipeline.cache.layout import PENDING
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
+from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
-from vidxfer.pipeline.errors import CacheIncomplete, UsageError
+from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
 from vidxfer.pipeline.training.run import Run
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import library_versions
@@ -28,11 +29,8 @@ from vidxfer.stages.trainer import Trainer, TrainReport, TrainRequest
 __all__ = ["TrainReport", "TrainRequest", "train"]
 
 
-def train(request: TrainRequest, progress: Progress | None = None, *, tower: ClipTower | None = None) -> TrainReport:
+def train(request: TrainRequest, progress: Progress | None = None) -> TrainReport:
     """Train to the end of the recipe, or to a signal.
-
-    Args:
-        tower: online path: CLIP computes the tokens from the same views in every step instead of the cache.
 
     Raises:
         CacheError, UsageError, RunError: the cache, the request or the run folder cannot be used so.
@@ -44,10 +42,14 @@ def train(request: TrainRequest, progress: Progress | None = None, *, tower: Cli
     fabric = make_fabric(request)
     if request.recipe.batch_clips % fabric.world_size:
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
-    run = Run.start(request.run, request.recipe, made_from(split, fabric, online=tower is not None))
+    tower = online_tower(split, fabric) if request.online else None
+    run = Run.start(request.run, request.recipe, made_from(split, fabric, online=request.online))
     with ExitStack() as stack:
         trainer = Trainer(request, run, split, rows, fabric, shown, tower, stack)
-        return trainer.run_epochs()
+        report = trainer.run_epochs()
+    if fabric.is_global_zero and report.finished:
+        run.keep_result(report.to_dict())
+    return report
 
 
 def trainable_rows(split: Split, request: TrainRequest, shown: Progress) -> list[int]:
@@ -92,6 +94,20 @@ def make_fabric(request: TrainRequest) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def online_tower(split: Split, fabric: Fabric) -> ClipTower:
+    """The tower the cache was made with, on the training device.
+
+    Raises:
+        CacheMismatch: other weights are found under its name now.
+    """
+    known = split.informs["clip"]
+    tower = load_tower(known["model"], known["pretrained"], device=str(fabric.device))
+    if tower.info.weights_sha256 != split.spec.clip_weights_sha256:
+        hashes = (split.spec.clip_weights_sha256, tower.info.weights_sha256)
+        raise CacheMismatch(split.path, {"clip_weights_sha256": hashes})
+    return tower
 
 
 def made_from(split: Split, fabric: Fabric, *, online: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class TrainRequest:
         precision: "auto" (bf16 autocast where the device has it), "fp32" or "bf16".
         decode_threads, read_threads: of the loader. log_every_steps: steps per line of metrics.jsonl.
         allow_incomplete: train although the extraction has not finished.
+        online: CLIP computes the tokens of the same stored views in every step; the cached ones are not read.
     """
 
     recipe: Recipe
@@ -61,6 +62,7 @@ class TrainRequest:
     read_threads: int = 2
     log_every_steps: int = 1
     allow_incomplete: bool = False
+    online: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,10 @@ class TrainReport:
     score: Score | None
     epoch_seconds: float | None
     data_wait_share: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is kept in the run folder."""
+        return {**asdict(self), "run": str(self.run)}
 
 
 class Trainer:

@@ -31,7 +31,7 @@ def tiny_config(
                 "layers": blocks,
                 "head_width": 64,
             },
-            "text_cfg": {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": 32, "heads": 1, "layers": 1},
+            "text_cfg": {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": 32, "heads": 1, "layers": 2},
         },
         "preprocess_cfg": {},
     }
@@ -58,14 +58,27 @@ def write_tiny_clip(folder: Path, *, seed: int = 0, **sizes: int) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CLIP(**config["model_cfg"])
-        # open_clip's initialisation is for training: as it stands, all names would have nearly the same embedding.
-        for parameter in (model.token_embedding.weight, model.positional_embedding):
-            torch.nn.init.normal_(parameter, std=1.0)
-        for block in model.transformer.resblocks:  # smooth attention, so that every word reaches the embedding
-            torch.nn.init.normal_(block.attn.in_proj_weight, std=0.8 * block.attn.embed_dim**-0.5)
-            torch.nn.init.normal_(block.attn.out_proj.weight, std=10.0 * block.attn.embed_dim**-0.5)
-        model.logit_scale.data.fill_(math.log(100.0))  # as trained CLIP models have it
+        model.load_state_dict({**model.state_dict(), **_text_weights(seed + 1, embed=config["model_cfg"]["embed_dim"])})
     part = weights.with_suffix(".part")
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)
     part.rename(weights)
     return folder
+
+
+def _text_weights(seed: int, *, embed: int) -> dict[str, torch.Tensor]:
+    """Weights of the text tower and the logit scale; the same whatever the image tower's size.
+
+    open_clip's own initialisation is made for training: as it stands, all names would have nearly one embedding. With
+    larger tokens and attention, every word and its place reach the embedding, so that mirrored names differ.
+    """
+    from open_clip.model import CLIP
+
+    torch.manual_seed(seed)
+    model = CLIP(**tiny_config(image_px=32, channels=64, blocks=1, embed=embed)["model_cfg"])
+    for parameter in (model.token_embedding.weight, model.positional_embedding):
+        torch.nn.init.normal_(parameter, std=1.0)
+    for block in model.transformer.resblocks:
+        torch.nn.init.normal_(block.attn.in_proj_weight, std=1.2 * block.attn.embed_dim**-0.5)
+        torch.nn.init.normal_(block.attn.out_proj.weight, std=10.0 * block.attn.embed_dim**-0.5)
+    model.logit_scale.data.fill_(math.log(100.0))  # as trained CLIP models have it
+    return {name: value for name, value in model.state_dict().items() if not name.startswith("visual.")}

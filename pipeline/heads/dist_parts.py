@@ -78,12 +78,13 @@ class IntegrationToTemporal(nn.Module):
     def forward(self, m: Tensor, grid: int) -> Tensor:
         """[clip frame token channel] -> [clip channel dense row col]; CLS (token 0) is left out."""
         patches = self.linear_fuse(m[:, :, 1:])
-        return repeat(
+        upsampled: Tensor = repeat(
             patches,
             "clip frame (row col) channel -> clip channel (frame alpha) row col",
             alpha=self.alpha,
             row=grid,
         )
+        return upsampled
 
 
 class TemporalToIntegration(nn.Module):

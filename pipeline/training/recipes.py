@@ -73,12 +73,12 @@ RECIPES = (
     Recipe(
         name="dist-toy",
         dist=DistConfig(integration_channels=64, temporal_channels=32, pooling_layers=1),
-        epochs=24,
-        warmup_epochs=2,
+        epochs=16,
+        warmup_epochs=1,
         batch_clips=16,
         learning_rate=2e-3,
         warmup_learning_rate=1e-4,
-        evaluate_every_epochs=8,
+        evaluate_every_epochs=4,
         checkpoint_seconds=30.0,
     ),
     Recipe(
@@ -119,12 +119,19 @@ def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
     Raises:
         UsageError: not of that form, an unknown field, or a value of another type than the default's.
     """
+    own: dict[str, Any] = {}
+    sizes: dict[str, Any] = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
             raise UsageError(f"--set {setting!r} is not field=value")
-        recipe = _set(recipe, path.strip().split("."), _value(text.strip()), setting)
-    return recipe
+        outer, dot, inner = path.strip().partition(".")
+        if dot and outer != "dist":
+            raise UsageError(f"--set {setting}: only dist has fields of its own, as in dist.pooling_layers=4")
+        target, name, chosen = (recipe.dist, inner, sizes) if dot else (recipe, outer, own)
+        chosen[name] = _checked(target, name, _value(text.strip()), setting)
+    # All at once: epochs and warmup_epochs must fit each other, not each the other's default.
+    return replace(recipe, **own, dist=replace(recipe.dist, **sizes)) if sizes else replace(recipe, **own)
 
 
 def from_dict(found: dict[str, Any]) -> Recipe:
@@ -147,20 +154,16 @@ def _value(text: str) -> Any:
         return text
 
 
-def _set(target: Any, path: list[str], value: Any, setting: str) -> Any:
-    known = [f.name for f in fields(target)]
-    name = path[0]
+def _checked(target: Any, name: str, value: Any, setting: str) -> Any:
+    """The value as the field's type, or an error that names the field's type and value."""
+    known = [f.name for f in fields(target) if f.name != "dist"]
     if name not in known:
         raise UsageError(f"--set {setting}: no field {name!r}. {nearest(name, known)}")
     old = getattr(target, name)
-    if len(path) > 1:
-        if name != "dist":
-            raise UsageError(f"--set {setting}: {name} has no fields of its own")
-        return replace(target, **{name: _set(old, path[1:], value, setting)})
     if isinstance(value, list):
         value = tuple(value)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if old is not None and type(value) is not type(old):
         raise UsageError(f"--set {setting}: {name} is a {type(old).__name__} (now {old!r}), not {value!r}")
-    return replace(target, **{name: value})
+    return value

@@ -5,6 +5,7 @@
     metrics.jsonl      one line per logged step and per evaluation
     tensorboard/       the same curves
     checkpoint/        weights.safetensors, optimiser.pt, progress.json, text.safetensors
+    result.json        how the finished run went: score, seconds per epoch
 
 A checkpoint is written beside the old one and swapped in by renames, so that there is a whole one at every moment.
 """
@@ -62,7 +63,7 @@ class Run:
         if (path / "recipe.json").is_file():
             old = cls.open(path)
             differing = _differences(asdict(old.recipe), asdict(recipe))
-            for name in ("cache_fingerprint", "world"):
+            for name in ("cache_fingerprint", "world", "online"):
                 if old.made_from.get(name) != made_from.get(name):
                     differing[name] = (old.made_from.get(name), made_from.get(name))
             if differing:
@@ -159,6 +160,20 @@ class Run:
     def text(self) -> Tensor:
         """Text embeddings [class embed] the head was trained with."""
         return load_file(self.checkpoint / "text.safetensors")["text"]
+
+    def keep_result(self, result: dict[str, Any]) -> None:
+        """Remember how the finished run went; a later, empty repetition keeps what the run itself measured."""
+        before = self.result() or {}
+        kept = {name: before.get(name) if value is None else value for name, value in result.items()}
+        if before.get("epoch_seconds") is not None and result.get("epoch_seconds") is None:
+            kept["data_wait_share"] = before["data_wait_share"]
+            kept["loss"] = before["loss"]
+        write_text(self.path / "result.json", json.dumps(kept, indent=1, ensure_ascii=False))
+
+    def result(self) -> dict[str, Any] | None:
+        """What `keep_result` kept; None while the run is not finished."""
+        file = self.path / "result.json"
+        return json.loads(file.read_text()) if file.is_file() else None
 
     def _recover(self) -> None:
         """After a crash between the two renames of `save`, the fresh (whole) or the old checkpoint takes its place."""
