@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Install a newer Python and name it: make install PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python -a -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --no-input --quiet --upgrade pip
-	$(BIN)/python -m pip install --no-input --progress-bar off -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --no-input -c constraints.txt -e ".[dev]"
 	@touch $@
 
 .PHONY: demo

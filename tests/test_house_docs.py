@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -35,6 +36,21 @@ from vidxfer.pipeline.video.sampling import Sampling
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- made by tests/test_house_docs.py: {} -->\n", "<!-- end of {} -->"
 HELP_WIDTH = 100
+
+AROUND = {
+    "README.md": "this page",
+    "CHANGELOG.md": "what changed, in users' terms",
+    "LICENSE": "Apache-2.0",
+    "Makefile": "bare `make` lists what there is",
+    "pyproject.toml": "the package, its requirements, and the settings of its tools",
+    "constraints.txt": "the versions the tests were passed with",
+    "docs/": "commands, cache format, deviations from the papers",
+    "tests/": "mirrors the three folders below; golden numbers, an old cache, and the rules of the house",
+    ".ci/": "what continuous integration runs: the test command of this page",
+    ".typings/": "links by which type checkers find the package",
+    ".gitignore": "what runs and tools leave behind",
+}
+"""Everything at the top that is not code."""
 
 FOLDERS = {
     "pipeline": "nouns: what the data is at each step, in the order in which it flows",
@@ -113,18 +129,19 @@ def caption(path: Path) -> str | None:
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     if text is None:
         return None
-    first = " ".join(text.split("\n\n")[0].split())
-    return re.split(r"(?<=[.?]) (?=[A-Z])", first)[0].removesuffix(".")
+    first = re.sub(r" \(spec/[^)]*\)", "", " ".join(text.split("\n\n")[0].split()))
+    sentences = re.split(r"(?<=[.?]) (?=[A-Z])", first)
+    return " ".join(sentences[: 2 if sentences[0].endswith("?") else 1]).removesuffix(".")  # a question, and its answer
 
 
 def map_of_files() -> str:
     """Every file of code with its caption, folder by folder."""
-    lines = ["```"]
+    lines = ["```", *(f"{name:<26}{what}" for name, what in AROUND.items())]
     for folder, what in FOLDERS.items():
-        lines.append(f"{folder + '/':<34}{what}")
+        lines.append(f"{folder + '/':<26}{what}")
         for path in sorted((ROOT / folder).glob("*.py")):
-            if (said := caption(path)) is not None:
-                lines.append(f"{'  ' * (folder.count('/') + 1) + path.name:<34}{said}")
+            if path.name != "__init__.py":
+                lines.append(f"  {path.name:<24}{caption(path)}")
     return "\n".join([*lines, "```"]) + "\n"
 
 
@@ -250,6 +267,16 @@ def test_the_readme_names_its_two_commands_and_every_recipe() -> None:
     assert "make demo" in first_screen
     assert "make test" in readme
     assert [recipe.name for recipe in RECIPES if f"`{recipe.name}`" not in readme] == []
+
+
+def test_the_map_leaves_nothing_at_the_top_out() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    top = {f"{name.split('/')[0]}/" if "/" in name else name for name in done.stdout.splitlines()}
+    assert top == {*AROUND, "pipeline/", "stages/", "cli/"}
+    folders = {path.parent.relative_to(ROOT).as_posix() for f in FOLDERS for path in (ROOT / f).rglob("*.py")}
+    assert folders == set(FOLDERS)
 
 
 def test_the_readme_lists_the_exit_codes() -> None:
