@@ -1,13 +1,24 @@
-"""Where golden vectors and real videos lie: VIDXFER_GOLDEN and VIDXFER_FIXTURES, else tests/, else ../shared."""
+"""What tests of several rooms share: golden vectors, real videos, a small toy world, and the command line.
+
+Golden vectors and real videos lie in VIDXFER_GOLDEN and VIDXFER_FIXTURES, else in tests/, else in ../shared.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 TESTS = Path(__file__).parent
+VIDXFER = Path(sys.executable).with_name("vidxfer")
+"""The installed command."""
 
 
 def _folder(variable: str, name: str) -> Path:
@@ -32,3 +43,151 @@ def golden_dir() -> Path:
 def fixtures_dir() -> Path:
     """Folder of real videos, broken files and label lists."""
     return _folder("VIDXFER_FIXTURES", "fixtures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy:
+    """A toy world of 24 training and 16 validation videos, and a CLIP of three blocks that sees 32 px.
+
+    Attributes:
+        root: in the layout of ssv2. clip: a folder for --model. videos: where the .webm files lie.
+        int8, float16: caches of it, 2 training views and 1 test view of 8 dense frames, 5 videos per shard.
+    """
+
+    root: Path
+    clip: Path
+    int8: Path
+    float16: Path
+
+    @property
+    def videos(self) -> Path:
+        return self.root / "20bn-something-something-v2"
+
+    def request(self, cache: Path, *, root: Path | None = None, **changes: Any) -> Any:
+        """An `ExtractRequest`; changes go to the fields of `CacheChoice`, `DataSource` or the request itself."""
+        from vidxfer.stages.extract import ExtractRequest
+        from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource
+
+        data = DataSource(kind="ssv2", root=root or self.root)
+        store = CacheChoice(dense_frames=8, train_views=2, shard_videos=5, calibration_videos=8)
+        request = ExtractRequest(
+            data=data, clip=ClipChoice(model=str(self.clip)), store=store, cache=cache, batch_frames=32
+        )
+        for name, value in changes.items():
+            if hasattr(store, name):
+                store = replace(store, **{name: value})
+            elif hasattr(data, name):
+                data = replace(data, **{name: value})
+            else:
+                request = replace(request, **{name: value})
+        return replace(request, data=data, store=store)
+
+    def smaller(self, folder: Path, count: int = 6) -> Path:
+        """A copy of the data set with `count` training and 2 validation videos, to be damaged."""
+        import shutil
+
+        for split, some in (("train", count), ("validation", 2)):
+            entries = json.loads((self.root / "labels" / f"{split}.json").read_text())[:some]
+            for entry in entries:
+                target = folder / self.videos.name / f"{entry['id']}.webm"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(self.videos / target.name, target)
+            (folder / "labels").mkdir(parents=True, exist_ok=True)
+            (folder / "labels" / f"{split}.json").write_text(json.dumps(entries))
+        shutil.copyfile(self.root / "labels" / "labels.json", folder / "labels" / "labels.json")
+        return folder
+
+    def recipe(self, *settings: str) -> Any:
+        """A DiST of a few thousand parameters for two epochs of three steps."""
+        from vidxfer.pipeline.training.recipes import named, with_settings
+
+        return with_settings(named("dist-toy"), [*self.settings(), *settings])
+
+    def settings(self) -> list[str]:
+        """`--set` values of `recipe`."""
+        return ["epochs=2", "warmup_epochs=1", "batch_clips=8", "evaluate_every_epochs=1"]
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """The toy world with both caches; read-only for tests."""
+    from vidxfer.pipeline.clip.tiny import write_tiny_clip
+    from vidxfer.pipeline.datasets.toy_write import write_toy
+    from vidxfer.stages.extract import extract
+
+    folder = tmp_path_factory.mktemp("toy")
+    world = write_toy(folder / "ssv2", train_videos=24, val_videos=16)
+    clip = write_tiny_clip(folder / "clip", image_px=32, channels=64, blocks=3, embed=32)
+    made = Toy(root=world.root, clip=clip, int8=folder / "int8", float16=folder / "float16")
+    for codec in ("int8", "float16"):
+        extract(made.request(getattr(made, codec), codec=codec))
+    return made
+
+
+@pytest.fixture(scope="session")
+def vidxfer() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the installed command to its end, in a process of its own."""
+
+    def run(*words: object, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [str(VIDXFER), *map(str, words)]
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=cwd, timeout=120, env={**os.environ, **environment}
+        )
+
+    return run
+
+
+@pytest.fixture
+def started() -> Any:
+    """Start the installed command and go on; whatever still runs at the end of the test is killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(*words: object, **options: Any) -> subprocess.Popen[str]:
+        command = [str(VIDXFER), *map(str, words)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        running.append(subprocess.Popen(command, text=True, **{**pipes, **options}))
+        return running[-1]
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def invoke() -> Callable[..., Any]:
+    """Run a command line in this process; the result has exit_code, stdout and stderr. Unmeant errors are raised."""
+    from typer.testing import CliRunner
+
+    from vidxfer.cli.main import app
+
+    def run(*words: object, **environment: str | None) -> Any:
+        return CliRunner().invoke(
+            app, [str(word) for word in words], env={"VIDXFER_DATA": None, **environment}, catch_exceptions=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def content() -> Callable[[Path], dict[str, Any]]:
+    """Everything a cache holds, by file; what differs from run to run by nature (identity, times) is left out."""
+
+    def read(cache: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for file in sorted(path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"):
+            name = str(file.relative_to(cache))
+            if file.name.endswith(".ledger.jsonl"):
+                lines = [json.loads(line) for line in file.read_text().splitlines()]
+                kept = [{k: v for k, v in line.items() if k not in ("cache_id", "seconds")} for line in lines]
+                found[name] = sorted(kept, key=lambda line: line["shard"])
+            elif file.parent.parent == cache and file.name == "zarr.json":
+                attributes = json.loads(file.read_text())["attributes"]["vidxfer"]
+                del attributes["cache_id"], attributes["informs"]
+                found[name] = attributes
+            else:
+                found[name] = file.read_bytes()
+        return found
+
+    return read
