@@ -9,7 +9,6 @@ from vidxfer.pipeline.clip.tiny import write_tiny_clip
 from vidxfer.pipeline.datasets.toy_write import write_toy
 from vidxfer.stages.progress import Progress, Silent
 
-
 SIDE_PX = 48
 CLIP_SIZES = {"image_px": 32, "patch_px": 8, "channels": 256, "blocks": 4, "embed": 64}
 """Small enough for two CPU cores in minutes, and CLIP still costs several times what the head costs."""

@@ -98,7 +98,7 @@ def _trajectory(motion: int, frames: int, aspect: float, rng: np.random.Generato
     room = np.array([aspect, 1.0]) - 2 * radius.max()  # how far the centre may go
     travel = np.zeros(2)
     if motion in (0, 1):
-        travel[motion] = rng.uniform(0.7, 0.95) * room[motion]
+        travel[motion] = rng.uniform(0.5, 0.8) * room[motion]
     centre = np.array([aspect, 1.0]) / 2 + rng.uniform(-0.5, 0.5, 2) * (room - travel)
     x, y = centre[0] + travel[0] * progress, centre[1] - travel[1] * progress  # rows count downwards, class 2 goes up
     if motion == 3:
