@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -58,6 +59,35 @@ class Recipe:
         if not 0 <= self.warmup_epochs < self.epochs:
             raise UsageError(
                 f"recipe {self.name}: warmup_epochs={self.warmup_epochs} must be in [0, epochs={self.epochs})"
+            )
+        for name in ("learning_rate", "warmup_learning_rate", "weight_decay", "eps", "checkpoint_seconds", "seed"):
+            if not 0 <= getattr(self, name) < math.inf:  # false for NaN too
+                raise UsageError(f"recipe {self.name}: {name}={getattr(self, name)} must be a number of at least 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(f"recipe {self.name}: label_smoothing={self.label_smoothing} must be in [0, 1)")
+        if len(self.betas) != 2 or not all(isinstance(beta, float) and 0 <= beta < 1 for beta in self.betas):
+            raise UsageError(f"recipe {self.name}: betas={list(self.betas)} must be two numbers in [0, 1), like 0.9")
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        sizes = asdict(self.dist)
+        layers = sizes.pop("layers")
+        if layers is not None and (not layers or not all(isinstance(layer, int) for layer in layers)):
+            raise UsageError(
+                f"recipe {self.name}: dist.layers={layers!r} must be block numbers like [3, 7, 11], or null"
+            )
+        for name, size in sizes.items():
+            if not 0 < size < math.inf and name != "pooling_layers":
+                raise UsageError(f"recipe {self.name}: dist.{name}={size} must be above 0")
+            if name.endswith("_frames") and size % 2 == 0:
+                raise UsageError(
+                    f"recipe {self.name}: dist.{name}={size} must be odd, so that a frame is in the middle"
+                )
+        wide = self.dist.integration_channels
+        if self.dist.pooling_layers < 1 or (wide > 64 and wide % (wide // 64)):
+            raise UsageError(
+                f"recipe {self.name}: dist.pooling_layers={self.dist.pooling_layers} must be at least 1, and "
+                f"dist.integration_channels={wide} must divide into heads of about 64"
             )
 
     def to_json(self) -> str:
