@@ -53,7 +53,7 @@ def _cut_back(file: Path, after_step: int) -> None:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue  # torn by a crash; its step is done again
-        if entry["step"] <= after_step:
+        if isinstance(entry, dict) and entry.get("step", after_step + 1) <= after_step:
             kept.append(line + "\n")
     part = file.with_name(file.name + ".part")
     part.write_text("".join(kept), encoding="utf-8")

@@ -15,8 +15,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Self
 
 import torch
@@ -24,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.errors import RunError, UsageError
 from vidxfer.pipeline.training.recipes import Recipe, from_dict
 
 
@@ -85,14 +88,17 @@ class Run:
             RunError: no such run, or its files do not parse.
         """
         try:
-            recipe = from_dict(json.loads((path / "recipe.json").read_text()))
-            made_from = json.loads((path / "run.json").read_text())
+            recipe = from_dict(_table(path / "recipe.json"))
+            made_from = _table(path / "run.json")
         except FileNotFoundError as error:
             raise RunError(
                 f"{path} is no run folder: {error.filename} is missing. Make one with: vidxfer train --run {path}"
             ) from error
-        except json.JSONDecodeError as error:
-            raise RunError(f"{path}: recipe.json or run.json is damaged ({error})") from error
+        except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+            raise RunError(
+                f"{path}: recipe.json or run.json is damaged, or of another version of vidxfer ({error}). "
+                "Put it back, or train into another folder with --run."
+            ) from error
         return cls(path, recipe, made_from)
 
     @property
@@ -104,7 +110,10 @@ class Run:
         """How far the current checkpoint is; the beginning when there is none."""
         self._recover()
         file = self.checkpoint / "progress.json"
-        return Progress(**json.loads(file.read_text())) if file.is_file() else Progress()
+        if not file.is_file():
+            return Progress()
+        with _damage_named(file):
+            return Progress(**_table(file))
 
     def save(self, head: torch.nn.Module, optimiser: torch.optim.Optimizer, text: Tensor, progress: Progress) -> None:
         """Write a whole checkpoint and swap it in."""
@@ -136,10 +145,8 @@ class Run:
         file = self.checkpoint / "weights.safetensors"
         if not file.is_file():
             raise RunError(f"{self.path} has no checkpoint yet: {file} is missing. Train first: vidxfer train")
-        try:
+        with _damage_named(file):
             found = load_file(file)
-        except SafetensorError as error:
-            raise RunError(f"{file} is damaged: {error}") from error
         wanted = head.state_dict()
         wrong = [f"  {k}: in the file only" for k in sorted(found.keys() - wanted.keys())]
         wrong += [f"  {k}: missing in the file" for k in sorted(wanted.keys() - found.keys())]
@@ -154,12 +161,15 @@ class Run:
 
     def load_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
         """Load the optimiser's state of the current checkpoint."""
-        state = torch.load(self.checkpoint / "optimiser.pt", weights_only=True, map_location="cpu")
-        optimiser.load_state_dict(state)
+        file = self.checkpoint / "optimiser.pt"
+        with _damage_named(file):
+            optimiser.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
 
     def text(self) -> Tensor:
         """Text embeddings [class embed] the head was trained with."""
-        return load_file(self.checkpoint / "text.safetensors")["text"]
+        file = self.checkpoint / "text.safetensors"
+        with _damage_named(file):
+            return load_file(file)["text"]
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Remember how the finished run went; a later, empty repetition keeps what the run itself measured."""
@@ -182,6 +192,34 @@ class Run:
                 if (self.path / name / "progress.json").is_file():
                     (self.path / name).rename(self.checkpoint)
                     return
+
+
+@contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
+    """Turn what a missing or damaged file of a checkpoint makes its reader raise into a RunError that names it."""
+    try:
+        yield
+    except (
+        OSError,
+        SafetensorError,
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ) as error:
+        raise RunError(
+            f"{file} is missing or damaged: {error}\nPut it back, or train into another folder with --run."
+        ) from error
+
+
+def _table(file: Path) -> dict[str, Any]:
+    """A JSON file that holds one object; ValueError if it holds something else."""
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+        raise ValueError(f"{file.name} holds no object")
+    return found
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
