@@ -17,12 +17,13 @@ def _group() -> None:
 
 @app.command("toy")
 def toy(
-    folder: Annotated[Path, typer.Argument(help="Folder to make; gets ssv2/ and clip/.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to make; gets ssv2/ (or k400/) and clip/.")],
+    layout: Annotated[str, typer.Option(help="ssv2: VP9 and json labels; k400: h264 and csv lists.")] = "ssv2",
     train_videos: Annotated[int, typer.Option(min=8, help="Training videos.")] = 640,
     val_videos: Annotated[int, typer.Option(min=8, help="Validation videos.")] = 160,
     seed: Annotated[int, typer.Option(help="Of videos and of the tiny CLIP.")] = 0,
 ) -> None:
-    """Make a small labelled video set in Something-Something V2's layout, and a tiny CLIP with random weights.
+    """Make a small labelled video set in Something-Something V2's or Kinetics' layout, and a tiny random CLIP.
 
     The classes come in time-reversed pairs: whatever ignores the order of frames cannot pass half within a pair.
 
@@ -32,6 +33,7 @@ def toy(
     from vidxfer.stages.toy import ToyRequest, make_toy
 
     made = make_toy(
-        ToyRequest(folder=folder, train_videos=train_videos, val_videos=val_videos, seed=seed), show.Shown()
+        ToyRequest(folder=folder, layout=layout, train_videos=train_videos, val_videos=val_videos, seed=seed),
+        show.Shown(),
     )
     print(f"videos: {made.data} ({made.written} made, {made.reused} kept)\nCLIP:   {made.clip}")

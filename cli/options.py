@@ -14,7 +14,10 @@ RootOption = Annotated[
     typer.Option("--root", envvar="VIDXFER_DATA", help="Folder of the data set.", rich_help_panel="Where"),
 ]
 DatasetOption = Annotated[
-    str, typer.Option("--dataset", help="Layout of the data set: ssv2, folder or csv.", rich_help_panel="Data")
+    str,
+    typer.Option(
+        "--dataset", help="Layout of the data set: ssv2, k400, k600, k700, folder or csv.", rich_help_panel="Data"
+    ),
 ]
 LabelsOption = Annotated[
     Path | None,

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from vidxfer.cli import options as o
+from vidxfer.cli.stage_one import DEFAULT_MODEL, data_source, parse_layers
+from vidxfer.pipeline.errors import UsageError
 
 Settings = Annotated[list[str] | None, typer.Option("--set", help="field=value of the recipe; may be repeated.")]
 
@@ -24,19 +26,41 @@ def train(
     decode_threads: o.ThreadsOption = 2,
     log_every_steps: Annotated[int, typer.Option(min=1, help="Steps per line of metrics.jsonl.")] = 1,
     allow_incomplete: Annotated[bool, typer.Option(help="Train although extraction has not finished.")] = False,
-    online: Annotated[bool, typer.Option(help="CLIP in every step instead of the cached tokens, same views.")] = False,
+    online: Annotated[
+        bool,
+        typer.Option("--online", help="CLIP in every step, fresh views; needs no cache.", rich_help_panel="Online"),
+    ] = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="With --online and without a cache: ssv2, folder …", rich_help_panel="Online"),
+    ] = None,
+    labels: o.LabelsOption = None,
+    val_fraction: o.ValFractionOption = 0.2,
+    limit: o.LimitOption = None,
+    model: o.ModelOption = DEFAULT_MODEL,
+    pretrained: o.PretrainedOption = None,
+    dense_frames: o.DenseFramesOption = 16,
+    alpha: o.AlphaOption = 2,
+    layers: o.LayersOption = "all",
+    test_views: o.TestViewsOption = 1,
+    test_crops: o.TestCropsOption = 1,
     json: o.JsonOption = False,
 ) -> None:
     """Train a temporal head on cached tokens and dense frames. Goes on where an earlier run ended.
 
-    The videos are looked for where extraction found them; --root says where they are now.
+    The videos are looked for where extraction found them; --root says where they are now. With --online, CLIP runs in
+    every step on freshly drawn views: of the cache's videos with the cache's settings, or, with --dataset, without any
+    cache.
 
     Example: vidxfer train --cache ./zarr --recipe dist-ssv2-b16 --set epochs=10
     """
     from vidxfer.cli import show
     from vidxfer.pipeline.training.recipes import named, with_settings
     from vidxfer.stages import train as stage
+    from vidxfer.stages.settings import CacheChoice, ClipChoice
 
+    if dataset and not online:
+        raise UsageError("--dataset is for --online; a cache remembers its own data set (--root says where it is now)")
     resolved = with_settings(named(recipe), settings or [])
     report = stage.train(
         stage.TrainRequest(
@@ -51,6 +75,16 @@ def train(
             log_every_steps=log_every_steps,
             allow_incomplete=allow_incomplete,
             online=online,
+            data=data_source(dataset, root, labels, val_fraction, limit) if dataset else None,
+            clip=ClipChoice(model=model, pretrained=pretrained),
+            store=CacheChoice(
+                dense_frames=dense_frames,
+                alpha=alpha,
+                layers=parse_layers(layers),
+                test_views=test_views,
+                test_crops=test_crops,
+                seed=resolved.seed,
+            ),
         ),
         show.Shown(),
     )

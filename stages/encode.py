@@ -55,30 +55,31 @@ class Encoded:
 
 
 def draw_views(spec: CacheSpec, video_id: str, frame_count: int, height: int, width: int) -> tuple[View, ...]:
-    """All stored views of one video: random draws (a function of seed, id and view number) or the fixed test views."""
+    """All stored views of one video."""
+    return tuple(draw_view(spec, video_id, n, frame_count, height, width) for n in range(spec.stored_views))
+
+
+def draw_view(spec: CacheSpec, video_id: str, number: int, frame_count: int, height: int, width: int) -> View:
+    """View `number` of one video: a random draw (a function of seed, id and number alone), or a fixed test view.
+
+    Rounded as it is stored: what CLIP sees now is what a replay will show later.
+    """
     if spec.view_kind == "train":
-        drawn = [
-            train_view(
-                frame_count, height, width, sampling=spec.sampling, rng=view_rng(spec.sampling.seed, video_id, view)
-            )
-            for view in range(spec.views)
-        ]
-    else:
-        drawn = [
-            test_view(
-                frame_count,
-                height,
-                width,
-                sampling=spec.sampling,
-                views=spec.views,
-                view=view,
-                crops=spec.crops,
-                crop=crop,
-            )
-            for view in range(spec.views)
-            for crop in range(spec.crops)
-        ]
-    return tuple(as_stored(view) for view in drawn)  # what CLIP sees now is what a replay will show later
+        rng = view_rng(spec.sampling.seed, video_id, number)
+        return as_stored(train_view(frame_count, height, width, sampling=spec.sampling, rng=rng))
+    view, crop = divmod(number, spec.crops)
+    return as_stored(
+        test_view(
+            frame_count,
+            height,
+            width,
+            sampling=spec.sampling,
+            views=spec.views,
+            view=view,
+            crops=spec.crops,
+            crop=crop,
+        )
+    )
 
 
 def prepare(video: Video, spec: CacheSpec, decoder: str = "auto") -> Prepared:

@@ -13,22 +13,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from vidxfer.pipeline.cache.layout import STORED
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
 from vidxfer.pipeline.heads.base import Needs
-from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_inputs
-from vidxfer.pipeline.training.loader import Assembler, ClipLoader
+from vidxfer.pipeline.training.loader import Assembler
 from vidxfer.pipeline.training.metrics import Score, ranked, score
 from vidxfer.pipeline.training.run import Run, write_text
 from vidxfer.pipeline.training.scoring import Scored, score_rows
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.settings import DataSource
+from vidxfer.stages.sources import Source, cached_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +66,8 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Eval
     """
     shown = progress or Silent()
     run = Run.open(request.run)
-    split = open_split(request.cache, request.split)
+    source = cached_source(request.cache, request.split, request.root)
+    split = source.split
     expect_fits_run(run, split)
     inputs = head_inputs(split.spec, len(split.class_names))
     text = torch.from_numpy(split.text)
@@ -77,19 +75,18 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Eval
     run.load_weights(head)
     where = compute_on(request.device, request.precision)
     head = head.to(where.device)
-    scored = score_split(
+    scored, result = score_split(
         head,
-        split,
+        source,
         head.needs,
         where,
-        videos=dense_videos(split, request.root) if head.needs.dense_multiple else None,
         batch_clips=request.batch_clips,
         threads=(request.decode_threads, request.read_threads),
         shown=shown,
     )
     file = request.run / f"predictions.{request.split}.jsonl"
     write_text(file, predictions(split, scored))
-    return EvaluateReport(score=score_of(split, scored), predictions=file, views=split.spec.stored_views)
+    return EvaluateReport(score=result, predictions=file, views=split.spec.stored_views)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,41 +120,51 @@ def expect_fits_run(run: Run, split: Split) -> None:
 
 def score_split(
     head: nn.Module,
-    split: Split,
+    source: Source,
     needs: Needs,
     where: Where,
     *,
-    videos: dict[str, Video] | None,
     batch_clips: int,
     threads: tuple[int, int],
     shown: Progress,
-) -> Scored:
-    """Scores of every stored, labelled video of a split; `threads` are those for decoding and for reading.
+) -> tuple[Scored, Score]:
+    """Scores of every readable, labelled video of a split; `threads` are those for decoding and for reading.
 
     Raises:
         CacheIncomplete: there is none.
     """
-    rows = [int(row) for row in Rows(split).stored_rows() if split.labels[row] >= 0]
+    split = source.split
+    rows = [row for row in known_rows(source) if split.labels[row] >= 0]
     if not rows:
         raise CacheIncomplete(f"{split.path}: not one stored video has a label; there is nothing to score")
-    clips = len(rows) * split.spec.stored_views
     with (
-        ClipLoader(split, needs, videos, decode_threads=threads[0], read_threads=threads[1]) as loader,
-        shown.bar(f"score {split.spec.split}", clips, "clips") as bar,
+        source.loader(needs, decode_threads=threads[0], read_threads=threads[1]) as loader,
+        shown.bar(f"score {split.spec.split}", len(rows) * split.spec.stored_views, "clips") as bar,
     ):
-        assemble = Assembler(split, needs, where.device)
-        return score_rows(
+        assemble = Assembler(split, needs, where.device, tower=source.tower)
+        scored = score_rows(
             head, loader, assemble, rows, batch_clips=batch_clips, advance=bar.advance, autocast=where.autocast
         )
+        return scored, score_of(source, scored, loader.refused)
 
 
-def score_of(split: Split, scored: Scored) -> Score:
+def known_rows(source: Source) -> list[int]:
+    """Rows that can be read: the stored ones of a cache, all of an online source."""
+    if source.tower is not None:
+        return list(range(len(source.split.video_ids)))
+    return [int(row) for row in Rows(source.split).stored_rows()]
+
+
+def score_of(source: Source, scored: Scored, refused: dict[str, str]) -> Score:
     """Accuracy with the reason of every listed video that has no score."""
-    reasons = {one.id: f"{one.reason}: {one.detail}" for r in split.ledger.finished().values() for one in r.failed}
-    state = Rows(split).state
-    done = set(scored.rows)
+    split = source.split
+    reasons = dict(refused)
+    if source.tower is None:
+        records = split.ledger.finished().values()
+        reasons |= {one.id: f"{one.reason}: {one.detail}" for record in records for one in record.failed}
+    known, done = set(known_rows(source)), set(scored.rows)
     missing = {
-        name: reasons.get(name, "no label" if state[row] == STORED else "not extracted")
+        name: reasons.get(name, "no label" if row in known else "not extracted")
         for row, name in enumerate(split.video_ids)
         if row not in done
     }
@@ -179,20 +186,3 @@ def predictions(split: Split, scored: Scored) -> str:
         }
         lines.append(json.dumps(entry, ensure_ascii=False))
     return "\n".join(lines) + "\n"
-
-
-def dense_videos(split: Split, root: Path | None) -> dict[str, Video]:
-    """The data set the cache remembers, by id; `root` if it has moved.
-
-    Raises:
-        UsageError, DatasetError: the folder is not there, or holds another data set.
-    """
-    data = DataSource.from_dict(dict(split.informs["data"]), root)
-    found = data.load(split.spec.split)
-    if found.fingerprint != split.spec.dataset_fingerprint:
-        raise UsageError(
-            f"{data.root} does not hold the videos this cache was made from: fingerprint {found.fingerprint}, the "
-            f"cache has {split.spec.dataset_fingerprint} ({len(found)} videos there, {len(split.video_ids)} here). "
-            "Give the right folder with --root."
-        )
-    return {video.id: video for video in found.videos}

@@ -193,5 +193,5 @@ def advise(plans: tuple[SplitPlan, ...], free: int, break_even: float | None) ->
         return f"It fits: {needed / 1e9:,.2f} GB of {free / 1e9:,.1f} GB free."
     return (
         f"It fits ({needed / 1e9:,.2f} GB of {free / 1e9:,.1f} GB free), and it pays where the disk reads more than "
-        f"{break_even:,.2f} GB/s per device like this one."
+        f"{break_even:.2g} GB/s per device like this one."
     )

@@ -16,9 +16,10 @@ CLIP_SIZES = {"image_px": 32, "patch_px": 8, "channels": 256, "blocks": 4, "embe
 
 @dataclass(frozen=True, kw_only=True)
 class ToyRequest:
-    """Where to make it, how many videos, and the seed of all of it."""
+    """Where to make it, in which layout ("ssv2" or "k400"), how many videos, and the seed of all of it."""
 
     folder: Path
+    layout: str = "ssv2"
     train_videos: int = 640
     val_videos: int = 160
     seed: int = 0
@@ -38,6 +39,7 @@ def make_toy(request: ToyRequest, progress: Progress | None = None) -> ToyReport
     """Make both; what is there already from the same settings is kept.
 
     Raises:
+        UsageError: no such layout.
         DatasetError: the folder holds a toy world of other settings, or something else.
     """
     shown = progress or Silent()
@@ -51,7 +53,8 @@ def make_toy(request: ToyRequest, progress: Progress | None = None) -> ToyReport
             seen = done
 
         world = write_toy(
-            request.folder / "ssv2",
+            request.folder / request.layout,
+            layout=request.layout,
             train_videos=request.train_videos,
             val_videos=request.val_videos,
             seed=request.seed,

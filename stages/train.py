@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,12 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from vidxfer.pipeline.cache.layout import PENDING
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.clip.load import load_tower
-from vidxfer.pipeline.clip.tower import ClipTower
-from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
+from vidxfer.pipeline.cache.store import splits
+from vidxfer.pipeline.errors import CacheIncomplete, UsageError
 from vidxfer.pipeline.training.run import Run
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import library_versions
+from vidxfer.stages.sources import Source, cached_source, online_sources
 from vidxfer.stages.trainer import Trainer, TrainReport, TrainRequest
 
 __all__ = ["TrainReport", "TrainRequest", "train"]
@@ -37,27 +37,30 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
         VideoError: a video that was stored cannot be read any more.
     """
     shown = progress or Silent()
-    split = open_split(request.cache, "train")
-    rows = trainable_rows(split, request, shown)
     fabric = make_fabric(request)
+    sources = sources_of(request, fabric)
+    rows = trainable_rows(sources["train"], request, shown)
     if request.recipe.batch_clips % fabric.world_size:
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
-    tower = online_tower(split, fabric) if request.online else None
+    split = sources["train"].split
     run = Run.start(request.run, request.recipe, made_from(split, fabric, online=request.online))
     with ExitStack() as stack:
-        trainer = Trainer(request, run, split, rows, fabric, shown, tower, stack)
+        trainer = Trainer(request, run, sources, rows, fabric, shown, stack)
         report = trainer.run_epochs()
     if fabric.is_global_zero and report.finished:
         run.keep_result(report.to_dict())
     return report
 
 
-def trainable_rows(split: Split, request: TrainRequest, shown: Progress) -> list[int]:
+def trainable_rows(source: Source, request: TrainRequest, shown: Progress) -> list[int]:
     """Stored, labelled rows.
 
     Raises:
         CacheIncomplete: the extraction has not finished, or nothing usable is stored.
     """
+    split = source.split
+    if source.tower is not None:
+        return [row for row in range(len(split.video_ids)) if split.labels[row] >= 0]
     known = Rows(split)
     pending = int((known.state == PENDING).sum())
     if pending and not request.allow_incomplete:
@@ -96,18 +99,13 @@ def make_fabric(request: TrainRequest) -> Fabric:
     return fabric
 
 
-def online_tower(split: Split, fabric: Fabric) -> ClipTower:
-    """The tower the cache was made with, on the training device.
-
-    Raises:
-        CacheMismatch: other weights are found under its name now.
-    """
-    known = split.informs["clip"]
-    tower = load_tower(known["model"], known["pretrained"], device=str(fabric.device))
-    if tower.info.weights_sha256 != split.spec.clip_weights_sha256:
-        hashes = (split.spec.clip_weights_sha256, tower.info.weights_sha256)
-        raise CacheMismatch(split.path, {"clip_weights_sha256": hashes})
-    return tower
+def sources_of(request: TrainRequest, fabric: Fabric) -> dict[str, Source]:
+    """Where the clips of each split come from."""
+    if request.online:
+        clip = replace(request.clip, device=str(fabric.device))
+        return online_sources(request.cache, request.root, data=request.data, clip=clip, store=request.store)
+    names = [name for name in ("train", "val") if name == "train" or name in splits(request.cache)]
+    return {name: cached_source(request.cache, name, request.root) for name in names}
 
 
 def made_from(split: Split, fabric: Fabric, *, online: bool) -> dict[str, Any]:

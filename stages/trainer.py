@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,21 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_inputs
 from vidxfer.pipeline.training.journal import Journal
-from vidxfer.pipeline.training.loader import Assembler, ClipLoader
+from vidxfer.pipeline.training.loader import Assembler
 from vidxfer.pipeline.training.metrics import RunningMean, Score
 from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, soft_cross_entropy
 from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per_epoch
 from vidxfer.pipeline.training.recipes import Recipe
 from vidxfer.pipeline.training.run import Progress as Place
 from vidxfer.pipeline.training.run import Run
-from vidxfer.stages.evaluate import Where, dense_videos, score_of, score_split
+from vidxfer.stages.evaluate import Where, score_split
 from vidxfer.stages.progress import Progress
+from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource
 from vidxfer.stages.signals import stop_on_signal
+from vidxfer.stages.sources import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,8 @@ class TrainRequest:
         precision: "auto" (bf16 autocast where the device has it), "fp32" or "bf16".
         decode_threads, read_threads: of the loader. log_every_steps: steps per line of metrics.jsonl.
         allow_incomplete: train although the extraction has not finished.
-        online: CLIP computes the tokens of the same stored views in every step; the cached ones are not read.
+        online: CLIP computes the tokens of freshly drawn views in every step; cached tokens are not read.
+        data, clip, store: what the online path sees, as for extraction; data None: the cache's own data set and CLIP.
     """
 
     recipe: Recipe
@@ -63,6 +63,9 @@ class TrainRequest:
     log_every_steps: int = 1
     allow_incomplete: bool = False
     online: bool = False
+    data: DataSource | None = None
+    clip: ClipChoice = field(default_factory=ClipChoice)
+    store: CacheChoice = field(default_factory=CacheChoice)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +99,15 @@ class Trainer:
         self,
         request: TrainRequest,
         run: Run,
-        split: Split,
+        sources: dict[str, Source],
         rows: list[int],
         fabric: Fabric,
         shown: Progress,
-        tower: ClipTower | None,
         stack: ExitStack,
     ) -> None:
-        self.request, self.run, self.split, self.rows = request, run, split, rows
+        self.request, self.run, self.sources, self.rows = request, run, sources, rows
+        source = sources["train"]
+        self.split = split = source.split
         self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
         self.text = torch.from_numpy(split.text)
         bf16 = "bf16" in str(fabric._precision.precision)
@@ -119,23 +123,17 @@ class Trainer:
         self.head, self.optimiser = fabric.setup(head, optimiser)
         if self.place.global_step:
             run.load_optimiser(self.optimiser)
-        online = tower is not None
-        videos = dense_videos(split, request.root) if self.needs.dense_multiple or online else None
         self.loader = stack.enter_context(
-            ClipLoader(
-                split,
-                self.needs,
-                videos,
-                decode_threads=request.decode_threads,
-                read_threads=request.read_threads,
-                online=online,
-            )
+            source.loader(self.needs, decode_threads=request.decode_threads, read_threads=request.read_threads)
         )
-        self.assemble = Assembler(split, self.needs, fabric.device, smoothing=self.recipe.label_smoothing, tower=tower)
+        self.assemble = Assembler(
+            split, self.needs, fabric.device, smoothing=self.recipe.label_smoothing, tower=source.tower
+        )
         self.journal = stack.enter_context(Journal(run.path, after_step=self.place.global_step)) if self.leads else None
         self.stop = stack.enter_context(stop_on_signal())
         self.loss, self.wait_seconds, self.train_seconds = 0.0, 0.0, 0.0
         self.saved_at = time.monotonic()
+        self.named: set[str] = set()  # refused videos that were told of
 
     @property
     def leads(self) -> bool:
@@ -171,6 +169,8 @@ class Trainer:
 
     def _epoch(self, epoch: int, first: int, steps: int) -> None:
         order = epoch_order(self.rows, self.split.spec.stored_views, seed=self.recipe.seed, epoch=epoch)
+        if self.request.online:
+            order = [(row, epoch) for row, _ in order]  # a fresh draw in every epoch
         rank, world = self.fabric.global_rank, self.fabric.world_size
         plan = rank_batches(order, self.recipe.batch_clips, first_step=first, rank=rank, world=world)
         title = f"epoch {epoch + 1}/{self.recipe.epochs}"
@@ -195,11 +195,19 @@ class Trainer:
                 if not end and time.monotonic() - self.saved_at > self.recipe.checkpoint_seconds:
                     self._save()
             batches.close()
+        for name in sorted(self.loader.refused.keys() - self.named):
+            self.shown.line(f"refused: {name}: {self.loader.refused[name]}; left out of its batch")
+            self.named.add(name)
 
     def _step(self, raw: Any, epoch: float) -> float:
         rate = learning_rate_at(epoch, self.recipe)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        if not raw.rows:
+            raise RunError(
+                "not one video of a whole batch could be read: "
+                + "; ".join(f"{name}: {why}" for name, why in list(self.loader.refused.items())[:3])
+            )
         batch = self.assemble(raw)
         assert batch.targets is not None
         loss: Tensor = soft_cross_entropy(self.head(batch), batch.targets)
@@ -234,23 +242,21 @@ class Trainer:
 
     def _validate(self) -> Score | None:
         """Score the validation split on the leading process; None where the cache has none."""
-        if "val" not in splits(self.request.cache):
+        if "val" not in self.sources:
             return None
         score = None
         if self.leads:
-            split = open_split(self.request.cache, "val")
-            expect_same_kind(split.path, split.spec, self.split.spec)
-            scored = score_split(
+            source = self.sources["val"]
+            expect_same_kind(source.split.path, source.split.spec, self.split.spec)
+            _, score = score_split(
                 self.bare,
-                split,
+                source,
                 self.needs,
                 self.where,
-                videos=dense_videos(split, self.request.root) if self.needs.dense_multiple else None,
                 batch_clips=self.recipe.batch_clips,
                 threads=(self.request.decode_threads, self.request.read_threads),
                 shown=self.shown,
             )
-            score = score_of(split, scored)
             if self.journal is not None:
                 self.journal.add(
                     self.place.global_step, epoch=self.place.epoch, val_top1=score.top1, val_top5=score.top5

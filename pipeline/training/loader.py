@@ -13,10 +13,8 @@ run with its name: nothing is replaced.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,25 +26,10 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
+from vidxfer.pipeline.training.ahead import AHEAD, AheadLoader, Plan, RawBatch
 from vidxfer.pipeline.training.optimise import soft_targets
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import replay
-
-AHEAD = 2
-"""Batches under way while one is used; one more buffer than that is kept, since the used one is still being read."""
-
-Plan = Sequence[Sequence[tuple[int, int]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RawBatch:
-    """One batch as the loader delivers it, on the CPU; `codes` lives in a buffer that a later batch reuses."""
-
-    codes: Codes | None
-    embedding: Tensor | None
-    dense: Tensor | None
-    labels: Tensor
-    ids: tuple[str, ...]
 
 
 def dense_frames(video: Video, view: View, spec: CacheSpec, expected_frames: int) -> Tensor:
@@ -69,7 +52,7 @@ def dense_frames(video: Video, view: View, spec: CacheSpec, expected_frames: int
     return replay(frames.pixels, view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
 
 
-class ClipLoader:
+class ClipLoader(AheadLoader):
     """Loads what a head needs from one split of a cache; a context manager that ends its threads.
 
     Args:
@@ -78,7 +61,6 @@ class ClipLoader:
         videos: id -> video, where dense frames are needed; None otherwise.
         decode_threads: videos decoded at the same time.
         read_threads: of the cache reader.
-        online: nothing is read from the cache but views and labels; CLIP will see the dense frames instead.
 
     Raises:
         UsageError: dense frames are needed and the data set is not given, or alpha differs.
@@ -92,54 +74,35 @@ class ClipLoader:
         *,
         decode_threads: int = 2,
         read_threads: int = 2,
-        online: bool = False,
     ) -> None:
-        self.split, self.needs, self.online = split, needs, online
+        super().__init__(split, decode_threads=decode_threads)
+        self.needs = needs
         self.reader = CacheReader(split, threads=read_threads)
-        if (needs.dense_multiple or online) and videos is None:
+        if needs.dense_multiple and videos is None:
             raise UsageError("this head needs dense frames: give the data set's folder with --root")
         if needs.dense_multiple not in (0, split.spec.sampling.alpha):
             raise UsageError(
                 f"the head wants {needs.dense_multiple} dense frames per sparse frame, "
                 f"the cache was made with {split.spec.sampling.alpha}"
             )
-        self.videos = videos or {}
-        self._decode = ThreadPoolExecutor(max(1, decode_threads), thread_name_prefix="decode")
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="batch")
+        self.videos = {} if videos is None else videos
         self._buffers: deque[Codes] = deque()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ahead.shutdown(cancel_futures=True)
-        self._decode.shutdown(cancel_futures=True)
+    def __exit__(self, *what: object) -> None:
+        super().__exit__(*what)
         self.reader.close()
 
-    def batches(self, plan: Plan) -> Generator[RawBatch]:
-        """Batches in the order of `plan`. A batch's `codes` are valid until the next one is taken."""
-        if self.needs.layers and not self.online:
+    def _begin(self, plan: Plan) -> None:
+        if self.needs.layers:
             largest = max((len(clips) for clips in plan), default=0)
             self._buffers = deque(self.reader.buffer(largest, self.needs.layers) for _ in range(AHEAD + 1))
-        waiting: deque[Future[RawBatch]] = deque()
-        todo = iter(plan)
-        try:
-            for clips in todo:
-                waiting.append(self._ahead.submit(self._load, clips))
-                if len(waiting) == AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
     def _load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
         rows = [row for row, _ in clips]
         views = [view for _, view in clips]
         stored = [self.reader.view(row, view) for row, view in clips]
         pending = []
-        if self.needs.dense_multiple or self.online:
+        if self.needs.dense_multiple:
             found = [self._video(row) for row in rows]
             counts = [self.reader.source_of(row)[0] for row in rows]
             pending = [
@@ -147,17 +110,18 @@ class ClipLoader:
                 for video, view, count in zip(found, stored, counts, strict=True)
             ]
         codes = None
-        if self.needs.layers and not self.online:
+        if self.needs.layers:
             codes = self.reader.read(rows, views, self.needs.layers, out=self._buffers[0])
             self._buffers.rotate(-1)
         embedding = None
-        if self.needs.embedding and not self.online:
+        if self.needs.embedding:
             embedding = torch.from_numpy(self.reader.embedding(rows, views))
         return RawBatch(
             codes=codes,
             embedding=embedding,
             dense=torch.stack([future.result() for future in pending]) if pending else None,
-            labels=torch.tensor([self._label(row, view) for row, view in zip(rows, stored, strict=True)]),
+            labels=torch.tensor([self.label_of(row, view.flip) for row, view in zip(rows, stored, strict=True)]),
+            rows=tuple(rows),
             ids=tuple(self.split.video_ids[row] for row in rows),
         )
 
@@ -166,10 +130,6 @@ class ClipLoader:
         if name not in self.videos:
             raise UsageError(f"video {name!r} is in the cache and not in the data set: is --root the right folder?")
         return self.videos[name]
-
-    def _label(self, row: int, view: View) -> int:
-        label = int(self.split.labels[row])
-        return self.split.flip_pairs.get(label, label) if view.flip else label
 
 
 class Assembler:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vidxfer.pipeline.training.loader import Assembler, ClipLoader
+from vidxfer.pipeline.training.ahead import AheadLoader
+from vidxfer.pipeline.training.loader import Assembler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Scored:
 @torch.inference_mode()
 def score_rows(
     head: nn.Module,
-    loader: ClipLoader,
+    loader: AheadLoader,
     assemble: Assembler,
     rows: Sequence[int],
     *,
@@ -48,20 +49,22 @@ def score_rows(
     clips = [(row, view) for row in rows for view in range(views)]
     plan = [clips[start : start + batch_clips] for start in range(0, len(clips), batch_clips)]
     summed = torch.zeros(len(rows), len(split.class_names))
-    done = 0
+    place = {row: at for at, row in enumerate(rows)}
     was_training = head.training
     head.eval()
     for raw in loader.batches(plan):
-        with torch.autocast(assemble.device.type, dtype=autocast, enabled=autocast is not None):
-            logits = head(assemble(raw))
-        place = torch.arange(done, done + len(logits)) // views
-        summed.index_add_(0, place, logits.float().softmax(dim=-1).cpu())
-        done += len(logits)
-        advance(len(logits))
+        if raw.rows:
+            with torch.autocast(assemble.device.type, dtype=autocast, enabled=autocast is not None):
+                logits = head(assemble(raw))
+            at = torch.tensor([place[row] for row in raw.rows])
+            summed.index_add_(0, at, logits.float().softmax(dim=-1).cpu())
+        advance(len(raw.rows))
     head.train(was_training)
+    seen = [at for at, row in enumerate(rows) if split.video_ids[row] not in loader.refused]
+    scored = [rows[at] for at in seen]
     return Scored(
-        rows=tuple(rows),
-        ids=tuple(split.video_ids[row] for row in rows),
-        labels=torch.tensor([int(split.labels[row]) for row in rows], dtype=torch.int64),
-        probabilities=summed,
+        rows=tuple(scored),
+        ids=tuple(split.video_ids[row] for row in scored),
+        labels=torch.tensor([int(split.labels[row]) for row in scored], dtype=torch.int64),
+        probabilities=summed[seen],
     )

@@ -1,0 +1,153 @@
+"""Where a training run's clips come from: a cache, or pixels with CLIP in every step.
+
+    cached   zarr/train ─▶ Split on disk  ─▶ ClipLoader                    no CLIP
+    online   data set   ─▶ Split in memory ─▶ OnlineLoader ─▶ ClipTower    fresh views in every epoch, no cache needed
+
+Both give the same `Split` (settings, ids, labels, text) and the same raw batches: everything behind them is one path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.store import open_split, splits
+from vidxfer.pipeline.clip.load import load_tower
+from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.errors import CacheMismatch, UsageError
+from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.shapes import Video
+from vidxfer.pipeline.training.ahead import AheadLoader
+from vidxfer.pipeline.training.loader import ClipLoader
+from vidxfer.pipeline.training.online import OnlineLoader
+from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.stages.describe import describe_split
+from vidxfer.stages.encode import draw_view
+from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, library_versions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One split to take clips from.
+
+    Attributes:
+        split: settings, ids, labels and text; on disk or in memory.
+        find_videos: gives id -> video; called only when a head needs pixels.
+        tower: on the online path; None: tokens are cached.
+    """
+
+    split: Split
+    find_videos: Callable[[], dict[str, Video]]
+    tower: ClipTower | None
+
+    def loader(self, needs: Needs, *, decode_threads: int, read_threads: int) -> AheadLoader:
+        """A loader of this source's clips, to be used in a `with` block."""
+        if self.tower is None:
+            videos = self.find_videos() if needs.dense_multiple else None
+            return ClipLoader(self.split, needs, videos, decode_threads=decode_threads, read_threads=read_threads)
+        videos = self.find_videos()
+        rows = [videos[name] for name in self.split.video_ids]
+        return OnlineLoader(self.split, rows, partial(draw_view, self.split.spec), decode_threads=decode_threads)
+
+
+def cached_source(folder: Path, name: str, root: Path | None) -> Source:
+    """A split of a cache, and the videos it was made from.
+
+    Raises:
+        CacheError: no such split. UsageError, DatasetError: `root` (or the remembered folder) holds other videos.
+    """
+    split = open_split(folder, name)
+    return Source(split=split, find_videos=cache(partial(dense_videos, split, root)), tower=None)
+
+
+def dense_videos(split: Split, root: Path | None) -> dict[str, Video]:
+    """The data set the cache remembers, by id; `root` if it has moved.
+
+    Raises:
+        UsageError, DatasetError: the folder is not there, or holds another data set.
+    """
+    data = DataSource.from_dict(dict(split.informs["data"]), root)
+    found = data.load(split.spec.split)
+    if found.fingerprint != split.spec.dataset_fingerprint:
+        raise UsageError(
+            f"{data.root} does not hold the videos this cache was made from: fingerprint {found.fingerprint}, the "
+            f"cache has {split.spec.dataset_fingerprint} ({len(found)} videos there, {len(split.video_ids)} here). "
+            "Give the right folder with --root."
+        )
+    return {video.id: video for video in found.videos}
+
+
+def online_sources(
+    folder: Path, root: Path | None, *, data: DataSource | None, clip: ClipChoice, store: CacheChoice
+) -> dict[str, Source]:
+    """Both splits from pixels: of the data set given, or of the one the cache was made from, with its settings.
+
+    Raises:
+        UsageError: neither a data set nor a cache. ClipError: no tower. CacheMismatch: the tower has changed.
+    """
+    if data is None:
+        if "train" not in splits(folder):
+            raise UsageError(
+                "--online needs videos: give --dataset and --root, or the cache (--cache) whose videos and CLIP to use"
+            )
+        found = {name: open_split(folder, name) for name in splits(folder)}
+        known = found["train"].informs["clip"]
+        tower = load_tower(known["model"], known["pretrained"], device=clip.device, precision=clip.precision)
+        for split in found.values():
+            expect_tower(split, tower)
+        return {
+            name: Source(split=split, find_videos=cache(partial(dense_videos, split, root)), tower=tower)
+            for name, split in found.items()
+        }
+    tower = load_tower(clip.model, clip.pretrained, device=clip.device, precision=clip.precision)
+    sources = {}
+    for name in ("train", "val"):
+        dataset = data.load(name)
+        split = split_in_memory(dataset, tower, data, clip, store)
+        by_id = {video.id: video for video in dataset.videos}
+        sources[name] = Source(split=split, find_videos=lambda by_id=by_id: by_id, tower=tower)  # type: ignore[misc]
+    return sources
+
+
+def expect_tower(split: Split, tower: ClipTower) -> None:
+    """Check that a tower is the one a split was made with.
+
+    Raises:
+        CacheMismatch: it has other weights.
+    """
+    if tower.info.weights_sha256 != split.spec.clip_weights_sha256:
+        hashes = (split.spec.clip_weights_sha256[:12] + "…", tower.info.weights_sha256[:12] + "…")
+        raise CacheMismatch(split.path, {"clip_weights_sha256": hashes})
+
+
+def split_in_memory(
+    dataset: Dataset, tower: ClipTower, data: DataSource, clip: ClipChoice, store: CacheChoice
+) -> Split:
+    """What a cache of these choices would say of itself, without its arrays."""
+    spec = describe_split(store, tower.info, dataset)
+    shape = (len(spec.layers), spec.channels)
+    return Split(
+        path=Path("online") / dataset.split,
+        spec=spec,
+        cache_id="",
+        video_ids=tuple(video.id for video in dataset.videos),
+        labels=np.array([-1 if v.label is None else v.label for v in dataset.videos], dtype=np.int32),
+        class_names=dataset.class_names,
+        text=tower.encode_text(dataset.class_names).numpy(),
+        channel_mean=np.zeros(shape, dtype=np.float32),
+        channel_std=np.ones(shape, dtype=np.float32),
+        flip_pairs=flip_pairs(dataset.class_names),
+        shard_videos=spec.shard_videos_default,
+        informs={
+            **library_versions(),
+            "data": data.to_dict(),
+            "clip": {"model": clip.model, "pretrained": clip.pretrained},
+            "logit_scale": tower.info.logit_scale,
+        },
+    )
