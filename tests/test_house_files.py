@@ -101,3 +101,12 @@ def test_every_target_of_the_makefile_has_a_caption() -> None:
     targets = set(re.findall(r"^\.PHONY: (\S+)$", makefile, flags=re.MULTILINE))
     captioned = set(re.findall(r"^([a-z-]+):[^\n]*  ## \S", makefile, flags=re.MULTILINE))
     assert targets == captioned
+
+
+def test_every_golden_file_says_where_it_comes_from() -> None:
+    folder = ROOT / "tests/golden"
+    described = "".join(path.read_text(encoding="utf-8") for path in folder.glob("README*.md"))
+    assert [
+        path.name for path in folder.iterdir() if path.suffix != ".md" and f"### {path.name}" not in described
+    ] == []
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 40_000_000
