@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,38 @@ import torch
 
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.rows import Rows
+from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheError, UsageError, VideoError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training import loader as loading
+from vidxfer.pipeline.training.ahead import AHEAD
 from vidxfer.pipeline.training.build import build_head, head_inputs
-from vidxfer.pipeline.training.loader import AHEAD, Assembler, ClipLoader
+from vidxfer.pipeline.training.loader import Assembler, ClipLoader
 from vidxfer.pipeline.training.recipes import named
-from vidxfer.stages.evaluate import dense_videos
+from vidxfer.stages.encode import draw_view
 from vidxfer.stages.extract import extract
+from vidxfer.stages.sources import Source, dense_videos
 
 CPU = torch.device("cpu")
 ALL = Needs(layers=(0, 1, 2), embedding=True, dense_multiple=2)
 
 
+def loader_of(split: Split, needs: Needs, *, online: bool) -> AheadLoader:
+    """The cached loader, or the online one drawing the very views that the cache stores."""
+    if online:
+        videos = dense_videos(split, None)
+        return OnlineLoader(split, [videos[name] for name in split.video_ids], partial(draw_view, split.spec))
+    return ClipLoader(split, needs, dense_videos(split, None) if needs.dense_multiple else None)
+
+
 def batches_of(cache: Path, needs: Needs, plan: list[list[tuple[int, int]]], **options: Any) -> list[Any]:
     """ClipBatches of the training split, in order."""
     split = open_split(cache, "train")
-    videos = dense_videos(split, None) if needs.dense_multiple else None
     assemble = Assembler(split, needs, CPU, **options)
-    with ClipLoader(split, needs, videos, online=options.get("tower") is not None) as loader:
+    source = Source(split=split, find_videos=lambda: dense_videos(split, None), tower=options.get("tower"))
+    with source.loader(needs, decode_threads=2, read_threads=2) as loader:
         return [assemble(raw) for raw in loader.batches(plan)]
 
 
@@ -147,9 +159,8 @@ def test_online_batches_have_the_parts_and_shapes_of_cached_ones(toy: Any, name:
     split = open_split(toy.float16, "train")
     inputs, text = head_inputs(split.spec, len(split.class_names)), torch.from_numpy(split.text)
     needs = build_head(named(name), inputs, text, 100.0).needs
-    with ClipLoader(split, needs, dense_videos(split, None), online=True) as loader:
-        assemble = Assembler(split, needs, CPU, smoothing=0.1, tower=load_tower(str(toy.clip)))
-        (online,) = [assemble(raw) for raw in loader.batches([[(2, 1), (5, 0)]])]
+    tower = load_tower(str(toy.clip))
+    (online,) = batches_of(toy.float16, needs, [[(2, 1), (5, 0)]], smoothing=0.1, tower=tower)
     (cached,) = batches_of(toy.float16, needs, [[(2, 1), (5, 0)]], smoothing=0.1)
     for part in ("tokens", "embedding"):
         a, b = getattr(online, part), getattr(cached, part)
