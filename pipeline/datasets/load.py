@@ -4,18 +4,19 @@ kind    root                                   labels
 ssv2    the folder with labels/ and videos     the folder of the .json files, when they lie elsewhere
 folder  <split>/<class>/*, <class>/*, or *     a table file,label, when folders are not classes
 csv     a list, or the folder of the videos    the list, when the root is only the folder of the videos
+k400    the folder with annotations/ and train/, val/; k600 and k700 the same; labels: the folder of the csv files
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from vidxfer.pipeline.datasets import csvlist, folder, ssv2
+from vidxfer.pipeline.datasets import csvlist, folder, kinetics, ssv2
 from vidxfer.pipeline.datasets.base import Dataset, check_val_fraction
 from vidxfer.pipeline.datasets.paths import nearest
 from vidxfer.pipeline.errors import DatasetError, UsageError
 
-KINDS = ("ssv2", "folder", "csv")
+KINDS = ("ssv2", "folder", "csv", *kinetics.KINDS)
 SPLITS = ("train", "val")
 
 
@@ -25,7 +26,7 @@ def load_dataset(
     """Read which videos a split has and what their labels mean. No video is opened.
 
     Args:
-        kind: "ssv2", "folder" or "csv".
+        kind: one of `KINDS`.
         root: see the table above.
         split: "train" or "val".
         labels: see the table above.
@@ -52,7 +53,14 @@ def load_dataset(
         raise DatasetError(f"{root}: is a file, but the {kind} layout is a folder:\n{_LAYOUTS[kind]}")
     if kind == "ssv2":
         return ssv2.load(root, split, labels=labels)
+    if kind in kinetics.KINDS:
+        return kinetics.load(root, split, kind=kind, labels=labels)
     return folder.load(root, split, labels=labels, val_fraction=val_fraction)
 
 
-_LAYOUTS = {"ssv2": ssv2.LAYOUT, "folder": folder.LAYOUT, "csv": csvlist.LAYOUT}
+_LAYOUTS = {
+    "ssv2": ssv2.LAYOUT,
+    "folder": folder.LAYOUT,
+    "csv": csvlist.LAYOUT,
+    **dict.fromkeys(kinetics.KINDS, kinetics.LAYOUT),
+}

@@ -1,7 +1,8 @@
-"""The toy world on disk, in the layout of Something-Something V2, so that the demo walks the road real data walks.
+"""The toy world on disk, in the layout of Something-Something V2 or of Kinetics, so that demos walk the real road.
 
-    toy.part.json ──▶ labels/*.json ──▶ 20bn-something-something-v2/<id>.webm … ──▶ toy.part.json becomes toy.json
-    settings first                      kept after a kill, one by one              the mark that all is there
+    ssv2  toy.part.json ──▶ labels/*.json ─────▶ 20bn-something-something-v2/<id>.webm … ──▶ toy.part.json becomes
+    k400  toy.part.json ──▶ annotations/*.csv ─▶ {train,val}/<youtube id>_<start>_<end>.mp4   toy.json: all is there
+          settings first                         kept after a kill, one by one
 
 Consequence: a second call with the same settings writes only what is missing; with other settings it is refused before
 a byte is written, so no folder ever holds a mixture. Pixels depend on (seed, id) alone.
@@ -9,6 +10,10 @@ a byte is written, so no folder ever holds a mixture. Pixels depend on (seed, id
 
 from __future__ import annotations
 
+import base64
+import csv
+import hashlib
+import io
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -25,11 +30,16 @@ from vidxfer.pipeline.errors import DatasetError, UsageError
 FORMAT = 1
 """Raised whenever the drawing changes, so that an older folder is not taken for this one's."""
 
-CODEC = "libvpx-vp9"
+CODECS = {"ssv2": "libvpx-vp9", "k400": "libx264"}
+"""Layouts, and the codec that the real data set has in it."""
+
 CRF = 12
+CLIP_SECONDS = 10
+"""Length that Kinetics' list gives each clip; the toy clips themselves are shorter."""
 FIRST_TRAIN_ID, FIRST_VAL_ID = 100_001, 200_001
 """Ids do not depend on how many videos there are: video 100001 of seed 0 is the same in every toy world."""
 
+SPLITS = ("train", "val")
 _MARK, _UNFINISHED = "toy.json", "toy.part.json"
 
 
@@ -38,7 +48,7 @@ class ToyWorld:
     """What `write_toy` left on disk.
 
     Attributes:
-        root: give this to `load_dataset("ssv2", root, …)`.
+        root: give this to `load_dataset(layout, root, …)`.
         written, reused: number of videos encoded now, and found from an earlier call.
     """
 
@@ -55,6 +65,7 @@ class ToyWorld:
 def write_toy(
     root: Path,
     *,
+    layout: str = "ssv2",
     train_videos: int = 320,
     val_videos: int = 80,
     seed: int = 0,
@@ -65,15 +76,18 @@ def write_toy(
 
     Args:
         root: folder of its own; made if it is not there.
+        layout: "ssv2" (VP9 in webm) or "k400" (h264 in mp4). The pictures are the same.
         train_videos, val_videos: per split, spread evenly over the 8 classes.
         seed: of the drawing.
         side_px: height of the pictures; the width is 4/3 of it.
         progress: called with (videos done, videos in all) after each video, from the calling thread.
 
     Raises:
-        UsageError: a count below 1, or a side that cannot be encoded.
+        UsageError: an unknown layout, a count below 1, or a side that cannot be encoded.
         DatasetError: the folder holds a toy world of other settings, or another data set.
     """
+    if layout not in CODECS:
+        raise UsageError(f"unknown layout {layout!r} of the toy world. Known: {', '.join(CODECS)}.")
     if min(train_videos, val_videos) < 1:
         raise UsageError(f"a toy world needs videos in both splits, not {train_videos} and {val_videos}")
     if seed < 0:
@@ -88,16 +102,20 @@ def write_toy(
         "train_videos": train_videos,
         "val_videos": val_videos,
         "side_px": side_px,
-        "codec": CODEC,
+        "codec": CODECS[layout],
         "crf": CRF,
     }
     ids = {
         "train": range(FIRST_TRAIN_ID, FIRST_TRAIN_ID + train_videos),
-        "validation": range(FIRST_VAL_ID, FIRST_VAL_ID + val_videos),
+        "val": range(FIRST_VAL_ID, FIRST_VAL_ID + val_videos),
     }
     _claim(root, settings)
-    _write_labels(root / "labels", ids)
-    world = _write_videos(root, [*ids["train"], *ids["validation"]], seed, side_px, progress)
+    if layout == "ssv2":
+        _write_labels(root / "labels", ids)
+    else:
+        _write_lists(root / "annotations", ids)
+    paths = {id_: root / _file_of(layout, split, id_) for split in ids for id_ in ids[split]}
+    world = _write_videos(root, paths, seed, side_px, progress)
     if (root / _UNFINISHED).exists():
         (root / _UNFINISHED).replace(root / _MARK)
     return world
@@ -124,7 +142,7 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
                     "Write into another folder, or delete this one."
                 )
             return
-    taken = [name for name in ("labels", *VIDEO_FOLDERS[:-1]) if (root / name).exists()]
+    taken = [name for name in ("labels", *VIDEO_FOLDERS[:-1], "annotations", *SPLITS) if (root / name).exists()]
     if taken:
         raise DatasetError(f"{root}: holds {', '.join(taken)} that no toy world wrote; write into another folder")
     root.mkdir(parents=True, exist_ok=True)
@@ -142,8 +160,41 @@ def _settings_in(mark: Path) -> dict[str, Any]:
 def _write_labels(folder: Path, ids: dict[str, range]) -> None:
     folder.mkdir(exist_ok=True)
     _write_json(folder / "labels.json", {name: str(label) for label, name in enumerate(CLASSES)})
+    for split, stem in zip(SPLITS, ("train", "validation"), strict=True):
+        _write_json(folder / f"{stem}.json", [_entry(id_) for id_ in ids[split]])
+
+
+def _write_lists(folder: Path, ids: dict[str, range]) -> None:
+    folder.mkdir(exist_ok=True)
     for split, ids_of_split in ids.items():
-        _write_json(folder / f"{split}.json", [_entry(id_) for id_ in ids_of_split])
+        text = io.StringIO(newline="")
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("label", "youtube_id", "time_start", "time_end", "split", "is_cc"))
+        for id_ in ids_of_split:
+            youtube_id, start = clip_of_id(id_)
+            word = {"val": "validate"}.get(split, split)
+            rows.writerow((CLASSES[class_of_id(id_)], youtube_id, start, start + CLIP_SECONDS, word, 0))
+        _write_whole(folder / f"{split}.csv", text.getvalue())
+
+
+def clip_of_id(id_: int) -> tuple[str, int]:
+    """What Kinetics would call a clip: eleven letters like YouTube's, and the second it starts at.
+
+    Every fifth begins with -, every seventh holds _, and every eighth is cut from the same video as the one before it.
+    """
+    source = id_ - (id_ % 8 == 0)
+    letters = base64.urlsafe_b64encode(hashlib.sha256(f"toy world {source}".encode()).digest()).decode()[:11]
+    letters = "-" + letters[1:] if source % 5 == 0 else letters
+    letters = letters[:4] + "_" + letters[5:] if source % 7 == 0 else letters
+    return letters, source % 300 + (id_ - source) * CLIP_SECONDS
+
+
+def _file_of(layout: str, split: str, id_: int) -> str:
+    """Path of a video below the root."""
+    if layout == "ssv2":
+        return f"{VIDEO_FOLDERS[0]}/{id_}.webm"
+    youtube_id, start = clip_of_id(id_)
+    return f"{split}/{youtube_id}_{start:06d}_{start + CLIP_SECONDS:06d}.mp4"
 
 
 def _entry(id_: int) -> dict[str, Any]:
@@ -157,36 +208,41 @@ def _entry(id_: int) -> dict[str, Any]:
 
 
 def _write_videos(
-    root: Path, ids: list[int], seed: int, side_px: int, progress: Callable[[int, int], None] | None
+    root: Path, paths: dict[int, Path], seed: int, side_px: int, progress: Callable[[int, int], None] | None
 ) -> ToyWorld:
-    folder = root / VIDEO_FOLDERS[0]
-    folder.mkdir(exist_ok=True)
-    missing = [id_ for id_ in ids if not (folder / f"{id_}.webm").is_file()]
-    reused = len(ids) - len(missing)
+    for folder in {path.parent for path in paths.values()}:
+        folder.mkdir(exist_ok=True)
+    missing = [id_ for id_, path in paths.items() if not path.is_file()]
+    reused = len(paths) - len(missing)
     if progress is not None and reused:
-        progress(reused, len(ids))
+        progress(reused, len(paths))
     with ThreadPoolExecutor(2) as pool:  # the encoder lets go of the interpreter lock
-        tasks = [pool.submit(_write_video, folder, id_, seed, side_px) for id_ in missing]
+        tasks = [pool.submit(_write_video, paths[id_], id_, seed, side_px) for id_ in missing]
         try:
             for done, task in enumerate(as_completed(tasks), start=reused + 1):
                 task.result()
                 if progress is not None:
-                    progress(done, len(ids))
+                    progress(done, len(paths))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     return ToyWorld(root=root, written=len(missing), reused=reused)
 
 
-def _write_video(folder: Path, id_: int, seed: int, side_px: int) -> None:
+def _write_video(path: Path, id_: int, seed: int, side_px: int) -> None:
     from vidxfer.pipeline.video.writer import write_video  # here, because it loads PyAV
 
     clip = draw_clip(class_of_id(id_), np.random.default_rng([seed, id_]), side_px=side_px)
-    write_video(folder / f"{id_}.webm", clip, fps=FPS, codec=CODEC, crf=CRF)
+    codec = CODECS["ssv2" if path.suffix == ".webm" else "k400"]
+    write_video(path, clip, fps=FPS, codec=codec, crf=CRF)
 
 
 def _write_json(path: Path, value: Any) -> None:
+    _write_whole(path, json.dumps(value, indent=1) + "\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
     """Whole or not at all."""
     part = path.with_name(path.name + ".tmp")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
