@@ -70,13 +70,14 @@ class Recipe:
         self._check_sizes()
 
     def _check_sizes(self) -> None:
-        sizes = asdict(self.dist)
-        layers = sizes.pop("layers")
+        layers = self.dist.layers
         if layers is not None and (not layers or not all(isinstance(layer, int) for layer in layers)):
             raise UsageError(
                 f"recipe {self.name}: dist.layers={layers!r} must be block numbers like [3, 7, 11], or null"
             )
-        for name, size in sizes.items():
+        for name, size in asdict(self.dist).items():
+            if not isinstance(size, int | float):
+                continue
             if not 0 < size < math.inf and name != "pooling_layers":
                 raise UsageError(f"recipe {self.name}: dist.{name}={size} must be above 0")
             if name.endswith("_frames") and size % 2 == 0:
