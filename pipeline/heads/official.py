@@ -1,0 +1,212 @@
+"""Names and shapes of the released DiST checkpoints: which key is which, and what sizes the shapes tell.
+
+    state of a file ─ sort_keys ─▶ head  "temporal_stem.weight" …   (our names; both generations of keys)
+                                   clip  "visual.conv1.weight" …    (open_clip's names)
+                                   unknown                          (everything else, by its full key)
+    head ─ read_sizes ─▶ DistSizes ─ problems ─▶ every key that is missing, too much, or of another shape
+    head + clip ─ official_state ─▶ the layout of the release
+
+Source: spec/dist.md §8. Nothing is opened here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vidxfer.pipeline.heads.base import HeadInputs
+from vidxfer.pipeline.heads.dist import DistConfig, DistNet
+
+PREFIX = "backbone.base_encoder."
+HEAD, OLD_HEAD = "dist_net.", "ladder_net."
+OLD_NAMES = {
+    "input_map_feat_nets": "input_linears",
+    "s2t_fuse_nets": "integration2temporal_nets",
+    "t2s_fuse_nets": "temporal2integration_nets",
+    "spatial_nets": "integration_nets",
+    "final_temporal_nets": "adapooling_nets",
+}
+"""First words of names in files made before the release, and the released ones; other names are the same in both."""
+
+_BLOCK = (
+    r"transformer\.resblocks\.\d+\.(attn\.(in_proj_(weight|bias)|out_proj\.(weight|bias))|ln_[12]\.(weight|bias)"
+    r"|mlp\.c_(fc|proj)\.(weight|bias))"
+)
+_CLIP = re.compile(
+    r"logit_scale|positional_embedding|text_projection|token_embedding\.weight|ln_final\.(weight|bias)"
+    rf"|visual\.(class_embedding|positional_embedding|proj|conv1\.weight|ln_(pre|post)\.(weight|bias))"
+    rf"|(visual\.)?{_BLOCK}"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SortedKeys:
+    """Every key of a file, in one of three places.
+
+    Attributes:
+        head: of the DiST branch, under our names. clip: of the frozen CLIP, under open_clip's names.
+        unknown: full keys that are neither. old_names: the branch was called `ladder_net`.
+    """
+
+    head: dict[str, Tensor]
+    clip: dict[str, Tensor]
+    unknown: tuple[str, ...]
+    old_names: bool
+
+
+def sort_keys(state: Mapping[str, Tensor]) -> SortedKeys:
+    """Say of every key what it is; the prefix may be missing. A second key for one name is unknown."""
+    head: dict[str, Tensor] = {}
+    clip: dict[str, Tensor] = {}
+    unknown: list[str] = []
+    old_names = False
+    for key, value in state.items():
+        name = key.removeprefix(PREFIX)
+        if name.startswith((HEAD, OLD_HEAD)):
+            old = name.startswith(OLD_HEAD)
+            ours = _released_name(name.removeprefix(OLD_HEAD)) if old else name.removeprefix(HEAD)
+            target = head
+            old_names |= old
+        else:
+            ours, target = name, clip
+        if ours in target or (target is clip and not _CLIP.fullmatch(ours)):
+            unknown.append(key)
+        else:
+            target[ours] = value
+    return SortedKeys(head=head, clip=clip, unknown=tuple(unknown), old_names=old_names)
+
+
+def _released_name(name: str) -> str:
+    first, dot, rest = name.partition(".")
+    return OLD_NAMES.get(first, first) + dot + rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistSizes:
+    """What the shapes of a checkpoint tell.
+
+    Attributes:
+        config: sizes of the branch; its `layers` are not in the shapes and stay None.
+        layers: how many CLIP layers feed it. sparse_frames, alpha: a checkpoint fits no other number of frames.
+        patch_px: side of the stem's patch. channels: CLIP width. embed: joint space.
+        clip_blocks, grid: of the CLIP in the same file; None when it holds none.
+    """
+
+    config: DistConfig
+    layers: int
+    sparse_frames: int
+    alpha: int
+    patch_px: int
+    channels: int
+    embed: int
+    clip_blocks: int | None
+    grid: int | None
+
+    @property
+    def dense_frames(self) -> int:
+        """Frames the temporal branch sees."""
+        return self.sparse_frames * self.alpha
+
+    def inputs(self) -> HeadInputs:
+        """What a cache for this head delivers; pictures of 224 px unless the file's CLIP says otherwise."""
+        grid = self.grid or 224 // self.patch_px
+        return HeadInputs(
+            layers=tuple(range(self.layers)),
+            sparse_frames=self.sparse_frames,
+            alpha=self.alpha,
+            tokens=grid * grid + 1,
+            channels=self.channels,
+            embed=self.embed,
+            classes=1,
+            image_px=grid * self.patch_px,
+        )
+
+
+def read_sizes(keys: SortedKeys) -> DistSizes:
+    """Sizes by the vote of all shapes that tell them; where none does, the released ones (`problems` will say so)."""
+    seen = _Shapes(keys.head)
+    wide = seen.vote(r"input_linears\.\d+\.weight", 0, 384)
+    narrow = seen.vote(r"temporal_nets\.\d+\.ln\.weight", 0, 96)
+    temporal = seen.vote(r"integration_nets\.\d+\.temporal_ffn\.c_fc1\.weight", 0, wide // 4)
+    config = DistConfig(
+        integration_channels=wide,
+        temporal_channels=narrow,
+        pooling_layers=seen.count("adapooling_nets"),
+        stem_frames=seen.vote(r"temporal_stem\.weight", 2, 5),
+        kernel_frames=seen.vote(r"temporal_nets\.\d+\.temporal_net\.c_fc1\.weight", 2, 3),
+        temporal_mlp_ratio=_ratio(seen.vote(r"temporal_nets\.\d+\.temporal_net\.c_fc1\.weight", 0, narrow), narrow),
+        integration_mlp_ratio=_ratio(seen.vote(r"integration_nets\.\d+\.ffn\.c_fc\.weight", 0, wide), wide),
+        integration_temporal_mlp_ratio=_ratio(temporal, wide),
+    )
+    visual = _Shapes(keys.clip)
+    tokens = visual.vote(r"visual\.positional_embedding", 0, 0)
+    return DistSizes(
+        config=config,
+        layers=seen.count("input_linears"),
+        sparse_frames=seen.vote(r"temporal2integration_nets\.\d+\.cls_token", 2, 8),
+        alpha=seen.vote(r"temporal2integration_nets\.\d+\.linear_fuse\.weight", 2, 2),
+        patch_px=seen.vote(r"temporal_stem\.weight", 3, 16),
+        channels=seen.vote(r"input_linears\.\d+\.weight", 1, 768),
+        embed=seen.vote(r"proj", 1, 512),
+        clip_blocks=visual.count("visual.transformer.resblocks") or None,
+        grid=math.isqrt(tokens - 1) if tokens else None,
+    )
+
+
+class _Shapes:
+    """Shapes of a state, asked by pattern."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self.shapes = {name: tuple(value.shape) for name, value in state.items()}
+
+    def vote(self, pattern: str, axis: int, otherwise: int) -> int:
+        """The most frequent length of that axis among all names of that form."""
+        fitting = (shape for name, shape in self.shapes.items() if re.fullmatch(pattern, name))
+        lengths = Counter(shape[axis] for shape in fitting if len(shape) > axis)
+        return lengths.most_common(1)[0][0] if lengths else otherwise
+
+    def count(self, group: str) -> int:
+        """One more than the largest number behind the name of a group."""
+        numbers = (re.match(rf"{re.escape(group)}\.(\d+)\.", name) for name in self.shapes)
+        return max((int(found[1]) for found in numbers if found), default=-1) + 1
+
+
+def _ratio(hidden: int, outer: int) -> float:
+    """The ratio that gives `hidden` back when a block truncates outer · ratio to a whole number."""
+    ratio = hidden / outer
+    return ratio if int(outer * ratio) == hidden else math.nextafter(ratio, math.inf)
+
+
+def problems(keys: SortedKeys, sizes: DistSizes) -> list[str]:
+    """Everything that keeps a state from being the branch of these sizes, one line each; empty when it is."""
+    if not keys.head:
+        return [f"not one key begins with {PREFIX}{HEAD} or {PREFIX}{OLD_HEAD}"]
+    with torch.device("meta"):
+        wanted = DistNet(sizes.config, sizes.inputs(), tuple(range(sizes.layers))).state_dict()
+    found = keys.head
+    lines = [f"{key}: missing" for key in sorted(wanted.keys() - found.keys())]
+    lines += [f"{key}: not a part of this branch" for key in sorted(found.keys() - wanted.keys())]
+    for key in sorted(found.keys() & wanted.keys()):
+        if found[key].shape != wanted[key].shape:
+            lines.append(f"{key}: file has {tuple(found[key].shape)}, expected {tuple(wanted[key].shape)}")
+        elif not found[key].is_floating_point():
+            lines.append(f"{key}: holds {found[key].dtype}, not floating-point numbers")
+        elif not bool(torch.isfinite(found[key]).all()):
+            lines.append(f"{key}: holds NaN or infinity")
+    stem = found.get("temporal_stem.weight")
+    patches = keys.clip.get("visual.conv1.weight")
+    if stem is not None and patches is not None and stem.shape[3:] != patches.shape[2:]:
+        lines.append(f"temporal_stem.weight: patch of {sizes.patch_px} px, the file's CLIP has {patches.shape[-1]} px")
+    return lines
+
+
+def official_state(head: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The keys of the release, CLIP first: float32 on the CPU, each with memory of its own."""
+    named: Iterable[tuple[str, Tensor]] = [*clip.items(), *((HEAD + name, value) for name, value in head.items())]
+    return {PREFIX + name: value.detach().float().cpu().clone() for name, value in named}

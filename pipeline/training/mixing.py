@@ -1,0 +1,150 @@
+"""Mixing the clips of a batch: one draw per step, the partner of clip i is clip n − 1 − i.
+
+    mixup    λ·a + (1 − λ)·b                     λ ~ Beta(mixup_alpha, mixup_alpha)
+    CutMix   a, with one box of b pasted in      1 − λ = the box's share of the picture
+    targets  λ·y(a) + (1 − λ)·y(b)
+
+"pixels" is the published order: dense frames are mixed before CLIP sees them, so only the online path can do it.
+"tokens" is what a cache allows, and another thing: CLIP is not linear, tokens of a mixed clip are not mixed tokens.
+There the box lies on CLIP's patch grid, the same one for tokens and pixels. CLS has no place in the picture: it and the
+image embedding are mixed with λ. Source: spec/dist.md §3. The draw follows from (seed, step) alone: a resumed run, and
+every device of one run, makes the same one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.shapes import ClipBatch
+
+KINDS = ("none", "pixels", "tokens")
+_STREAM = 0x6D6978
+"""Third word of the seed: keeps these draws apart from the order of clips, which is seeded by two words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """What is mixed, and how strongly; the numbers are the published ones.
+
+    Attributes:
+        kind: "none", "pixels" (before CLIP, online only) or "tokens" (cached tokens and dense frames alike).
+        mixup_alpha, cutmix_alpha: of the Beta distributions of λ; 0 turns that way of mixing off.
+        cutmix_share: share of the steps that use CutMix, where both are on.
+    """
+
+    kind: str = "none"
+    mixup_alpha: float = 0.8
+    cutmix_alpha: float = 1.0
+    cutmix_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"mixing.kind={self.kind!r} is none of {', '.join(KINDS)}")
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"mixing.{name}={getattr(self, name)} must be a number of at least 0")
+        if not 0 <= self.cutmix_share <= 1:
+            raise UsageError(f"mixing.cutmix_share={self.cutmix_share} must be in [0, 1]")
+        if self.kind != "none" and not (self.mixup_alpha or self.cutmix_alpha):
+            raise UsageError(f"mixing.kind={self.kind} with both alphas 0 mixes nothing: use mixing.kind=none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """One draw.
+
+    Attributes:
+        share: λ, the weight of the clip itself; for CutMix exactly 1 − the box's share of the picture.
+        box: (top, bottom, left, right), ends excluded, in units of the grid it was drawn on; None: mixup.
+        unit_px: pixels per unit of `box`: 1, or CLIP's patch.
+    """
+
+    share: float
+    box: tuple[int, int, int, int] | None = None
+    unit_px: int = 1
+
+    @property
+    def box_px(self) -> tuple[int, int, int, int]:
+        """The box in pixels; empty for mixup."""
+        top, bottom, left, right = self.box or (0, 0, 0, 0)
+        return top * self.unit_px, bottom * self.unit_px, left * self.unit_px, right * self.unit_px
+
+
+def draw_mix(mixing: Mixing, *, image_px: int, patch_px: int, seed: int, step: int) -> Mix | None:
+    """The draw of one optimiser step; None where nothing is to be mixed.
+
+    Args:
+        mixing: the settings. image_px: side of the picture. patch_px: of CLIP's patch; boxes of "tokens" snap to it.
+        seed, step: of the run, and optimiser steps done before this one.
+    """
+    if mixing.kind == "none":
+        return None
+    numbers = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, step, _STREAM])))
+    cutmix = mixing.cutmix_alpha > 0 and (mixing.mixup_alpha == 0 or numbers.random() < mixing.cutmix_share)
+    alpha = mixing.cutmix_alpha if cutmix else mixing.mixup_alpha
+    share = float(numbers.beta(alpha, alpha))
+    if not cutmix:
+        return Mix(share=share)
+    unit_px = patch_px if mixing.kind == "tokens" else 1
+    side = image_px // unit_px
+    centre = (int(numbers.integers(side)), int(numbers.integers(side)))
+    return cut(share, centre, height=side, width=side, unit_px=unit_px)
+
+
+def cut(share: float, centre: tuple[int, int], *, height: int, width: int, unit_px: int = 1) -> Mix:
+    """A CutMix of a drawn λ and centre (row, column): clipped at the edges, λ corrected to the area that is left."""
+    half_height, half_width = (int(side * math.sqrt(1.0 - share)) // 2 for side in (height, width))
+    top, bottom = max(0, centre[0] - half_height), min(height, centre[0] + half_height)
+    left, right = max(0, centre[1] - half_width), min(width, centre[1] + half_width)
+    area = (bottom - top) * (right - left)
+    return Mix(share=1.0 - area / float(height * width), box=(top, bottom, left, right), unit_px=unit_px)
+
+
+def mix_pixels(pixels: Tensor, mix: Mix) -> Tensor:
+    """Mixed copies of pictures [clip … height width], the same box or λ for every clip and frame."""
+    if mix.box is None:
+        return _blend(pixels, mix.share)
+    top, bottom, left, right = mix.box_px
+    mixed = pixels.clone()
+    mixed[..., top:bottom, left:right] = pixels[..., top:bottom, left:right].flip(0)
+    return mixed
+
+
+def mix_tokens(tokens: Tensor, mix: Mix) -> Tensor:
+    """Mixed copies of tokens [clip layer frame token channel]; a box is in patches, CLS is mixed with λ."""
+    if mix.box is None:
+        return _blend(tokens, mix.share)
+    top, bottom, left, right = mix.box
+    side = math.isqrt(tokens.shape[3] - 1)
+    patches = torch.arange(side * side, device=tokens.device).reshape(side, side)
+    inside = 1 + patches[top:bottom, left:right].flatten()  # token 0 is CLS
+    mixed = tokens.clone()
+    mixed[:, :, :, inside] = tokens[:, :, :, inside].flip(0)
+    mixed[:, :, :, 0] = _blend(tokens[:, :, :, 0], mix.share)
+    return mixed
+
+
+def mix_targets(targets: Tensor, mix: Mix) -> Tensor:
+    """Soft targets [clip class], each row mixed with its partner's; smoothing, if any, is in them already."""
+    return _blend(targets, mix.share)
+
+
+def mix_batch(batch: ClipBatch, mix: Mix) -> ClipBatch:
+    """Everything a cached batch holds, mixed alike; `labels` and `ids` stay those of the clips themselves."""
+    return replace(
+        batch,
+        tokens=None if batch.tokens is None else mix_tokens(batch.tokens, mix),
+        embedding=None if batch.embedding is None else _blend(batch.embedding, mix.share),
+        dense=None if batch.dense is None else mix_pixels(batch.dense, mix),
+        targets=None if batch.targets is None else mix_targets(batch.targets, mix),
+    )
+
+
+def _blend(values: Tensor, share: float) -> Tensor:
+    return (values * share).add_(values.flip(0).mul_(1.0 - share))
