@@ -88,6 +88,8 @@ def train(
         ),
         show.Shown(),
     )
+    if report is None:  # not the leading process
+        return
     if json:
         show.print_json(report)
     else:
@@ -102,31 +104,37 @@ def train(
 
 
 def evaluate(
-    run: o.RunOption,
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of the trained run.")] = None,
     cache: o.CacheOption = Path("zarr"),
     split: Annotated[str, typer.Option("--split", help="Split to score.")] = "val",
     root: o.RootOption = None,
     device: o.DeviceOption = "auto",
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
+    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="CLIP alone, without any training.")] = False,
+    fuse_clip: Annotated[float, typer.Option(min=0, max=1, help="Share of CLIP's own logits; published: 0.5.")] = 0.0,
     batch_clips: Annotated[int, typer.Option(min=1, help="Clips per forward.")] = 32,
     decode_threads: o.ThreadsOption = 2,
     json: o.JsonOption = False,
 ) -> None:
     """Score a run on a split: softmax summed over the stored views, with the coverage and every missing video named.
 
-    Exits with 3 when some listed videos have no score.
+    The cache may be of another data set with other classes: their names are all a text-cosine head needs. --zero-shot
+    scores CLIP itself. Exits with 3 when some listed videos have no score.
 
     Example: vidxfer evaluate --run runs/dist-ssv2-b16 --cache ./zarr
     """
     from vidxfer.cli import show
     from vidxfer.stages import evaluate as stage
 
+    if (run is None) != zero_shot:
+        raise UsageError("give either --run FOLDER, or --zero-shot for CLIP without training")
     report = stage.evaluate(
         stage.EvaluateRequest(
             run=run,
             cache=cache,
             split=split,
             root=root,
+            fuse_clip=fuse_clip,
             device=device,
             precision=precision,
             batch_clips=batch_clips,

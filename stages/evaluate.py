@@ -18,7 +18,8 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
-from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.heads.base import Head, Needs
+from vidxfer.pipeline.heads.zero_shot import FusedWithClip, ZeroShotClip
 from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_inputs
 from vidxfer.pipeline.training.loader import Assembler
 from vidxfer.pipeline.training.metrics import Score, ranked, score
@@ -33,14 +34,16 @@ class EvaluateRequest:
     """What to score.
 
     Attributes:
-        run: folder of the trained run. cache: folder. split: to score. root: of the videos, if they have moved.
+        run: folder of the trained run; None: CLIP alone, without any training. cache: folder. split: to score.
+        root: of the videos, if they have moved. fuse_clip: share of CLIP's own logits, 0 to 1.
         device, precision, decode_threads, read_threads: as in training. batch_clips: clips per forward.
     """
 
-    run: Path
+    run: Path | None
     cache: Path
     split: str = "val"
     root: Path | None = None
+    fuse_clip: float = 0.0
     device: str = "auto"
     precision: str = "auto"
     decode_threads: int = 2
@@ -65,16 +68,10 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Eval
         CacheIncomplete: not one video of the split is stored.
     """
     shown = progress or Silent()
-    run = Run.open(request.run)
     source = cached_source(request.cache, request.split, request.root)
     split = source.split
-    expect_fits_run(run, split)
-    inputs = head_inputs(split.spec, len(split.class_names))
-    text = torch.from_numpy(split.text)
-    head = build_head(run.recipe, inputs, text, float(run.made_from["logit_scale"]))
-    run.load_weights(head)
     where = compute_on(request.device, request.precision)
-    head = head.to(where.device)
+    head = head_to_score(request, split).to(where.device)
     scored, result = score_split(
         head,
         source,
@@ -84,9 +81,28 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Eval
         threads=(request.decode_threads, request.read_threads),
         shown=shown,
     )
-    file = request.run / f"predictions.{request.split}.jsonl"
+    folder = request.run or Path("runs") / "zero-shot"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"predictions.{request.split}.jsonl"
     write_text(file, predictions(split, scored))
     return EvaluateReport(score=result, predictions=file, views=split.spec.stored_views)
+
+
+def head_to_score(request: EvaluateRequest, split: Split) -> Head:
+    """The trained head over the split's own class names, CLIP alone, or both fused.
+
+    The class names need not be those of the training: a text-cosine head scores any label set.
+    """
+    text = torch.from_numpy(split.text)
+    clip = ZeroShotClip(text, float(split.informs["logit_scale"]))
+    if request.run is None:
+        return clip
+    run = Run.open(request.run)
+    expect_fits_run(run, split)
+    inputs = head_inputs(split.spec, len(split.class_names))
+    head = build_head(run.recipe, inputs, text, float(run.made_from["logit_scale"]))
+    run.load_weights(head)
+    return FusedWithClip(head, clip, request.fuse_clip) if request.fuse_clip else head
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,62 @@
+"""CLIP's own answer without any training, and its fusion with a trained head's.
+
+    embedding [clip frame embed] ─ cosine with class names, per frame ─ mean over frames ─▶ logits [clip class]
+
+Source: the optional zero-shot path of DiST's head, spec/dist.md §3: in evaluation, 0.5 · head + 0.5 · CLIP on logits.
+Works from cached embeddings alone; for classes no head was trained on it needs nothing but their names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor
+
+from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.heads.base import Head, Needs
+from vidxfer.pipeline.heads.text import TextCosine
+from vidxfer.pipeline.shapes import ClipBatch
+
+
+class ZeroShotClip(Head):
+    """Mean over frames of the scaled cosines of CLIP's image embeddings with the class names.
+
+    Args:
+        text: raw text embeddings [class embed]. logit_scale: CLIP's, exponentiated.
+    """
+
+    def __init__(self, text: Tensor, logit_scale: float) -> None:
+        super().__init__()
+        self.needs = Needs(embedding=True, text=True)
+        self.classify = TextCosine(text, logit_scale)
+
+    def forward(self, batch: ClipBatch) -> Tensor:
+        """Logits [clip class], float32."""
+        assert batch.embedding is not None, "the loader fetches what `needs` declares"
+        per_frame = self.classify(rearrange(batch.embedding, "clip frame embed -> (clip frame) embed"))
+        return reduce(per_frame, "(clip frame) class -> clip class", "mean", clip=len(batch.embedding))
+
+
+class FusedWithClip(Head):
+    """share · CLIP's logits + (1 − share) · the head's.
+
+    Args:
+        head: a trained head. clip: CLIP's own answer over the same classes. share: of CLIP, 0 to 1; published 0.5.
+
+    Raises:
+        UsageError: a share outside 0 to 1.
+    """
+
+    def __init__(self, head: Head, clip: ZeroShotClip, share: float) -> None:
+        super().__init__()
+        if not 0.0 <= share <= 1.0:
+            raise UsageError(f"the share of CLIP in the fusion must lie between 0 and 1, not {share}")
+        self.needs = replace(head.needs, embedding=True, text=True)
+        self.head, self.clip, self.share = head, clip, share
+
+    def forward(self, batch: ClipBatch) -> Tensor:
+        """Logits [clip class], float32."""
+        logits: Tensor = torch.lerp(self.head(batch).float(), self.clip(batch), self.share)
+        return logits
