@@ -36,7 +36,8 @@ class ZeroShotClip(Head):
         """Logits [clip class], float32."""
         assert batch.embedding is not None, "the loader fetches what `needs` declares"
         per_frame = self.classify(rearrange(batch.embedding, "clip frame embed -> (clip frame) embed"))
-        return reduce(per_frame, "(clip frame) class -> clip class", "mean", clip=len(batch.embedding))
+        logits: Tensor = reduce(per_frame, "(clip frame) classes -> clip classes", "mean", clip=len(batch.embedding))
+        return logits
 
 
 class FusedWithClip(Head):
