@@ -19,6 +19,7 @@ from vidxfer.pipeline.cache.layout import PENDING
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import splits
+from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheIncomplete, UsageError
 from vidxfer.pipeline.training.run import Run
 from vidxfer.stages.progress import Progress, Silent
@@ -29,25 +30,31 @@ from vidxfer.stages.trainer import Trainer, TrainReport, TrainRequest
 __all__ = ["TrainReport", "TrainRequest", "train"]
 
 
-def train(request: TrainRequest, progress: Progress | None = None) -> TrainReport:
+def train(request: TrainRequest, progress: Progress | None = None) -> TrainReport | None:
     """Train to the end of the recipe, or to a signal.
+
+    Returns:
+        The report; None in the processes that only lend a device to the leading one.
 
     Raises:
         CacheError, UsageError, RunError: the cache, the request or the run folder cannot be used so.
         VideoError: a video that was stored cannot be read any more.
     """
-    shown = progress or Silent()
     fabric = make_fabric(request)
+    shown = progress if progress is not None and fabric.is_global_zero else Silent()
     sources = sources_of(request, fabric)
     rows = trainable_rows(sources["train"], request, shown)
     if request.recipe.batch_clips % fabric.world_size:
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
     split = sources["train"].split
-    run = Run.start(request.run, request.recipe, made_from(split, fabric, online=request.online))
+    with fabric.rank_zero_first():  # one process makes the folder, the others find it
+        run = Run.start(request.run, request.recipe, made_from(split, fabric, online=request.online))
     with ExitStack() as stack:
         trainer = Trainer(request, run, sources, rows, fabric, shown, stack)
         report = trainer.run_epochs()
-    if fabric.is_global_zero and report.finished:
+    if not fabric.is_global_zero:
+        return None
+    if report.finished:
         run.keep_result(report.to_dict())
     return report
 
@@ -81,16 +88,22 @@ def trainable_rows(source: Source, request: TrainRequest, shown: Progress) -> li
 
 def make_fabric(request: TrainRequest) -> Fabric:
     """Device, precision and launch by Lightning Fabric; several devices train with DDP."""
-    cuda = torch.cuda.is_available() and request.device in ("auto", "cuda")
-    if request.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {request.device} was asked for, but torch sees no CUDA device here")
-    devices = request.devices or (torch.cuda.device_count() if cuda else 1)
-    bf16 = request.precision == "bf16" or (request.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
     if request.precision not in ("auto", "fp32", "bf16"):
         raise UsageError(f"--precision {request.precision!r} is none of auto, fp32, bf16")
+    chosen = choose_device(request.device)
+    cuda = chosen.type == "cuda"
+    if chosen.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {request.device}: training runs on cpu or cuda")
+    there = torch.cuda.device_count()
+    one = chosen.index is not None  # as in cuda:1
+    if cuda and (request.devices > there or (chosen.index or 0) >= there or (one and request.devices > 1)):
+        asked = f"--device {request.device} --devices {request.devices}"
+        raise UsageError(f"{asked} does not go together, or asks for more than the {there} CUDA devices here")
+    devices = request.devices or (there if cuda and not one else 1)
+    bf16 = request.precision == "bf16" or (request.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
-        devices=devices,
+        devices=[chosen.index or 0] if cuda and one else devices,
         # The last integration-to-temporal net of DiST has no influence on the output, as published.
         strategy=DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto",
         precision="bf16-mixed" if bf16 else "32-true",

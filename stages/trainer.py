@@ -131,6 +131,7 @@ class Trainer:
         )
         self.journal = stack.enter_context(Journal(run.path, after_step=self.place.global_step)) if self.leads else None
         self.stop = stack.enter_context(stop_on_signal())
+        self.stopping = False
         self.loss, self.wait_seconds, self.train_seconds = 0.0, 0.0, 0.0
         self.saved_at = time.monotonic()
         self.named: set[str] = set()  # refused videos that were told of
@@ -146,14 +147,14 @@ class Trainer:
         steps = steps_per_epoch(len(self.rows), self.recipe.batch_clips)
         if self.place.finished:
             self.shown.line(f"{self.run.path} is finished: all {self.recipe.epochs} epochs are done")
-            return self._report(self._validate(), [])
+            return self._report(self._validate(note=False), [])
         if self.place.global_step:
             self.shown.line(f"going on at epoch {self.place.epoch + 1}, step {self.place.step + 1} of {steps}")
-        while self.place.epoch < self.recipe.epochs and not self.stop.asked:
+        while self.place.epoch < self.recipe.epochs and not self.stopping:
             first = self.place.step
             before = self.train_seconds
             self._epoch(self.place.epoch, first, steps)
-            if self.stop.asked and self.place.step:
+            if self.stopping and self.place.step:
                 break
             if first == 0:
                 whole.append(self.train_seconds - before)
@@ -162,9 +163,11 @@ class Trainer:
                 score = self._validate()
             self.place = replace(self.place, finished=done == self.recipe.epochs)
             self._save()
-        if self.stop.asked and not self.place.finished:
+            self._agree_to_stop()
+        if self.stopping and not self.place.finished:
             self._save()
-            self.shown.line(f"stopped by {self.stop.asked} with a checkpoint; the same command goes on from here")
+            who = self.stop.asked or "a signal to another process"
+            self.shown.line(f"stopped by {who} with a checkpoint; the same command goes on from here")
         return self._report(score, whole)
 
     def _epoch(self, epoch: int, first: int, steps: int) -> None:
@@ -190,7 +193,7 @@ class Trainer:
                     self._log(epoch, loss, waited, time.monotonic() - began)
                     began = time.monotonic()
                 bar.advance(1, f"loss {self.loss:.3f}, {self._wait_share():.0%} waiting for data")
-                if self.stop.asked:
+                if self._agree_to_stop():
                     break
                 if not end and time.monotonic() - self.saved_at > self.recipe.checkpoint_seconds:
                     self._save()
@@ -224,7 +227,7 @@ class Trainer:
     def _log(self, epoch: int, loss: RunningMean, waited: RunningMean, seconds: float) -> None:
         steps = loss.count
         wait = waited.take() * steps
-        self.loss = loss.take()
+        self.loss = self._mean_of_ranks(loss.take())
         self.wait_seconds += wait
         self.train_seconds += seconds
         if self.journal is not None:
@@ -237,11 +240,23 @@ class Trainer:
                 clips_per_second=round(steps * self.recipe.batch_clips / seconds, 3) if seconds else 0.0,
             )
 
+    def _mean_of_ranks(self, value: float) -> float:
+        """The mean over all processes; each holds an equal part of the batch."""
+        if self.fabric.world_size == 1:
+            return value
+        there = torch.tensor(value, dtype=torch.float64, device=self.fabric.device)
+        return float(self.fabric.all_reduce(there, reduce_op="mean"))
+
+    def _agree_to_stop(self) -> bool:
+        """Whether any process was asked to stop: all must leave the loop after the same step."""
+        self.stopping = self._mean_of_ranks(float(self.stop.asked is not None)) > 0
+        return self.stopping
+
     def _wait_share(self) -> float:
         return min(1.0, self.wait_seconds / self.train_seconds) if self.train_seconds else 0.0
 
-    def _validate(self) -> Score | None:
-        """Score the validation split on the leading process; None where the cache has none."""
+    def _validate(self, *, note: bool = True) -> Score | None:
+        """Score the validation split on the leading process, and note it; None where the cache has none."""
         if "val" not in self.sources:
             return None
         score = None
@@ -257,7 +272,7 @@ class Trainer:
                 threads=(self.request.decode_threads, self.request.read_threads),
                 shown=self.shown,
             )
-            if self.journal is not None:
+            if self.journal is not None and note:
                 self.journal.add(
                     self.place.global_step, epoch=self.place.epoch, val_top1=score.top1, val_top5=score.top5
                 )
@@ -266,9 +281,9 @@ class Trainer:
         return score
 
     def _save(self) -> None:
+        # No barrier: clocks decide when a checkpoint is due, and those of two processes differ.
         if self.leads:
             self.run.save(self.bare, self.optimiser, self.text, self.place)
-        self.fabric.barrier()
         self.saved_at = time.monotonic()
 
     def _report(self, score: Score | None, whole: list[float]) -> TrainReport:

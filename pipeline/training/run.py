@@ -74,6 +74,7 @@ class Run:
                 raise RunError(
                     "\n".join([f"{path} holds a run with other settings:", *lines, "Choose another folder with --run."])
                 )
+            old._recover()
             return cls(path, recipe, old.made_from)
         path.mkdir(parents=True, exist_ok=True)
         write_text(path / "run.json", json.dumps(made_from, indent=1, ensure_ascii=False))

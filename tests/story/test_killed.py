@@ -1,0 +1,157 @@
+"""kill -9, SIGTERM and Ctrl-C in the middle of the real commands: what goes on equals what was never disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KILLS = 5
+
+
+def wait_until(true: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> bool:
+    """Poll; False when the process ended first."""
+    end = time.monotonic() + seconds
+    while not true():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.002)
+    return True
+
+
+def lines_in(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.is_file() else 0
+
+
+@pytest.mark.slow
+def test_an_extraction_killed_at_five_random_moments_ends_with_the_same_bytes(
+    toy: Any, started: Any, content: Any, tmp_path: Path
+) -> None:
+    words = ["extract", "--root", toy.root, "--model", toy.clip, "--dense-frames", 8, "--views", 3,
+             "--shard-videos", 2, "--batch-frames", 8, "--decode-threads", 1, "--calibration-videos", 4]  # fmt: skip
+    calm = started(*words, "--cache", tmp_path / "calm")
+    ledger = tmp_path / "rough" / "train.ledger.jsonl"
+    moments, killed = random.Random(5), []
+    for kill in range(KILLS):
+        process = started(*words, "--cache", tmp_path / "rough")
+        before = lines_in(ledger)
+        # The first kill falls into calibration or the first shards; each later one after one shard more.
+        first = kill == 0
+        if not wait_until(lambda: ledger.parent.exists() if first else lines_in(ledger) > before, process):  # noqa: B023
+            break
+        time.sleep(moments.uniform(0.0, 0.08))
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == -signal.SIGKILL:
+            parts = [part for part in (tmp_path / "rough").rglob("*.part") if part.is_file()]
+            killed.append((lines_in(ledger), len(parts)))
+    assert len(killed) == KILLS, f"killed in time only at {killed}"
+    assert killed[-1][0] < 20, "the last kill came after the end"
+    last = started(*words, "--cache", tmp_path / "rough", "--json")
+    out, err = last.communicate(timeout=120)
+    assert last.returncode == 0, err
+    assert [(one["stored"], one["failed"]) for one in json.loads(out)] == [(24, {}), (16, {})]
+    assert calm.wait() == 0
+    rough, smooth = content(tmp_path / "rough"), content(tmp_path / "calm")
+    assert rough.keys() == smooth.keys()
+    assert [name for name in rough if rough[name] != smooth[name]] == []
+    print(f"killed {len(killed)} times; ledger lines and part files then: {killed}")
+
+
+EPOCHS, STEPS = 3, 6  # batches of 4 out of 24 videos
+
+
+def train_words(toy: Any, run: Path, *more: object) -> list[object]:
+    sets = [f"epochs={EPOCHS}", "warmup_epochs=1", "batch_clips=4", "evaluate_every_epochs=1", "checkpoint_seconds=0"]
+    words: list[object] = ["train", "--cache", toy.int8, "--recipe", "dist-toy", "--run", run, "--device", "cpu"]
+    return [*words, *(word for setting in sets for word in ("--set", setting)), *more]
+
+
+def curve(run: Path) -> list[tuple[Any, ...]]:
+    """Losses, rates and scores by step; times are left out."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    keys = ("step", "epoch", "loss", "learning_rate", "val_top1", "val_top5")
+    return [tuple(line.get(key) for key in keys) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def unbroken(toy: Any, vidxfer: Any, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+    """The curve of a run that nothing disturbed."""
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    done = vidxfer(*train_words(toy, run))
+    assert done.returncode == 0, done.stderr
+    assert len(curve(run)) == EPOCHS * (STEPS + 1)
+    return curve(run)
+
+
+def in_the_middle(run: Path, *, of_epoch: int) -> Callable[[], bool]:
+    """Whether the run has logged a step of the epoch and not its last."""
+    first = (of_epoch - 1) * (STEPS + 1)
+    return lambda: lines_in(run / "metrics.jsonl") >= first + 2
+
+
+def largest_difference(ours: list[tuple[Any, ...]], theirs: list[tuple[Any, ...]]) -> float:
+    return max(abs(a[2] - b[2]) for a, b in zip(ours, theirs, strict=True) if a[2] is not None)
+
+
+@pytest.mark.slow
+def test_a_training_killed_in_two_epochs_has_the_curve_of_an_unbroken_one(
+    toy: Any, started: Any, vidxfer: Any, unbroken: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    left = []
+    for epoch in (1, 2):
+        process = started(*train_words(toy, run))
+        assert wait_until(in_the_middle(run, of_epoch=epoch), process), process.communicate()
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        left.append(lines_in(run / "metrics.jsonl"))
+    done = vidxfer(*train_words(toy, run))
+    assert done.returncode == 0, done.stderr
+    assert "going on at epoch" in done.stderr
+    print(f"killed with {left} of {len(unbroken)} lines; largest difference of a loss "
+          f"{largest_difference(curve(run), unbroken)}")  # fmt: skip
+    assert curve(run) == unbroken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_training_with_a_checkpoint_that_goes_on(
+    toy: Any, started: Any, vidxfer: Any, unbroken: list[tuple[Any, ...]], tmp_path: Path, number: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    process = started(*train_words(toy, run, "--set", "checkpoint_seconds=1000"))
+    assert wait_until(in_the_middle(run, of_epoch=1), process), process.communicate()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert f"stopped by {number.name}" in err
+    assert "not finished" in out
+    assert "Traceback" not in err
+    steps = json.loads((run / "checkpoint" / "progress.json").read_text())["global_step"]
+    assert 0 < steps < EPOCHS * STEPS
+    assert max(line[0] for line in curve(run)) == steps, "the checkpoint is of the last logged step"
+    done = vidxfer(*train_words(toy, run, "--set", "checkpoint_seconds=1000"))
+    assert done.returncode == 0, done.stderr
+    assert curve(run) == unbroken
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_an_extraction_at_once_and_without_a_traceback(toy: Any, started: Any, tmp_path: Path) -> None:
+    words = ["extract", "--root", toy.root, "--model", toy.clip, "--views", 8, "--batch-frames", 8,
+             "--shard-videos", 2, "--decode-threads", 1, "--cache", tmp_path]  # fmt: skip
+    process = started(*words, start_new_session=True)
+    assert wait_until(lambda: lines_in(tmp_path / "train.ledger.jsonl") > 0, process), process.communicate()
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode not in (0, -signal.SIGKILL)
+    assert "Traceback" not in err
+    assert lines_in(tmp_path / "train.ledger.jsonl") < 12
