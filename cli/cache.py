@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidxfer.cli import options as o
 
-app = typer.Typer(no_args_is_help=True, help="Look at a cache.", rich_markup_mode=None)
+if TYPE_CHECKING:
+    from vidxfer.stages.verify import SplitCheck
 
-
-@app.callback()
-def _group() -> None:
-    """Keeps `info` a command of its own while it is the only one."""
+app = typer.Typer(no_args_is_help=True, help="Look at a cache, and check it.", rich_markup_mode=None)
 
 
 @app.command("info")
@@ -48,3 +47,63 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
             ["fingerprint", split["fingerprint"]],
         ]  # fmt: skip
         show.facts(f"{cache}/{name}", rows)
+
+
+@app.command("verify")
+def verify(
+    cache: o.CacheOption = Path("zarr"),
+    split: Annotated[list[str] | None, typer.Option("--split", help="train or val; all by default.")] = None,
+    drop_damaged: Annotated[bool, typer.Option(help="Take damaged shards back: extract makes them again.")] = False,
+    allow_incomplete: Annotated[bool, typer.Option(help="Pending shards are no reason to exit with 1.")] = False,
+    json: o.JsonOption = False,
+) -> None:
+    """Read every byte of every finished shard and compare it with its checksum.
+
+    Exits with 0 when the cache is whole, with 1 when something is damaged or still pending.
+
+    Example: vidxfer cache verify --cache ./zarr
+    """
+    from vidxfer.cli import show
+    from vidxfer.stages import verify as stage
+
+    found = stage.verify(
+        stage.VerifyRequest(cache=cache, splits=tuple(split) if split else None, drop_damaged=drop_damaged),
+        show.Shown(),
+    )
+    if json:
+        show.print_json(found)
+    else:
+        show_checks(cache, found)
+    if any(one.damage or (one.pending and not allow_incomplete) for one in found):
+        raise typer.Exit(1)
+
+
+def show_checks(cache: Path, found: tuple[SplitCheck, ...]) -> None:
+    """The table of a check, every damage, and what to do."""
+    from vidxfer.cli import show
+
+    show.table(
+        f"Cache {cache}",
+        ["split", "shards checked", "damaged", "pending", "videos", "refused", "bytes", "seconds"],
+        [
+            [one.split, f"{one.checked:,} of {one.shards:,}", f"{len(one.damage):,}", f"{one.pending:,}",
+             f"{one.stored:,}", f"{one.failed:,}", show.size(one.bytes), f"{one.seconds:.1f}"]
+            for one in found
+        ],
+    )  # fmt: skip
+    for one in found:
+        for damage in one.damage:
+            for line in damage.found:
+                print(f"damaged: {one.split} shard {damage.shard}: {line}")
+    damaged = [damage for one in found for damage in one.damage]
+    pending = sum(one.pending for one in found)
+    if damaged and not all(damage.dropped for damage in damaged):
+        print(f"{len(damaged)} damaged shards: take them back with --drop-damaged, then run `vidxfer extract` again.")
+    elif damaged:
+        print(
+            f"{len(damaged)} damaged shards were taken back: `vidxfer extract` with the same options makes them again."
+        )
+    if pending:
+        print(f"{pending} shards are pending: `vidxfer extract` goes on with them.")
+    if not damaged and not pending:
+        print("The cache is whole: every stored byte is as it was written.")

@@ -1,5 +1,6 @@
 """Is a shard what its ledger line says? Every stored byte is read and compared with its crc32c.
 
+unreadable = unreadable_states(split)          {}: a reader can be opened; else without these shards
 for shard in range(split.shard_count):
     damage = damage_of(reader, shard)          []: whole
     if damage:
@@ -9,19 +10,35 @@ for shard in range(split.shard_count):
 from __future__ import annotations
 
 from vidxfer.pipeline.cache.layout import CRC_BYTES, FAILED, STORED
+from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.shard import read_plain
+from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheCorrupt
 
 CLIPS_PER_READ = 4
 
 
-def damage_of(reader: CacheReader, shard: int) -> list[str]:
+def unreadable_states(split: Split) -> dict[int, str]:
+    """Finished shards whose states cannot be read, and why. No reader opens over them."""
+    found = {}
+    for shard in split.ledger.finished():
+        array = split.layout.owned["state"]
+        try:
+            read_plain(split.path / array.key(shard), array)
+        except CacheCorrupt as error:
+            found[shard] = str(error)
+    return found
+
+
+def damage_of(reader: CacheReader, shard: int, record: ShardRecord | None = None) -> list[str]:
     """What is wrong with a finished shard, one line per file or per group of videos; empty when it is whole or pending.
 
+    `record` is its ledger line, where the caller has read the ledger already.
     A shard that passes still holds whatever extraction computed: re-encoding a sample is another check.
     """
     split = reader.split
-    record = split.ledger.finished().get(shard)
+    record = record or split.ledger.finished().get(shard)
     if record is None:
         return []
     found: list[str] = []
@@ -35,6 +52,11 @@ def damage_of(reader: CacheReader, shard: int) -> list[str]:
             crc32c = int.from_bytes(file.read(CRC_BYTES), "little")
         if path.stat().st_size != array.file_bytes(len(split.layout.rows(shard))) or crc32c != record.crc32c[name]:
             found.append(f"{path}: length or crc32c is not what the ledger says")
+        elif not array.chunk_shape:
+            try:
+                read_plain(path, array)
+            except CacheCorrupt as error:
+                found.append(str(error))
     return found or _damaged_reads(reader, shard, record.stored, len(record.failed))
 
 

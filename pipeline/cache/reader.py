@@ -9,7 +9,7 @@ Files are opened per call: a cache has more files than a process may hold open.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -57,10 +57,11 @@ class CacheReader(Rows):
         split: the split; see `open_split`.
         threads: concurrent reads, 2 to 4.
         verify: compare every chunk's crc32c (0.1 CPU-seconds per GB).
+        without: finished shards that are left out, as `check.unreadable_states` names them.
     """
 
-    def __init__(self, split: Split, *, threads: int = 2, verify: bool = True) -> None:
-        super().__init__(split)
+    def __init__(self, split: Split, *, threads: int = 2, verify: bool = True, without: Container[int] = ()) -> None:
+        super().__init__(split, without=without)
         self._threads = threads
         self._verify = verify
         self._indices: dict[tuple[str, int], np.ndarray[Any, np.dtype[np.uint64]]] = {}

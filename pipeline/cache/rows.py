@@ -6,7 +6,7 @@ what was never written reads as zeros.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,22 @@ VIEW_ARRAYS = ("frame_index", "crop", "resize_first", "flip", "grey")
 class Rows:
     """What is known of the rows of a split without reading tokens. Base of both readers.
 
+    Args:
+        split: the split.
+        without: shards that are left out although they are finished; their rows count as pending.
+
     Attributes:
         split: the split.
         state: uint8 [video]: pending, stored or failed; pending where the shard has no ledger line.
     """
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, *, without: Container[int] = ()) -> None:
         self.split = split
         self._small: dict[tuple[str, int], AnyArray] = {}
         self.state = np.full(len(split.video_ids), PENDING, dtype=np.uint8)
         for shard in split.ledger.finished():
+            if shard in without:
+                continue
             rows = split.layout.rows(shard)
             self.state[rows.start : rows.stop] = self._rows_of("state", shard)[: len(rows)]
 

@@ -21,7 +21,7 @@ from vidxfer.pipeline.errors import CacheCorrupt
 ABSENT = 2**64 - 1
 """Offset and length of a chunk that was never written (Zarr v3, sharding codec)."""
 
-REMEDY = "`vidxfer verify` lists every damaged shard; `vidxfer extract` then makes those again."
+REMEDY = "`vidxfer cache verify --drop-damaged` takes damaged shards back; `vidxfer extract` then makes them again."
 
 
 def crc_of(payload: bytes | memoryview | AnyArray) -> bytes:
