@@ -115,6 +115,10 @@ def extract(
     calibration_videos: o.CalibrationOption = 64,
     shard_videos: o.ShardVideosOption = None,
     batch_frames: o.BatchFramesOption = 128,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help="Prompt with {} for the class name; several are averaged.", rich_help_panel="CLIP"),
+    ] = None,
     decode_threads: o.ThreadsOption = 2,
     decoder: Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel="Machine")] = "auto",
     json: o.JsonOption = False,
@@ -145,6 +149,7 @@ def extract(
                 seed=seed,
                 calibration_videos=calibration_videos,
                 shard_videos=shard_videos,
+                templates=parse_templates(template),
             ),
             cache=cache,
             splits=parse_splits(split),
@@ -201,6 +206,18 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"--layers {text!r} is neither all nor numbers like 3,7,11") from error
+
+
+def parse_templates(templates: list[str] | None) -> tuple[str, ...]:
+    """The bare name unless templates are given.
+
+    Raises:
+        UsageError: a template without exactly one {}.
+    """
+    wrong = [template for template in templates or () if template.count("{}") != 1 or template.count("{") != 1]
+    if wrong:
+        raise UsageError(f"--template {wrong[0]!r} needs one {{}} where the class name goes, as in 'a video of {{}}'")
+    return tuple(templates) if templates else ("{}",)
 
 
 def parse_splits(splits: list[str] | None) -> tuple[str, ...]:

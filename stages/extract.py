@@ -102,7 +102,7 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
     specs = [describe_split(request.store, tower.info, dataset) for dataset in datasets]
     there = splits(request.cache)
     opened = {
-        spec.split: open_checked(request.cache, spec, dataset)
+        spec.split: open_checked(request.cache, spec, dataset, request.store.templates)
         for spec, dataset in zip(specs, datasets, strict=True)
         if spec.split in there
     }
@@ -114,7 +114,7 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
     return tuple(reports)
 
 
-def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset) -> Split:
+def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, templates: tuple[str, ...]) -> Split:
     """The split that is there, if it was made with these settings and for these videos.
 
     Raises:
@@ -122,6 +122,9 @@ def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset) -> Split:
     """
     split = open_split(cache, spec.split)
     split.spec.expect_same(spec, split.path)
+    known = tuple(split.informs.get("templates", ("{}",)))
+    if known != templates:
+        raise CacheMismatch(split.path, {"text templates": (known, templates)})
     ids = tuple(video.id for video in dataset.videos)
     if split.video_ids != ids:
         raise CacheMismatch(split.path, {"order of the videos": (split.video_ids[:3], ids[:3])})
@@ -156,7 +159,7 @@ def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Cl
         video_ids=[video.id for video in dataset.videos],
         labels=[-1 if video.label is None else video.label for video in dataset.videos],
         class_names=dataset.class_names,
-        text=tower.encode_text(dataset.class_names).numpy(),
+        text=tower.encode_text(dataset.class_names, request.store.templates).numpy(),
         channel_mean=mean,
         channel_std=std,
         flip_pairs=flip_pairs(dataset.class_names),
@@ -166,6 +169,7 @@ def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Cl
             "data": request.data.to_dict(),
             "clip": {"model": str(request.clip.model), "pretrained": request.clip.pretrained},
             "logit_scale": tower.info.logit_scale,
+            "templates": list(request.store.templates),
         },
     )
 

@@ -87,6 +87,7 @@ class CacheChoice:
         codec: "int8" or "float16". seed: of the random views.
         calibration_videos: sample behind the int8 codec's channel statistics.
         shard_videos: videos per shard; None: about 1 GB, at most 64 videos.
+        templates: prompts around class names; several are averaged. Published: the bare name.
     """
 
     dense_frames: int = 16
@@ -100,6 +101,7 @@ class CacheChoice:
     seed: int = 0
     calibration_videos: int = 64
     shard_videos: int | None = None
+    templates: tuple[str, ...] = ("{}",)
 
 
 LIBRARIES = ("vidxfer", "torch", "open_clip_torch", "zarr", "av", "decord", "numpy")

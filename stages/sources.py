@@ -139,7 +139,7 @@ def split_in_memory(
         video_ids=tuple(video.id for video in dataset.videos),
         labels=np.array([-1 if v.label is None else v.label for v in dataset.videos], dtype=np.int32),
         class_names=dataset.class_names,
-        text=tower.encode_text(dataset.class_names).numpy(),
+        text=tower.encode_text(dataset.class_names, store.templates).numpy(),
         channel_mean=np.zeros(shape, dtype=np.float32),
         channel_std=np.ones(shape, dtype=np.float32),
         flip_pairs=flip_pairs(dataset.class_names),
@@ -149,5 +149,6 @@ def split_in_memory(
             "data": data.to_dict(),
             "clip": {"model": clip.model, "pretrained": clip.pretrained},
             "logit_scale": tower.info.logit_scale,
+            "templates": list(store.templates),
         },
     )
