@@ -42,5 +42,5 @@ def test_the_fusion_is_the_weighted_mean_of_both_logits(share: float) -> None:
 
 
 def test_a_share_outside_zero_to_one_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"between 0 and 1, not 1\\.5"):
+    with pytest.raises(UsageError, match=r"between 0 and 1, not 1\.5"):
         FusedWithClip(Constant(torch.zeros(1, 1)), ZeroShotClip(torch.ones(1, 1), 1.0), 1.5)
