@@ -24,6 +24,10 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
         raise UsageError(
             f"--layers {list(layers)}: {tower.model} has blocks 0 to {tower.blocks - 1} (and -1, the stem)"
         )
+    if choice.test_crops not in (1, 3):
+        raise UsageError(f"--test-crops {choice.test_crops}: known are 1 or 3")
+    if choice.seed < 0:
+        raise UsageError(f"--seed {choice.seed}: a seed is at least 0")
     kind = VIEW_KIND[dataset.split]
     try:
         return CacheSpec(

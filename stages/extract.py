@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -29,9 +30,10 @@ from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.errors import CacheFull, CacheMismatch, VideoError
+from vidxfer.pipeline.errors import CacheFull, CacheMismatch, UsageError, VideoError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.pipeline.video.reader import Decoder
 from vidxfer.stages.describe import describe_split
 from vidxfer.stages.encode import Encoded, encode_all, prepare_all
 from vidxfer.stages.plan import free_bytes
@@ -92,6 +94,8 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
         CacheFull: the disk is too small, said before anything is written, or full in the middle.
     """
     shown = progress or Silent()
+    if request.decoder not in get_args(Decoder):
+        raise UsageError(f"--decoder {request.decoder!r} is none of {', '.join(get_args(Decoder))}")
     datasets = [request.data.load(split) for split in request.splits]
     for dataset in datasets:
         for note in dataset.notes:
@@ -167,7 +171,7 @@ def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Cl
         informs={
             **library_versions(),
             "data": request.data.to_dict(),
-            "clip": {"model": str(request.clip.model), "pretrained": request.clip.pretrained},
+            "clip": request.clip.to_dict(),
             "logit_scale": tower.info.logit_scale,
             "templates": list(request.store.templates),
         },

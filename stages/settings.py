@@ -75,6 +75,15 @@ class ClipChoice:
     device: str = "auto"
     precision: str = "auto"
 
+    def to_dict(self) -> dict[str, str | None]:
+        """As it is remembered: a folder or file by its whole path, so that it is found from anywhere."""
+        folder = Path(self.model.removeprefix("local-dir:"))
+        weights = Path(self.pretrained or "")
+        return {
+            "model": str(folder.absolute()) if folder.is_dir() else self.model,
+            "pretrained": str(weights.absolute()) if weights.is_file() else self.pretrained,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class CacheChoice:

@@ -147,7 +147,7 @@ def split_in_memory(
         informs={
             **library_versions(),
             "data": data.to_dict(),
-            "clip": {"model": clip.model, "pretrained": clip.pretrained},
+            "clip": clip.to_dict(),
             "logit_scale": tower.info.logit_scale,
             "templates": list(store.templates),
         },

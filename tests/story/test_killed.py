@@ -34,11 +34,11 @@ def lines_in(file: Path) -> int:
 
 @pytest.mark.slow
 def test_an_extraction_killed_at_five_random_moments_ends_with_the_same_bytes(
-    toy: Any, started: Any, content: Any, tmp_path: Path
+    toy: Any, started: Any, invoke: Any, content: Any, tmp_path: Path
 ) -> None:
     words = ["extract", "--root", toy.root, "--model", toy.clip, "--dense-frames", 8, "--views", 3,
              "--shard-videos", 2, "--batch-frames", 8, "--decode-threads", 1, "--calibration-videos", 4]  # fmt: skip
-    calm = started(*words, "--cache", tmp_path / "calm")
+    assert invoke(*words, "--cache", tmp_path / "calm").exit_code == 0
     ledger = tmp_path / "rough" / "train.ledger.jsonl"
     moments, killed = random.Random(5), []
     for kill in range(KILLS):
@@ -55,11 +55,9 @@ def test_an_extraction_killed_at_five_random_moments_ends_with_the_same_bytes(
             killed.append((lines_in(ledger), len(parts)))
     assert len(killed) == KILLS, f"killed in time only at {killed}"
     assert killed[-1][0] < 20, "the last kill came after the end"
-    last = started(*words, "--cache", tmp_path / "rough", "--json")
-    out, err = last.communicate(timeout=120)
-    assert last.returncode == 0, err
-    assert [(one["stored"], one["failed"]) for one in json.loads(out)] == [(24, {}), (16, {})]
-    assert calm.wait() == 0
+    last = invoke(*words, "--cache", tmp_path / "rough", "--json")
+    assert last.exit_code == 0, last.stderr
+    assert [(one["stored"], one["failed"]) for one in json.loads(last.stdout)] == [(24, {}), (16, {})]
     rough, smooth = content(tmp_path / "rough"), content(tmp_path / "calm")
     assert rough.keys() == smooth.keys()
     assert [name for name in rough if rough[name] != smooth[name]] == []
@@ -83,11 +81,11 @@ def curve(run: Path) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(toy: Any, vidxfer: Any, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+def unbroken(toy: Any, invoke: Any, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
     """The curve of a run that nothing disturbed."""
     run = tmp_path_factory.mktemp("unbroken") / "run"
-    done = vidxfer(*train_words(toy, run))
-    assert done.returncode == 0, done.stderr
+    done = invoke(*train_words(toy, run))
+    assert done.exit_code == 0, done.stderr
     assert len(curve(run)) == EPOCHS * (STEPS + 1)
     return curve(run)
 
@@ -104,7 +102,7 @@ def largest_difference(ours: list[tuple[Any, ...]], theirs: list[tuple[Any, ...]
 
 @pytest.mark.slow
 def test_a_training_killed_in_two_epochs_has_the_curve_of_an_unbroken_one(
-    toy: Any, started: Any, vidxfer: Any, unbroken: list[tuple[Any, ...]], tmp_path: Path
+    toy: Any, started: Any, invoke: Any, unbroken: list[tuple[Any, ...]], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     left = []
@@ -114,8 +112,8 @@ def test_a_training_killed_in_two_epochs_has_the_curve_of_an_unbroken_one(
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         left.append(lines_in(run / "metrics.jsonl"))
-    done = vidxfer(*train_words(toy, run))
-    assert done.returncode == 0, done.stderr
+    done = invoke(*train_words(toy, run))
+    assert done.exit_code == 0, done.stderr
     assert "going on at epoch" in done.stderr
     print(f"killed with {left} of {len(unbroken)} lines; largest difference of a loss "
           f"{largest_difference(curve(run), unbroken)}")  # fmt: skip
@@ -125,7 +123,7 @@ def test_a_training_killed_in_two_epochs_has_the_curve_of_an_unbroken_one(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_training_with_a_checkpoint_that_goes_on(
-    toy: Any, started: Any, vidxfer: Any, unbroken: list[tuple[Any, ...]], tmp_path: Path, number: signal.Signals
+    toy: Any, started: Any, invoke: Any, unbroken: list[tuple[Any, ...]], tmp_path: Path, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
     process = started(*train_words(toy, run, "--set", "checkpoint_seconds=1000"))
@@ -139,8 +137,8 @@ def test_a_signal_ends_a_training_with_a_checkpoint_that_goes_on(
     steps = json.loads((run / "checkpoint" / "progress.json").read_text())["global_step"]
     assert 0 < steps < EPOCHS * STEPS
     assert max(line[0] for line in curve(run)) == steps, "the checkpoint is of the last logged step"
-    done = vidxfer(*train_words(toy, run, "--set", "checkpoint_seconds=1000"))
-    assert done.returncode == 0, done.stderr
+    done = invoke(*train_words(toy, run, "--set", "checkpoint_seconds=1000"))
+    assert done.exit_code == 0, done.stderr
     assert curve(run) == unbroken
 
 

@@ -126,22 +126,25 @@ def test_a_file_that_is_no_video_is_named_and_the_others_are_answered(
     assert sum("%" in line for line in answer[1:6]) == 5
 
 
-def test_a_run_is_usable_from_another_folder(toy: Any, vidxfer: Any, tmp_path: Path) -> None:
+def test_a_run_is_usable_from_another_folder(
+    toy: Any, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Everything was named relative to the folder of the first command."""
     home, away = tmp_path / "home", tmp_path / "away"
     away.mkdir(parents=True)
     toy.smaller(home / "data", 8)
     shutil.copytree(toy.clip, home / "clip")
+    monkeypatch.chdir(home)
     words = ["extract", "--root", "data", "--model", "clip", "--dense-frames", 8, "--cache", "zarr"]
-    assert vidxfer(*words, cwd=home).returncode == 0
+    assert invoke(*words).exit_code == 0
     sets = [word for setting in toy.settings() for word in ("--set", setting)]
-    done = vidxfer("train", "--cache", "zarr", "--recipe", "dist-toy", "--run", "run", *sets, cwd=home)
-    assert done.returncode == 0, done.stderr
+    assert invoke("train", "--cache", "zarr", "--recipe", "dist-toy", "--run", "run", *sets).exit_code == 0
     video = min((home / "data" / toy.videos.name).iterdir())
-    done = vidxfer("predict", video, "--checkpoint", "../home/run", cwd=away)
-    assert done.returncode == 0, done.stderr
-    done = vidxfer("evaluate", "--run", "../home/run", "--cache", "../home/zarr", cwd=away)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(away)
+    for words in (["predict", video, "--checkpoint", "../home/run"],
+                  ["evaluate", "--run", "../home/run", "--cache", "../home/zarr"]):  # fmt: skip
+        result = invoke(*words)
+        assert result.exit_code == 0, result.stderr
 
 
 def test_evaluation_of_holes_exits_with_3_and_names_them(
