@@ -21,6 +21,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import splits
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheIncomplete, UsageError
+from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.run import Run
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import library_versions
@@ -40,6 +41,7 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
         CacheError, UsageError, RunError: the cache, the request or the run folder cannot be used so.
         VideoError: a video that was stored cannot be read any more.
     """
+    expect_mixable(request.recipe.mixing, online=request.online)
     fabric = make_fabric(request)
     shown = progress if progress is not None and fabric.is_global_zero else Silent()
     sources = sources_of(request, fabric)

@@ -4,8 +4,8 @@
                              │
     metrics.jsonl ◀── log ───┴─── every few epochs: score the validation split ──▶ checkpoint
 
-A run goes on where its last checkpoint stands: the order of clips is a function of (seed, epoch, step), nothing else is
-random, so the curve of an interrupted run is the curve of an unbroken one. SIGTERM and Ctrl-C end it with a checkpoint.
+A run goes on where its last checkpoint stands: order and mixing of clips follow from (seed, epoch, step), nothing else
+is random: an interrupted run has the curve of an unbroken one. SIGTERM and Ctrl-C end it with a checkpoint.
 """
 
 from __future__ import annotations
@@ -127,7 +127,13 @@ class Trainer:
             source.loader(self.needs, decode_threads=request.decode_threads, read_threads=request.read_threads)
         )
         self.assemble = Assembler(
-            split, self.needs, fabric.device, smoothing=self.recipe.label_smoothing, tower=source.tower
+            split,
+            self.needs,
+            fabric.device,
+            smoothing=self.recipe.label_smoothing,
+            tower=source.tower,
+            mixing=self.recipe.mixing,
+            seed=self.recipe.seed,
         )
         self.journal = stack.enter_context(Journal(run.path, after_step=self.place.global_step)) if self.leads else None
         self.stop = stack.enter_context(stop_on_signal())
@@ -211,7 +217,7 @@ class Trainer:
                 "not one video of a whole batch could be read: "
                 + "; ".join(f"{name}: {why}" for name, why in list(self.loader.refused.items())[:3])
             )
-        batch = self.assemble(raw)
+        batch = self.assemble(raw, step=self.place.global_step)
         assert batch.targets is not None
         loss: Tensor = soft_cross_entropy(self.head(batch), batch.targets)
         if not torch.isfinite(loss):

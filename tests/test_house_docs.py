@@ -27,11 +27,11 @@ from vidxfer.cli.main import FAILED, OK, PARTIAL, USAGE, app
 from vidxfer.pipeline.cache.codec import decode_int8
 from vidxfer.pipeline.cache.layout import SplitLayout
 from vidxfer.pipeline.cache.reader import CacheReader
-from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec
+from vidxfer.pipeline.cache.spec import FORMAT
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import VideoReason
+from vidxfer.pipeline.training.published import PUBLISHED, Published
 from vidxfer.pipeline.training.recipes import RECIPES
-from vidxfer.pipeline.video.sampling import Sampling
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- made by tests/test_house_docs.py: {} -->\n", "<!-- end of {} -->"
@@ -64,47 +64,10 @@ FOLDERS = {
     "cli": "words: arguments in, one stage call, lines and tables out",
 }
 
-PUBLISHED = [
-    ("SSv2", "ViT-B/16, 8 + 16 frames", "dist-ssv2-b16", "68.7 / 91.1", "b16", 16, 168_913, 24_777),
-    ("SSv2", "ViT-B/16, 16 + 32 frames", "dist-ssv2-b16", "70.2 / 92.0", "b16", 32, 168_913, 24_777),
-    ("SSv2", "ViT-B/16, 32 + 64 frames", "dist-ssv2-b16", "70.9 / 92.1", "b16", 64, 168_913, 24_777),
-    ("K400", "ViT-B/16, 8 + 16 frames", "dist-k400-b16", "83.6 / 96.3", "b16", 16, 240_258, 19_881),
-    ("K400", "ViT-B/16, 16 + 32 frames", "dist-k400-b16", "84.4 / 96.7", "b16", 32, 240_258, 19_881),
-    ("K400", "ViT-B/16, 32 + 64 frames", "dist-k400-b16", "85.0 / 97.0", "b16", 64, 240_258, 19_881),
-]
-"""Data, model, recipe, top-1 / top-5 as DiST's authors print them, CLIP, dense frames, videos of train and of val."""
 
-CLIPS = {"b16": {"channels": 768, "tokens": 197, "embed": 512, "layers": 12}}
-
-
-def spec(clip: str, dense_frames: int, codec: Any, split: str = "train") -> CacheSpec:
-    """The settings `vidxfer extract` uses by default, for sizes only."""
-    sizes = CLIPS[clip]
-    return CacheSpec(
-        clip_model=clip,
-        clip_weights_sha256="0" * 64,
-        clip_precision="fp32",
-        channels=sizes["channels"],
-        tokens=sizes["tokens"],
-        embed=sizes["embed"],
-        layers=tuple(range(sizes["layers"])),
-        pixel_mean=(0.0, 0.0, 0.0),
-        pixel_std=(1.0, 1.0, 1.0),
-        sampling=Sampling(dense_frames=dense_frames, alpha=2),
-        view_kind="train" if split == "train" else "test",
-        views=1,
-        crops=1,
-        codec=codec,
-        calibration_videos=64,
-        dataset="sizes",
-        dataset_fingerprint="0",
-        split=split,
-    )
-
-
-def split_bytes(clip: str, dense_frames: int, codec: str, videos: int) -> int:
+def split_bytes(row: Published, codec: Any, videos: int) -> int:
     """Bytes of a split of one view per video."""
-    one = spec(clip, dense_frames, codec)
+    one = row.cache_spec(codec)
     return SplitLayout(spec=one, videos=videos, classes=400, shard_videos=one.shard_videos_default).total_bytes
 
 
@@ -114,12 +77,16 @@ def table_of_sizes() -> str:
         "| data | model | recipe | published top-1 / top-5 | ours | cache, int8 | float16 | per view, int8 |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for data, model, recipe, scores, clip, dense, train, val in PUBLISHED:
-        small, large = (sum(split_bytes(clip, dense, c, n) for n in (train, val)) / 1e12 for c in ("int8", "float16"))
-        option = "" if dense == 16 else f", `--dense-frames {dense}`"
+    for row in PUBLISHED:
+        videos = (row.train_videos, row.val_videos)
+        small, large = (sum(split_bytes(row, codec, n) for n in videos) / 1e12 for codec in ("int8", "float16"))
+        model = row.clip.model.removesuffix("-quickgelu").replace("B-", "B/").replace("L-", "L/")
+        more = ", K710 first" if row.recipe.endswith("-k710") else ""
+        ours = "not run on this data" if row.ours is None else f"{row.ours:.1f}"
         lines.append(
-            f"| {data} | {model} | `{recipe}`{option} | {scores} | not run on this data "
-            f"| {small:.1f} TB | {large:.1f} TB | {spec(clip, dense, 'int8').bytes_per_view / 1e6:.1f} MB |"
+            f"| {row.data} | {model}, {row.sparse_frames} + {row.dense_frames} frames{more} | `{row.recipe}` "
+            f"| {row.top1:.1f} / {row.top5:.1f} | {ours} "
+            f"| {small:.1f} TB | {large:.1f} TB | {row.cache_spec().bytes_per_view / 1e6:.1f} MB |"
         )
     return "\n".join(lines) + "\n"
 
@@ -296,7 +263,7 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 def test_the_format_is_described_array_by_array() -> None:
     text = (ROOT / "docs/cache-format.md").read_text(encoding="utf-8")
-    layout = SplitLayout(spec=spec("b16", 16, "int8"), videos=8, classes=4, shard_videos=4)
+    layout = SplitLayout(spec=PUBLISHED[0].cache_spec(), videos=8, classes=4, shard_videos=4)
     arrays = text.partition("## Arrays")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", arrays, flags=re.MULTILINE))
     assert set(rows) == {*layout.owned, *layout.fixed, "video_id"}

@@ -33,12 +33,32 @@ def build_head(recipe: Recipe, inputs: HeadInputs, text: Tensor, logit_scale: fl
     Args:
         recipe: names the head and its sizes. inputs: what the cache holds.
         text: raw text embeddings [class embed]. logit_scale: CLIP's, exponentiated.
+
+    Raises:
+        CacheMismatch: the recipe is for another number of frames or another CLIP.
     """
+    expect_made_for(recipe, inputs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         if recipe.head == "probe":
             return MeanEmbeddingProbe(inputs)
         return DistHead(recipe.dist, inputs, text, logit_scale)
+
+
+def expect_made_for(recipe: Recipe, inputs: HeadInputs) -> None:
+    """Check that a cache holds the frames and the CLIP a recipe is for, where the recipe says so.
+
+    Raises:
+        CacheMismatch: names each differing field with both values.
+    """
+    pairs = {
+        "dense_frames": (inputs.sparse_frames * inputs.alpha, recipe.dense_frames),
+        "sparse_frames": (inputs.sparse_frames, recipe.sparse_frames),
+        "clip_channels": (inputs.channels, recipe.clip_channels),
+    }
+    differing = {name: pair for name, pair in pairs.items() if pair[1] is not None and pair[0] != pair[1]}
+    if differing:
+        raise CacheMismatch(f"recipe {recipe.name}", dict(differing))
 
 
 HEAD_FIELDS = ("clip_weights_sha256", "channels", "tokens", "embed", "pixel_mean", "pixel_std")

@@ -12,6 +12,7 @@ run with its name: nothing is replaced.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -27,6 +28,15 @@ from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
 from vidxfer.pipeline.training.ahead import AHEAD, AheadLoader, Plan, RawBatch
+from vidxfer.pipeline.training.mixing import (
+    Mix,
+    Mixing,
+    draw_mix,
+    expect_mixable,
+    mix_batch,
+    mix_pixels,
+    mix_targets,
+)
 from vidxfer.pipeline.training.optimise import soft_targets
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import replay
@@ -139,6 +149,10 @@ class Assembler:
         split: the cache's split. needs: the head's. device: where the head lives.
         smoothing: label smoothing of the targets; None: no targets (evaluation).
         tower: online path: CLIP computes the tokens from the dense pixels instead of the cache.
+        mixing, seed: how clips of a batch are mixed, and the seed of the draws.
+
+    Raises:
+        UsageError: pixels are to be mixed before CLIP, and CLIP is not there.
     """
 
     def __init__(
@@ -149,23 +163,42 @@ class Assembler:
         *,
         smoothing: float | None = None,
         tower: Any = None,
+        mixing: Mixing | None = None,
+        seed: int = 0,
     ) -> None:
         self.split, self.needs, self.device, self.smoothing, self.tower = split, needs, device, smoothing, tower
+        self.mixing, self.seed = mixing or Mixing(), seed
+        expect_mixable(self.mixing, online=tower is not None)
         self.dequantise = self._dequantiser() if needs.layers and tower is None else None
 
     def _dequantiser(self) -> Dequantiser:
         mean, std = torch.from_numpy(self.split.channel_mean), torch.from_numpy(self.split.channel_std)
         return Dequantiser(self.split.spec, mean, std, layers=self.needs.layers).to(self.device)
 
-    def __call__(self, raw: RawBatch) -> ClipBatch:
-        """One batch on the device; labels below 0 (unlabelled) give no targets."""
+    def __call__(self, raw: RawBatch, *, step: int | None = None) -> ClipBatch:
+        """One batch on the device; labels below 0 (unlabelled) give no targets.
+
+        Args:
+            raw: as the loader delivers it. step: optimiser steps done, from which mixing is drawn; None: no mixing.
+        """
+        mix = None if step is None else self._draw(step)
         dense = None if raw.dense is None else raw.dense.to(self.device, non_blocking=True)
+        before_clip = mix is not None and self.mixing.kind == "pixels"
+        if before_clip and mix is not None and dense is not None:
+            dense = mix_pixels(dense, mix)
         tokens, embedding = self._features(raw, dense)
         labels = raw.labels.to(self.device)
         targets = None
         if self.smoothing is not None:
             targets = soft_targets(labels, len(self.split.class_names), self.smoothing)
-        return ClipBatch(tokens=tokens, embedding=embedding, dense=dense, targets=targets, labels=labels, ids=raw.ids)
+            targets = mix_targets(targets, mix) if before_clip and mix is not None else targets
+        batch = ClipBatch(tokens=tokens, embedding=embedding, dense=dense, targets=targets, labels=labels, ids=raw.ids)
+        return batch if mix is None or before_clip else mix_batch(batch, mix)
+
+    def _draw(self, step: int) -> Mix | None:
+        spec = self.split.spec
+        patch_px = spec.sampling.image_px // math.isqrt(spec.tokens - 1)
+        return draw_mix(self.mixing, image_px=spec.sampling.image_px, patch_px=patch_px, seed=self.seed, step=step)
 
     def _features(self, raw: RawBatch, dense: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         if self.tower is not None:

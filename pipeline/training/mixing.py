@@ -76,6 +76,19 @@ class Mix:
         return top * self.unit_px, bottom * self.unit_px, left * self.unit_px, right * self.unit_px
 
 
+def expect_mixable(mixing: Mixing, *, online: bool) -> None:
+    """Check that what is to be mixed exists.
+
+    Raises:
+        UsageError: pixels before CLIP, on a cache, where CLIP has already seen them.
+    """
+    if mixing.kind == "pixels" and not online:
+        raise UsageError(
+            "mixing.kind=pixels mixes pictures before CLIP sees them, and a cache holds what CLIP saw. "
+            "Train with --online, or use mixing.kind=tokens, which is another kind of mixing."
+        )
+
+
 def draw_mix(mixing: Mixing, *, image_px: int, patch_px: int, seed: int, step: int) -> Mix | None:
     """The draw of one optimiser step; None where nothing is to be mixed.
 

@@ -1,7 +1,10 @@
 """Recipes: every setting of a training run as one typed, frozen value; variations by `replace`.
 
-    recipe = named("dist-ssv2-b16")                 published settings of DiST, spec/dist.md §5–6
+    recipe = named("dist-ssv2-b16-8f")              published settings of DiST, spec/dist.md §5–6
     short  = replace(recipe, epochs=2)
+
+`dist-ssv2-b16` and `dist-k400-b16` are the same settings for any number of frames and any CLIP. The published mixing of
+pixels is not switched on by any of them, because a cache cannot have it: see `mixing`.
 
 Order of precedence: a named recipe, then --set field=value. A run folder keeps the resolved result.
 """
@@ -16,6 +19,8 @@ from typing import Any
 
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.dist import DistConfig
+from vidxfer.pipeline.training.mixing import Mixing
+from vidxfer.pipeline.training.published import PUBLISHED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +29,8 @@ class Recipe:
 
     Attributes:
         name: of the recipe. head: "dist" or "probe". dist: sizes of the DiST branch.
+        dense_frames, sparse_frames, clip_channels: what the cache must hold per view; None: any number.
+        mixing: of the clips of a batch.
         epochs, warmup_epochs: passes over the training split; the warm-up is linear, then half a cosine to zero.
         batch_clips: clips per optimiser step over all devices together.
         learning_rate, warmup_learning_rate: peak of the cosine before warm-up cuts it, and where warm-up starts.
@@ -37,6 +44,10 @@ class Recipe:
     name: str
     head: str = "dist"
     dist: DistConfig = field(default_factory=DistConfig)
+    dense_frames: int | None = None
+    sparse_frames: int | None = None
+    clip_channels: int | None = None
+    mixing: Mixing = field(default_factory=Mixing)
     epochs: int = 36
     warmup_epochs: float = 6.0
     batch_clips: int = 256
@@ -97,8 +108,20 @@ class Recipe:
 
 
 HEADS = ("dist", "probe")
+PARTS = ("dist", "mixing")
+"""Fields of a recipe that have fields of their own."""
 
 RECIPES = (
+    *(
+        Recipe(
+            name=row.recipe,
+            dist=DistConfig(pooling_layers=row.pooling_layers),
+            dense_frames=row.dense_frames,
+            sparse_frames=row.sparse_frames,
+            clip_channels=row.clip.channels,
+        )
+        for row in PUBLISHED
+    ),
     Recipe(name="dist-ssv2-b16"),
     Recipe(name="dist-k400-b16", dist=DistConfig(pooling_layers=4)),
     Recipe(
@@ -145,24 +168,26 @@ def named(name: str) -> Recipe:
 
 
 def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
-    """Apply `field=value` or `dist.field=value` settings; values are JSON (or a bare word).
+    """Apply `field=value`, `dist.field=value` or `mixing.field=value` settings; values are JSON (or a bare word).
 
     Raises:
         UsageError: not of that form, an unknown field, or a value of another type than the default's.
     """
-    own: dict[str, Any] = {}
-    sizes: dict[str, Any] = {}
+    chosen: dict[str, dict[str, Any]] = {"": {}, **{part: {} for part in PARTS}}
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
             raise UsageError(f"--set {setting!r} is not field=value")
         outer, dot, inner = path.strip().partition(".")
-        if dot and outer != "dist":
-            raise UsageError(f"--set {setting}: only dist has fields of its own, as in dist.pooling_layers=4")
-        target, name, chosen = (recipe.dist, inner, sizes) if dot else (recipe, outer, own)
-        chosen[name] = _checked(target, name, _value(text.strip()), setting)
+        if dot and outer not in PARTS:
+            raise UsageError(
+                f"--set {setting}: only {' and '.join(PARTS)} have fields of their own, as in dist.pooling_layers=4"
+            )
+        part, target, name = (outer, getattr(recipe, outer), inner) if dot else ("", recipe, outer)
+        chosen[part][name] = _checked(target, name, _value(text.strip()), setting)
     # All at once: epochs and warmup_epochs must fit each other, not each the other's default.
-    return replace(recipe, **own, dist=replace(recipe.dist, **sizes)) if sizes else replace(recipe, **own)
+    own = chosen.pop("")
+    return replace(recipe, **own, **{part: replace(getattr(recipe, part), **new) for part, new in chosen.items()})
 
 
 def from_dict(found: dict[str, Any]) -> Recipe:
@@ -175,7 +200,8 @@ def from_dict(found: dict[str, Any]) -> Recipe:
     if unknown := sorted(set(found) - known):
         raise UsageError(f"a recipe has no fields {unknown}. {nearest(unknown[0], sorted(known))}")
     sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.get("dist", {}).items()}
-    return Recipe(**{**found, "betas": tuple(found["betas"]), "dist": DistConfig(**sizes)})
+    parts: dict[str, Any] = {"dist": DistConfig(**sizes), "mixing": Mixing(**found.get("mixing", {}))}
+    return Recipe(**{**found, "betas": tuple(found["betas"]), **parts})
 
 
 def _value(text: str) -> Any:
@@ -187,10 +213,12 @@ def _value(text: str) -> Any:
 
 def _checked(target: Any, name: str, value: Any, setting: str) -> Any:
     """The value as the field's type, or an error that names the field's type and value."""
-    known = [f.name for f in fields(target) if f.name != "dist"]
+    known = [f.name for f in fields(target) if f.name not in PARTS]
     if name not in known:
         raise UsageError(f"--set {setting}: no field {name!r}. {nearest(name, known)}")
     old = getattr(target, name)
+    if value is None and next(f.default for f in fields(target) if f.name == name) is None:
+        return None
     if isinstance(value, list):
         value = tuple(value)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):

@@ -89,7 +89,7 @@ def test_settings_that_fit_only_together_may_come_in_any_order() -> None:
         ("head=dits", "dist, probe"),
         ("warmup_epochs=36", r"must be in \[0, epochs=36\)"),
         ("dist.pooling_layer=3", "Did you mean pooling_layers"),
-        ("head.size=3", "fields of its own"),
+        ("head.size=3", "fields of their own"),
         ("dist=3", "dist"),
     ],
 )
