@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from vidxfer.cli import cache, data, recipes, stage_one, stage_two
+from vidxfer.cli import cache, data, recipes, reproduce, stage_one, stage_two
 from vidxfer.pipeline.errors import UsageError, VidxferError
 
 OK, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
@@ -45,5 +45,6 @@ app.command("evaluate")(stage_two.evaluate)
 app.command("predict")(stage_two.predict)
 app.command("compare")(stage_two.compare)
 app.command("recipes")(recipes.recipes)
+app.command("reproduction")(reproduce.reproduction)
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.datasets.load import load_dataset
+from vidxfer.pipeline.datasets.load import layout_of, load_dataset
 from vidxfer.pipeline.errors import UsageError
 
 VIEW_KIND = {"train": "train", "val": "test"}
@@ -20,7 +20,7 @@ class DataSource:
     """Where the videos are.
 
     Attributes:
-        kind: "ssv2", "folder" or "csv". root: the data set's folder. labels: see `load_dataset`.
+        kind: one of `pipeline.datasets.KINDS`. root: the data set's folder. labels: see `load_dataset`.
         val_fraction: of data sets without splits. limit: at most this many videos per split.
     """
 
@@ -38,7 +38,8 @@ class DataSource:
         """
         if self.root is None:
             raise UsageError(
-                f"where is the data set ({self.kind})? Give its folder with --root, or set the variable VIDXFER_DATA."
+                f"where is the data set ({self.kind})? Give its folder with --root, or set the variable VIDXFER_DATA. "
+                f"It should hold:\n{layout_of(self.kind)}"
             )
         found = load_dataset(self.kind, self.root, split, labels=self.labels, val_fraction=self.val_fraction)
         return found if self.limit is None else found.take(self.limit)

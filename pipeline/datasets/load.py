@@ -58,6 +58,11 @@ def load_dataset(
     return folder.load(root, split, labels=labels, val_fraction=val_fraction)
 
 
+def layout_of(kind: str) -> str:
+    """What must lie in the root and where it comes from, as a drawing; empty for a kind that does not exist."""
+    return _LAYOUTS.get(kind, "")
+
+
 _LAYOUTS = {
     "ssv2": ssv2.LAYOUT,
     "folder": folder.LAYOUT,

@@ -1,0 +1,153 @@
+"""What was published, what came out here, and everything known that sets the two apart.
+
+    recipe ─▶ published row ─┐
+    run ─▶ predictions ──────┼─▶ published, obtained, difference, views, coverage
+    cache ─▶ settings, rows ─┴─▶ known causes of a gap, one sentence each
+
+Nothing is computed again: the numbers are those of the run's last evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vidxfer.pipeline.cache.rows import Rows
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.store import open_split
+from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.training.published import PUBLISHED, Published
+from vidxfer.pipeline.training.recipes import RECIPES
+from vidxfer.pipeline.training.run import Run
+
+PUBLISHED_TEST_VIEWS = (3, 1)
+"""Temporal views and crops of the release's test settings."""
+
+COPY_COUNTED = {"K400": "CVDF's copy", "SSv2": "the official list"}
+"""Whose training videos `Published` counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """One run beside the published result of its recipe.
+
+    Attributes:
+        recipe: name. published: its row; None where nobody published one.
+        top1, top5: obtained, in percent of the scored videos. top1_of_listed: missing videos count as wrong.
+        views, crops: stored per validation video; their softmax is summed. scored, listed: validation videos.
+        causes: known reasons for a gap, one sentence each.
+    """
+
+    recipe: str
+    published: Published | None
+    top1: float
+    top5: float
+    top1_of_listed: float
+    views: int
+    crops: int
+    scored: int
+    listed: int
+    causes: tuple[str, ...]
+
+
+def reproduction(run_path: Path, cache: Path) -> Reproduction:
+    """Read what a run, its evaluation and its cache say.
+
+    Raises:
+        RunError: no run there, or it was not evaluated since it was trained, or with another cache.
+        CacheError: no cache there.
+    """
+    run = Run.open(run_path)
+    train, val = open_split(cache, "train"), open_split(cache, "val")
+    right1, right5, scored = _read_predictions(run, val)
+    listed = len(val.video_ids)
+    row = next((row for row in PUBLISHED if row.recipe == run.recipe.name), None)
+    return Reproduction(
+        recipe=run.recipe.name,
+        published=row,
+        top1=100 * right1 / scored,
+        top5=100 * right5 / scored,
+        top1_of_listed=100 * right1 / listed,
+        views=val.spec.views,
+        crops=val.spec.crops,
+        scored=scored,
+        listed=listed,
+        causes=(
+            *_causes_in_the_data(train, val, scored, row),
+            *_causes_in_the_views(train, val, row),
+            *_causes_in_the_training(run, row),
+        ),
+    )
+
+
+def _read_predictions(run: Run, val: Split) -> tuple[int, int, int]:
+    """Videos whose label is the first guess, is among the first five, and all of them."""
+    file = run.path / "predictions.val.jsonl"
+    if not file.is_file():
+        raise RunError(f"{file} is missing. Score the run first: vidxfer evaluate --run {run.path}")
+    weights = run.checkpoint / "weights.safetensors"
+    if weights.is_file() and weights.stat().st_mtime > file.stat().st_mtime:
+        raise RunError(f"{file} is older than {weights}. Score it again: vidxfer evaluate --run {run.path}")
+    right1 = right5 = 0
+    known, seen = set(val.video_ids), set()
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            name, label, guesses = entry["id"], entry["label"], entry["top5_labels"]
+            right1, right5 = right1 + (label == guesses[0]), right5 + (label in guesses)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise RunError(f"{file}:{number}: no line of an evaluation. Score again: vidxfer evaluate") from error
+        seen.add(name)
+    if not seen or not seen <= known:
+        raise RunError(f"{file} is not of the validation videos in {val.path}. Score the run with this cache first.")
+    return right1, right5, len(seen)
+
+
+def _causes_in_the_data(train: Split, val: Split, scored: int, row: Published | None) -> list[str]:
+    found = []
+    stored = len(Rows(train).stored_rows())
+    official = "" if row is None else f"; {COPY_COUNTED[row.data]} has {row.train_videos:,}"
+    if stored != (len(train.video_ids) if row is None else row.train_videos):
+        found.append(f"trained on {stored:,} of {len(train.video_ids):,} listed videos of this copy{official}")
+    if row is not None and len(val.video_ids) != row.val_videos:
+        found.append(
+            f"this copy lists {len(val.video_ids):,} validation videos, the published count is {row.val_videos:,}"
+        )
+    if scored < len(val.video_ids):
+        found.append(f"{len(val.video_ids) - scored:,} listed validation videos could not be scored")
+    return found
+
+
+def _causes_in_the_views(train: Split, val: Split, row: Published | None) -> list[str]:
+    found = []
+    views = train.spec.stored_views
+    found.append(f"{views} stored training view{'s' * (views > 1)} per video; published: a new one in every epoch")
+    if (val.spec.views, val.spec.crops) != PUBLISHED_TEST_VIEWS:
+        found.append("tested on {} x {} views; the release's settings say {} x {}".format(
+            val.spec.views, val.spec.crops, *PUBLISHED_TEST_VIEWS))  # fmt: skip
+    if train.spec.codec == "int8":
+        found.append("tokens are int8 with one scale each; published: never stored")
+    if row is not None and train.spec.clip_model != row.clip.model:
+        found.append(f"CLIP is {train.spec.clip_model}; published: {row.clip.model}")
+    if row is not None and train.spec.sampling.dense_frames != row.dense_frames:
+        found.append(f"{train.spec.sampling.dense_frames} dense frames per view; published: {row.dense_frames}")
+    return found
+
+
+def _causes_in_the_training(run: Run, row: Published | None) -> list[str]:
+    found = []
+    recipe = run.recipe
+    if recipe.mixing.kind != "pixels":
+        kind = "no mixing of clips" if recipe.mixing.kind == "none" else f"clips are mixed as {recipe.mixing.kind}"
+        found.append(f"{kind}; published: mixup and CutMix on pixels before CLIP, which a cache cannot have")
+    named = next((asdict(one) for one in RECIPES if one.name == recipe.name), None)
+    changed = [f"{name}={value}" for name, value in asdict(recipe).items() if named and named[name] != value]
+    if changed:
+        found.append(f"settings differ from the recipe: {', '.join(changed)}")
+    if row is not None and row.note:
+        found.append(row.note)
+    if run.result() is None:
+        found.append(f"the run is not finished: epoch {run.progress().epoch} of {recipe.epochs}")
+    found.append(f"one run with seed {recipe.seed}: the spread over seeds is not known")
+    return found
