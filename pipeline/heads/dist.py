@@ -18,7 +18,9 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Head, HeadInputs, Needs, expect_layers
+from vidxfer.pipeline.heads.dist_fast import fast_forward
 from vidxfer.pipeline.heads.dist_parts import (
     AdaPooling,
     IntegrationBlock,
@@ -40,6 +42,10 @@ class DistConfig:
         stem_frames, kernel_frames: temporal kernels of the stem and of the blocks, in frames.
         temporal_mlp_ratio, integration_mlp_ratio, integration_temporal_mlp_ratio: hidden over outer width.
         layers: CLIP layers to read; None: every block the cache holds.
+        form: "fast" or "plain": the same parameters and the same function, see dist_fast.
+
+    Raises:
+        UsageError: a form there is not.
     """
 
     integration_channels: int = 384
@@ -51,6 +57,14 @@ class DistConfig:
     integration_mlp_ratio: float = 1.0
     integration_temporal_mlp_ratio: float = 0.25
     layers: tuple[int, ...] | None = None
+    form: str = "fast"
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise UsageError(f"dist.form={self.form!r} is none of {', '.join(FORMS)}")
+
+
+FORMS = ("fast", "plain")
 
 
 class DistNet(nn.Module):
@@ -61,6 +75,7 @@ class DistNet(nn.Module):
         wide, narrow, alpha = config.integration_channels, config.temporal_channels, inputs.alpha
         frames, patch = inputs.sparse_frames, inputs.patch_px
         self.grid = inputs.grid
+        self.form = config.form
         self.temporal_stem = nn.Conv3d(
             3,
             narrow,
@@ -100,6 +115,10 @@ class DistNet(nn.Module):
         Returns:
             [clip embed], not normalised.
         """
+        return fast_forward(self, tokens, dense) if self.form == "fast" else self.forward_plain(tokens, dense)
+
+    def forward_plain(self, tokens: Tensor, dense: Tensor) -> Tensor:
+        """The reference: arguments and result as `forward`."""
         x = self.temporal_stem(rearrange(dense, "clip dense rgb height width -> clip rgb dense height width"))
         carry: Tensor | None = None
         fused = tokens.new_zeros(())
@@ -167,7 +186,7 @@ class DistHead(Head):
         super().__init__()
         layers = config.layers or tuple(layer for layer in inputs.layers if layer >= 0)
         expect_layers(layers, inputs.layers)
-        self.needs = Needs(layers=layers, dense_multiple=inputs.alpha, text=True)
+        self.needs = Needs(layers=layers, sparse_frames=inputs.sparse_frames, dense_multiple=inputs.alpha, text=True)
         self.dist_net = DistNet(config, inputs, layers)
         self.classify = TextCosine(text, logit_scale)
 

@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+QUICK_GELU_SLOPE = 1.702
+
 
 def quick_gelu(x: Tensor) -> Tensor:
     """x · sigmoid(1.702 x), CLIP's activation."""
-    return x * torch.sigmoid(1.702 * x)
+    return x * torch.sigmoid(QUICK_GELU_SLOPE * x)
 
 
 class QuickGeluMlp(nn.Module):

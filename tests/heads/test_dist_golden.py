@@ -1,4 +1,4 @@
-"""DiST equals the official modules: outputs, intermediates and gradients (golden/README_dist.md)."""
+"""DiST, in both forms, equals the official modules: outputs, intermediates and gradients (golden/README_dist.md)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vidxfer.pipeline.heads.base import HeadInputs
-from vidxfer.pipeline.heads.dist import DistConfig, DistNet
+from vidxfer.pipeline.heads.dist import FORMS, DistConfig, DistNet
 
 
 def load(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
@@ -20,7 +20,7 @@ def load(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
         return json.loads(file.metadata()["config"]), {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
 
 
-def build(config: dict, params: dict[str, Tensor]) -> DistNet:
+def build(config: dict, params: dict[str, Tensor], form: str = "fast") -> DistNet:
     layers = tuple(config["layers"])
     grid = config["image"] // config["s_patch"]
     inputs = HeadInputs(
@@ -42,6 +42,7 @@ def build(config: dict, params: dict[str, Tensor]) -> DistNet:
         temporal_mlp_ratio=config["temporal_mlp_ratio"],
         integration_mlp_ratio=config["integration_mlp_ratio"],
         integration_temporal_mlp_ratio=config["integration_temporal_mlp_ratio"],
+        form=form,
     )
     net = DistNet(sizes, inputs, layers)
     net.load_state_dict(params, strict=True)
@@ -67,11 +68,12 @@ def inputs_of(config: dict, golden: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 FILES = ["dist_tiny.safetensors", "dist_tiny_oddgrid.safetensors"]
 
 
-@pytest.fixture(params=FILES)
+@pytest.fixture(params=[(file, form) for file in FILES for form in FORMS], ids=lambda pair: "-".join(pair))
 def case(request: pytest.FixtureRequest, golden_dir: Path) -> tuple[dict, dict[str, Tensor], DistNet]:
-    config, golden = load(golden_dir / request.param)
+    file, form = request.param
+    config, golden = load(golden_dir / file)
     params = {key.removeprefix("param."): value for key, value in golden.items() if key.startswith("param.")}
-    return config, golden, build(config, params)
+    return config, golden, build(config, params, form)
 
 
 def test_video_embedding_equals_the_official_one(case: tuple) -> None:
