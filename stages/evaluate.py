@@ -99,7 +99,7 @@ def head_to_score(request: EvaluateRequest, split: Split) -> Head:
         return clip
     run = Run.open(request.run)
     expect_fits_run(run, split)
-    inputs = head_inputs(split.spec, len(split.class_names))
+    inputs = head_inputs(split.spec, len(split.class_names), run.recipe)
     head = build_head(run.recipe, inputs, text, float(run.made_from["logit_scale"]))
     run.load_weights(head)
     return FusedWithClip(head, clip, request.fuse_clip) if request.fuse_clip else head
@@ -129,7 +129,7 @@ def expect_fits_run(run: Run, split: Split) -> None:
         CacheMismatch: names each differing field with both values.
     """
     trained = CacheSpec.from_dict(run.made_from["spec"])
-    expect_same_kind(split.path, split.spec, trained)
+    expect_same_kind(split.path, split.spec, trained, run.recipe)
     if run.recipe.head == "probe" and list(split.class_names) != run.made_from["class_names"]:
         raise CacheMismatch(split.path, {"class_names": (len(split.class_names), len(run.made_from["class_names"]))})
 

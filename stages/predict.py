@@ -75,10 +75,14 @@ def predict(request: PredictRequest, progress: Progress | None = None) -> tuple[
     tower = tower_of(run, trained, request)
     where = compute_on(request.device, request.precision)
     names = tuple(run.made_from["class_names"])
-    head = build_head(run.recipe, head_inputs(trained, len(names)), run.text(), float(run.made_from["logit_scale"]))
+    head = build_head(
+        run.recipe, head_inputs(trained, len(names), run.recipe), run.text(), float(run.made_from["logit_scale"])
+    )
     run.load_weights(head)
     head = head.to(where.device).eval()
-    spec = replace(trained, view_kind="test", views=request.views, crops=1)
+    dense = (head.needs.sparse_frames or trained.sparse_frames) * trained.sampling.alpha
+    sampling = replace(trained.sampling, dense_frames=dense)
+    spec = replace(trained, sampling=sampling, view_kind="test", views=request.views, crops=1)
     answers = []
     with shown.bar("predict", len(request.videos), "videos") as bar:
         for path in request.videos:

@@ -9,7 +9,7 @@ Both give the same `Split` (settings, ids, labels, text) and the same raw batche
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -53,7 +53,10 @@ class Source:
             return ClipLoader(self.split, needs, videos, decode_threads=decode_threads, read_threads=read_threads)
         videos = self.find_videos()
         rows = [videos[name] for name in self.split.video_ids]
-        return OnlineLoader(self.split, rows, partial(draw_view, self.split.spec), decode_threads=decode_threads)
+        spec, alpha = self.split.spec, self.split.spec.sampling.alpha
+        if needs.sparse_frames:
+            spec = replace(spec, sampling=replace(spec.sampling, dense_frames=needs.sparse_frames * alpha))
+        return OnlineLoader(self.split, rows, partial(draw_view, spec), decode_threads=decode_threads)
 
 
 def cached_source(folder: Path, name: str, root: Path | None) -> Source:

@@ -109,10 +109,12 @@ class Trainer:
         source = sources["train"]
         self.split = split = source.split
         self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
+        if "val" in sources:  # before hours are spent, not after the first epochs
+            expect_same_kind(sources["val"].split.path, sources["val"].split.spec, split.spec, request.recipe)
         self.text = torch.from_numpy(split.text)
         bf16 = "bf16" in str(fabric._precision.precision)
         self.where = Where(device=fabric.device, autocast=torch.bfloat16 if bf16 else None)
-        inputs = head_inputs(split.spec, len(split.class_names))
+        inputs = head_inputs(split.spec, len(split.class_names), self.recipe)
         head = build_head(self.recipe, inputs, self.text, float(split.informs["logit_scale"]))
         self.needs = head.needs
         optimiser = build_optimiser(head, self.recipe)
@@ -180,6 +182,7 @@ class Trainer:
         order = epoch_order(self.rows, self.split.spec.stored_views, seed=self.recipe.seed, epoch=epoch)
         if self.request.online:
             order = [(row, epoch) for row, _ in order]  # a fresh draw in every epoch
+        self.loader.epoch = (self.recipe.seed, epoch)
         rank, world = self.fabric.global_rank, self.fabric.world_size
         plan = rank_batches(order, self.recipe.batch_clips, first_step=first, rank=rank, world=world)
         title = f"epoch {epoch + 1}/{self.recipe.epochs}"
@@ -251,7 +254,9 @@ class Trainer:
         if self.fabric.world_size == 1:
             return value
         there = torch.tensor(value, dtype=torch.float64, device=self.fabric.device)
-        return float(self.fabric.all_reduce(there, reduce_op="mean"))
+        reduced = self.fabric.all_reduce(there, reduce_op="mean")
+        assert isinstance(reduced, Tensor)
+        return float(reduced)
 
     def _agree_to_stop(self) -> bool:
         """Whether any process was asked to stop: all must leave the loop after the same step."""
@@ -268,7 +273,6 @@ class Trainer:
         score = None
         if self.leads:
             source = self.sources["val"]
-            expect_same_kind(source.split.path, source.split.spec, self.split.spec)
             _, score = score_split(
                 self.bare,
                 source,

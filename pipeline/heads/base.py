@@ -24,12 +24,14 @@ class Needs:
     Attributes:
         layers: tapped CLIP layers, in the order of the layer axis; empty: no tokens. -1 is the stem.
         embedding: the projected CLIP image embedding of every sparse frame.
+        sparse_frames: sparse frames per clip; 0: all that a view holds. A cache may hold a multiple (training/bank.py).
         dense_multiple: dense frames per sparse frame, as normalised pixels; 0: no pixels.
         text: class-name embeddings.
     """
 
     layers: tuple[int, ...] = ()
     embedding: bool = False
+    sparse_frames: int = 0
     dense_multiple: int = 0
     text: bool = False
 

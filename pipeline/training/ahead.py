@@ -34,6 +34,7 @@ class RawBatch:
         codes: cached tokens; None on the online path. embedding: [clip frame embed].
         dense: [clip dense rgb height width]. labels: int64 [clip], swapped where a view is mirrored.
         rows: row of the split of every clip. ids: of the videos.
+        frames: int64 [clip frame], which of the cached frames the head is to see; None: all of them, in order.
     """
 
     codes: Codes | None
@@ -42,6 +43,7 @@ class RawBatch:
     labels: Tensor
     rows: tuple[int, ...]
     ids: tuple[str, ...]
+    frames: Tensor | None = None
 
 
 class AheadLoader(ABC):
@@ -49,11 +51,13 @@ class AheadLoader(ABC):
 
     Attributes:
         split: what the rows of a plan mean. refused: id -> reason of videos that could not be read on the way.
+        epoch: (seed, epoch) of the draws made anew in every epoch; None: nothing is random.
     """
 
     def __init__(self, split: Split, *, decode_threads: int) -> None:
         self.split = split
         self.refused: dict[str, str] = {}
+        self.epoch: tuple[int, int] | None = None
         self._decode = ThreadPoolExecutor(max(1, decode_threads), thread_name_prefix="decode")
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="batch")
 

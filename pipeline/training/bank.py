@@ -38,7 +38,6 @@ class Bank:
 
     Attributes:
         stored: sparse frames per stored view (M). used: of the head (t). alpha: dense frames per sparse frame.
-        seed: of the draws.
 
     Raises:
         UsageError: t does not divide M.
@@ -47,13 +46,12 @@ class Bank:
     stored: int
     used: int
     alpha: int
-    seed: int
 
     def __post_init__(self) -> None:
         if self.used < 1 or self.stored % self.used:
             raise UsageError(
-                f"the cache holds {self.stored} frames per view, the head wants {self.used}: the first must be a multiple "
-                "of the second. Choose --set sparse_frames=…, or extract with another --dense-frames."
+                f"the cache holds {self.stored} frames per view, the head wants {self.used}: the first must be a "
+                "multiple of the second. Choose --set sparse_frames=…, or extract with another --dense-frames."
             )
 
     @property
@@ -65,12 +63,12 @@ class Bank:
         """The first of each group, and the stored dense frames at even distances."""
         return Drawn(places=tuple(range(0, self.stored, self.group)), indices=view.indices[:: self.group])
 
-    def draw(self, view: View, video_id: str, epoch: int) -> Drawn:
+    def draw(self, view: View, video_id: str, seed: int, epoch: int) -> Drawn:
         """One of each group at random; dense frames between a drawn frame and the next, sorted, drawn from the video.
 
         Behind the last drawn frame they reach to the last dense frame of the stored view.
         """
-        rng = view_rng(self.seed, video_id, -1 - epoch)  # negative: never the draw of a stored view
+        rng = view_rng(seed, video_id, -1 - epoch)  # negative: never the draw of a stored view
         offsets = (rng.random(self.used) * self.group).astype(int)
         places = [int(group * self.group + offset) for group, offset in enumerate(offsets)]
         anchors = [view.indices[place * self.alpha] for place in places]

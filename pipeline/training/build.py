@@ -13,11 +13,12 @@ from vidxfer.pipeline.heads.probe import MeanEmbeddingProbe
 from vidxfer.pipeline.training.recipes import Recipe
 
 
-def head_inputs(spec: CacheSpec, classes: int) -> HeadInputs:
-    """Sizes of what a cache of this spec delivers."""
+def head_inputs(spec: CacheSpec, classes: int, recipe: Recipe) -> HeadInputs:
+    """Sizes of what a cache of this spec delivers to a head of this recipe, which may see fewer frames."""
+    used = recipe.sparse_frames
     return HeadInputs(
         layers=spec.layers,
-        sparse_frames=spec.sparse_frames,
+        sparse_frames=used if used and spec.sparse_frames % used == 0 else spec.sparse_frames,
         alpha=spec.sampling.alpha,
         tokens=spec.tokens,
         channels=spec.channels,
@@ -62,18 +63,23 @@ def expect_made_for(recipe: Recipe, inputs: HeadInputs) -> None:
 
 
 HEAD_FIELDS = ("clip_weights_sha256", "channels", "tokens", "embed", "pixel_mean", "pixel_std")
-SAMPLING_FIELDS = ("dense_frames", "alpha", "image_px")
+SAMPLING_FIELDS = ("alpha", "image_px")
 """What a head depends on; views, codec, videos and the like may differ between training and scoring."""
 
 
-def expect_same_kind(where: object, found: CacheSpec, trained: CacheSpec) -> None:
-    """Check that a cache holds the kind of tokens a head was trained on.
+def expect_same_kind(where: object, found: CacheSpec, trained: CacheSpec, recipe: Recipe) -> None:
+    """Check that a cache holds the kind of tokens a head was trained on, and as many frames or a multiple.
 
     Raises:
         CacheMismatch: names each differing field with both values.
     """
     pairs = {name: (getattr(found, name), getattr(trained, name)) for name in HEAD_FIELDS}
     pairs |= {f"sampling.{n}": (getattr(found.sampling, n), getattr(trained.sampling, n)) for n in SAMPLING_FIELDS}
+    used = recipe.sparse_frames or trained.sparse_frames
+    if found.sparse_frames % used or (
+        recipe.head == "dist" and not recipe.sparse_frames and found.sparse_frames != used
+    ):
+        pairs["sampling.dense_frames"] = (found.sampling.dense_frames, used * trained.sampling.alpha)
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if differing:
         raise CacheMismatch(where, differing)

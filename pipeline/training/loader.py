@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
 from vidxfer.pipeline.training.ahead import AHEAD, AheadLoader, Plan, RawBatch
+from vidxfer.pipeline.training.bank import Bank, Drawn
 from vidxfer.pipeline.training.mixing import (
     Mix,
     Mixing,
@@ -73,7 +75,7 @@ class ClipLoader(AheadLoader):
         read_threads: of the cache reader.
 
     Raises:
-        UsageError: dense frames are needed and the data set is not given, or alpha differs.
+        UsageError: dense frames are needed and the data set is not given, or alpha or the frames do not fit.
     """
 
     def __init__(
@@ -96,6 +98,9 @@ class ClipLoader(AheadLoader):
                 f"the cache was made with {split.spec.sampling.alpha}"
             )
         self.videos = {} if videos is None else videos
+        spec = split.spec
+        used = needs.sparse_frames or spec.sparse_frames
+        self.bank = Bank(stored=spec.sparse_frames, used=used, alpha=spec.sampling.alpha)
         self._buffers: deque[Codes] = deque()
 
     def __exit__(self, *what: object) -> None:
@@ -111,13 +116,14 @@ class ClipLoader(AheadLoader):
         rows = [row for row, _ in clips]
         views = [view for _, view in clips]
         stored = [self.reader.view(row, view) for row, view in clips]
+        drawn = [self._drawn(row, view) for row, view in zip(rows, stored, strict=True)]
         pending = []
         if self.needs.dense_multiple:
             found = [self._video(row) for row in rows]
             counts = [self.reader.source_of(row)[0] for row in rows]
             pending = [
-                self._decode.submit(dense_frames, video, view, self.split.spec, count)
-                for video, view, count in zip(found, stored, counts, strict=True)
+                self._decode.submit(dense_frames, video, replace(view, indices=one.indices), self.split.spec, count)
+                for video, view, one, count in zip(found, stored, drawn, counts, strict=True)
             ]
         codes = None
         if self.needs.layers:
@@ -133,7 +139,14 @@ class ClipLoader(AheadLoader):
             labels=torch.tensor([self.label_of(row, view.flip) for row, view in zip(rows, stored, strict=True)]),
             rows=tuple(rows),
             ids=tuple(self.split.video_ids[row] for row in rows),
+            frames=torch.tensor([one.places for one in drawn]) if self.bank.group > 1 else None,
         )
+
+    def _drawn(self, row: int, view: View) -> Drawn:
+        """What the head sees of a stored view: this epoch's draw, or the fixed one."""
+        if self.epoch is None or self.bank.group == 1:
+            return self.bank.fixed(view)
+        return self.bank.draw(view, self.split.video_ids[row], *self.epoch)
 
     def _video(self, row: int) -> Video:
         name = self.split.video_ids[row]
@@ -204,12 +217,21 @@ class Assembler:
         if self.tower is not None:
             assert dense is not None, "the online path computes tokens from dense frames"
             return online_features(self.tower, dense, self.split.spec.sampling.alpha, self.needs)
-        embedding = None if raw.embedding is None else raw.embedding.to(self.device)
+        embedding = None if raw.embedding is None else _chosen(raw.embedding, raw.frames, 0).to(self.device)
         if raw.codes is None or self.dequantise is None:
             return None, embedding
-        codes = raw.codes.codes.to(self.device, non_blocking=True)
-        scale = None if raw.codes.scale is None else raw.codes.scale.to(self.device, non_blocking=True)
+        codes = _chosen(raw.codes.codes.to(self.device, non_blocking=True), raw.frames, 1)
+        scale = raw.codes.scale
+        if scale is not None:
+            scale = _chosen(scale.to(self.device, non_blocking=True), raw.frames, 1)
         return self.dequantise(codes, scale), embedding
+
+
+def _chosen(values: Tensor, frames: Tensor | None, axis: int) -> Tensor:
+    """The frames each clip is to see: values [clip … frame …] with the frame axis at `axis` of one clip."""
+    if frames is None:
+        return values
+    return torch.stack([one.index_select(axis, at.to(one.device)) for one, at in zip(values, frames, strict=True)])
 
 
 def online_features(tower: Any, dense: Tensor, alpha: int, needs: Needs) -> tuple[Tensor | None, Tensor | None]:

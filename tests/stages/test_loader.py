@@ -19,9 +19,10 @@ from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheError, UsageError, VideoError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training import loader as loading
-from vidxfer.pipeline.training.ahead import AHEAD
+from vidxfer.pipeline.training.ahead import AHEAD, AheadLoader
 from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.loader import Assembler, ClipLoader
+from vidxfer.pipeline.training.online import OnlineLoader
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.stages.encode import draw_view
 from vidxfer.stages.extract import extract
@@ -128,7 +129,7 @@ def test_a_cached_and_an_online_step_of_dist_give_the_same_logits(
     """Logits are cosines times CLIP's scale of 100, so a bound on them is relative to the largest one."""
     cache = getattr(toy, codec)
     split = open_split(cache, "train")
-    inputs, text = head_inputs(split.spec, len(split.class_names)), torch.from_numpy(split.text)
+    inputs, text = head_inputs(split.spec, len(split.class_names), named("dist-toy")), torch.from_numpy(split.text)
     head = build_head(named("dist-toy"), inputs, text, float(split.informs["logit_scale"])).eval()
     plan = [[(row, row % 2) for row in range(first, first + 8)] for first in (0, 8, 16)]
     cached = batches_of(cache, head.needs, plan)
@@ -157,7 +158,7 @@ def test_what_a_float16_cache_changes_is_the_rounding_of_tokens_and_nothing_else
 @pytest.mark.parametrize("name", ["dist-toy", "probe"])
 def test_online_batches_have_the_parts_and_shapes_of_cached_ones(toy: Any, name: str) -> None:
     split = open_split(toy.float16, "train")
-    inputs, text = head_inputs(split.spec, len(split.class_names)), torch.from_numpy(split.text)
+    inputs, text = head_inputs(split.spec, len(split.class_names), named(name)), torch.from_numpy(split.text)
     needs = build_head(named(name), inputs, text, 100.0).needs
     tower = load_tower(str(toy.clip))
     (online,) = batches_of(toy.float16, needs, [[(2, 1), (5, 0)]], smoothing=0.1, tower=tower)
@@ -224,3 +225,24 @@ def test_videos_that_moved_are_found_under_root(toy: Any, tmp_path: Path) -> Non
     split = open_split(toy.int8, "train")
     found = dense_videos(split, tmp_path / "moved")
     assert {path.path.is_relative_to(tmp_path / "moved") for path in found.values()} == {True}
+
+
+def test_a_bank_gives_each_epoch_other_cached_frames_with_their_very_pixels(toy: Any) -> None:
+    split, tower = open_split(toy.float16, "train"), load_tower(str(toy.clip))
+    needs = Needs(layers=(0, 2), embedding=True, sparse_frames=split.spec.sparse_frames // 2, dense_multiple=2)
+    assemble, plan = Assembler(split, needs, CPU), [[(row, row % 2) for row in range(6)]]
+    frames = []
+    with ClipLoader(split, needs, dense_videos(split, None)) as loader:
+        for epoch in (None, (0, 1), (0, 2)):
+            loader.epoch = epoch
+            (raw,) = list(loader.batches(plan))
+            batch = assemble(raw)
+            assert batch.dense is not None
+            assert batch.dense.shape[1] == split.spec.sparse_frames
+            seen = tower.taps(batch.dense[:, ::2].flatten(0, 1), (0, 2))
+            tokens = seen.tokens.unflatten(1, (6, -1)).transpose(0, 1)
+            torch.testing.assert_close(batch.tokens, tokens, rtol=2**-9, atol=2e-3)
+            torch.testing.assert_close(batch.embedding.flatten(0, 1), seen.embedding, rtol=2**-9, atol=2e-3)
+            frames.append(raw.frames.tolist())
+    assert frames[0] == [list(range(0, split.spec.sparse_frames, 2))] * 6
+    assert frames[1] != frames[2]

@@ -26,9 +26,9 @@ def test_every_drawn_frame_is_cached_in_order_and_one_of_its_group(
     size: tuple[int, int, int], jumps: list[int], epoch: int
 ) -> None:
     used, group, alpha = size
-    bank = Bank(stored=used * group, used=used, alpha=alpha, seed=3)
+    bank = Bank(stored=used * group, used=used, alpha=alpha)
     view = view_of(used * group, alpha, jumps)
-    for drawn in (bank.draw(view, "a", epoch), bank.fixed(view)):
+    for drawn in (bank.draw(view, "a", 3, epoch), bank.fixed(view)):
         assert [place // group for place in drawn.places] == list(range(used))
         assert list(drawn.indices) == sorted(drawn.indices)
         assert len(drawn.indices) == used * alpha
@@ -38,19 +38,19 @@ def test_every_drawn_frame_is_cached_in_order_and_one_of_its_group(
 
 
 def test_epochs_draw_differently_and_the_same_epoch_draws_the_same() -> None:
-    bank, view = Bank(stored=16, used=8, alpha=2, seed=0), view_of(16, 2, [1, 3])
-    draws = [bank.draw(view, "a", epoch) for epoch in range(8)]
+    bank, view = Bank(stored=16, used=8, alpha=2), view_of(16, 2, [1, 3])
+    draws = [bank.draw(view, "a", 0, epoch) for epoch in range(8)]
     assert len({drawn.places for drawn in draws}) > 4
-    assert draws[5] == bank.draw(view, "a", 5)
-    assert draws[5] != bank.draw(view, "b", 5)
+    assert draws[5] == bank.draw(view, "a", 0, 5)
+    assert draws[5] != bank.draw(view, "b", 0, 5)
 
 
 def test_a_bank_of_the_heads_own_size_is_the_stored_view() -> None:
-    bank, view = Bank(stored=8, used=8, alpha=2, seed=0), view_of(8, 2, [2])
+    bank, view = Bank(stored=8, used=8, alpha=2), view_of(8, 2, [2])
     assert bank.fixed(view).indices == view.indices
-    assert bank.draw(view, "a", 0).places == tuple(range(8))
+    assert bank.draw(view, "a", 0, 0).places == tuple(range(8))
 
 
 def test_frames_that_do_not_divide_are_refused_with_both_numbers() -> None:
     with pytest.raises(UsageError, match=r"holds 16 frames per view, the head wants 6"):
-        Bank(stored=16, used=6, alpha=2, seed=0)
+        Bank(stored=16, used=6, alpha=2)
