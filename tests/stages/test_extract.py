@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from vidxfer.pipeline.cache.layout import as_stored
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.store import open_split
@@ -18,7 +19,7 @@ from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheFull, CacheMismatch, ClipError, DatasetError, UsageError
 from vidxfer.pipeline.training.loader import dense_frames
 from vidxfer.pipeline.video.mirror import flip_pairs
-from vidxfer.stages.encode import prepare
+from vidxfer.stages.encode import draw_view, prepare
 from vidxfer.stages.extract import extract
 
 
@@ -271,3 +272,11 @@ def test_int8_tokens_are_near_the_float16_ones(toy: Any) -> None:
     error = (ours - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert 0 < error < 0.01
     assert np.isfinite(eight.channel_std).all()
+
+
+def test_what_clip_is_shown_is_what_the_cache_gives_back(toy: Any) -> None:
+    """A box between pixels is rounded to float32 before CLIP sees it, not only when it is stored."""
+    spec = open_split(toy.int8, "val").spec
+    views = [draw_view(spec, f"video {number}", 0, 40, 37, 53 + number) for number in range(20)]
+    assert views == [as_stored(view) for view in views]
+    assert any(side != round(side) for view in views for side in view.crop), "no box lay between pixels"
