@@ -24,9 +24,9 @@ from vidxfer.pipeline.errors import CacheIncomplete, UsageError
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.run import Run
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.settings import library_versions
+from vidxfer.stages.settings import TrainReport, TrainRequest, library_versions
 from vidxfer.stages.sources import Source, cached_source, online_sources
-from vidxfer.stages.trainer import Trainer, TrainReport, TrainRequest
+from vidxfer.stages.trainer import Trainer
 
 __all__ = ["TrainReport", "TrainRequest", "train"]
 
@@ -49,8 +49,10 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     if request.recipe.batch_clips % fabric.world_size:
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
     split = sources["train"].split
+    where = (fabric.world_size, str(fabric.device), str(fabric._precision.precision))
+    found = made_from(split, online=request.online, where=where)
     with fabric.rank_zero_first():  # one process makes the folder, the others find it
-        run = Run.start(request.run, request.recipe, made_from(split, fabric, online=request.online))
+        run = Run.start(request.run, request.recipe, found)
     with ExitStack() as stack:
         trainer = Trainer(request, run, sources, rows, fabric, shown, stack)
         report = trainer.run_epochs()
@@ -123,8 +125,9 @@ def sources_of(request: TrainRequest, fabric: Fabric) -> dict[str, Source]:
     return {name: cached_source(request.cache, name, request.root) for name in names}
 
 
-def made_from(split: Split, fabric: Fabric, *, online: bool) -> dict[str, Any]:
-    """What `run.json` remembers."""
+def made_from(split: Split, *, online: bool, where: tuple[int, str, str] = (1, "cpu", "32-true")) -> dict[str, Any]:
+    """What `run.json` remembers; `where`: number of devices, the first one, and Fabric's precision."""
+    world, device, precision = where
     return {
         "cache": str(split.path.parent),
         "cache_fingerprint": split.spec.fingerprint,
@@ -134,9 +137,9 @@ def made_from(split: Split, fabric: Fabric, *, online: bool) -> dict[str, Any]:
         "clip": split.informs["clip"],
         "data": split.informs["data"],
         "online": online,
-        "world": fabric.world_size,
-        "device": str(fabric.device),
-        "precision": str(fabric._precision.precision),
+        "world": world,
+        "device": device,
+        "precision": precision,
         "code": code_version(),
         **{"versions": library_versions()},
     }

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,69 +26,13 @@ from vidxfer.pipeline.training.loader import Assembler
 from vidxfer.pipeline.training.metrics import RunningMean, Score
 from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, soft_cross_entropy
 from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per_epoch
-from vidxfer.pipeline.training.recipes import Recipe
 from vidxfer.pipeline.training.run import Progress as Place
 from vidxfer.pipeline.training.run import Run
 from vidxfer.stages.evaluate import Where, score_split
 from vidxfer.stages.progress import Progress
-from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource
+from vidxfer.stages.settings import TrainReport, TrainRequest
 from vidxfer.stages.signals import stop_on_signal
 from vidxfer.stages.sources import Source
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """What to train, on which cache, and where to keep it.
-
-    Attributes:
-        recipe: resolved. cache: folder. run: folder. root: of the videos, if they have moved since extraction.
-        device: "auto", "cpu", "cuda". devices: how many; 0: all there are (one on a CPU).
-        precision: "auto" (bf16 autocast where the device has it), "fp32" or "bf16".
-        decode_threads, read_threads: of the loader. log_every_steps: steps per line of metrics.jsonl.
-        allow_incomplete: train although the extraction has not finished.
-        online: CLIP computes the tokens of freshly drawn views in every step; cached tokens are not read.
-        data, clip, store: what the online path sees, as for extraction; data None: the cache's own data set and CLIP.
-    """
-
-    recipe: Recipe
-    cache: Path
-    run: Path
-    root: Path | None = None
-    device: str = "auto"
-    devices: int = 0
-    precision: str = "auto"
-    decode_threads: int = 2
-    read_threads: int = 2
-    log_every_steps: int = 1
-    allow_incomplete: bool = False
-    online: bool = False
-    data: DataSource | None = None
-    clip: ClipChoice = field(default_factory=ClipChoice)
-    store: CacheChoice = field(default_factory=CacheChoice)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainReport:
-    """How a run stands.
-
-    Attributes:
-        run: its folder. finished: all epochs are done. global_step: steps done. loss: mean of the last logged steps.
-        score: of the validation split after the last epoch, if there is one.
-        epoch_seconds: median over the epochs this process did whole, evaluation not counted; None if none was whole.
-        data_wait_share: share of the training time spent waiting for data.
-    """
-
-    run: Path
-    finished: bool
-    global_step: int
-    loss: float
-    score: Score | None
-    epoch_seconds: float | None
-    data_wait_share: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it is kept in the run folder."""
-        return {**asdict(self), "run": str(self.run)}
 
 
 class Trainer:
