@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from vidxfer.cli import cache, data, recipes, reproduce, stage_one, stage_two
+from vidxfer.cli import cache, data, recipes, reproduce, stage_one, stage_two, weights
 from vidxfer.pipeline.errors import UsageError, VidxferError
 
 OK, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
@@ -45,6 +45,8 @@ app.command("evaluate")(stage_two.evaluate)
 app.command("predict")(stage_two.predict)
 app.command("compare")(stage_two.compare)
 app.command("recipes")(recipes.recipes)
+app.command("import")(weights.import_weights)
+app.command("export")(weights.export_weights)
 app.command("reproduction")(reproduce.reproduction)
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")

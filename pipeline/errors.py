@@ -11,6 +11,7 @@
     │   ├── CacheIncomplete         rows are asked for that were never stored
     │   ├── CacheBusy               another process is writing the same split
     │   └── CacheFull               the disk cannot hold what was asked for
+    ├── WeightsError                a file of weights cannot be used as asked
     └── RunError                    the run folder cannot be used as asked
 
 Nothing here is caught as `Exception`. `VideoError.reason` is a `VideoReason`, whose codes are append-only because they
@@ -111,6 +112,10 @@ class CacheBusy(CacheError):
 
 class CacheFull(CacheError):
     """The disk cannot hold what was asked for."""
+
+
+class WeightsError(VidxferError):
+    """A file of weights cannot be used as asked: damaged, of another layout, or of other sizes; each key is named."""
 
 
 class RunError(VidxferError):

@@ -10,7 +10,7 @@ gradient, and the tower is always in eval mode.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +76,10 @@ class ClipTower:
         kind = PRECISIONS[self.info.precision]
         return nullcontext() if kind is None else torch.autocast(self.device.type, dtype=kind)
 
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor of image and text tower under open_clip's names, not copied."""
+        return dict(self._model.state_dict())
+
     @torch.inference_mode()
     def taps(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
         """Run the image tower once.
@@ -134,9 +138,14 @@ def run_taps(visual: Any, pixels: Tensor, layers: Sequence[int]) -> Taps:
 
 
 def hash_weights(model: torch.nn.Module) -> str:
+    """The identity of a model's weights: see `hash_state`."""
+    return hash_state(model.state_dict())
+
+
+def hash_state(state: Mapping[str, Tensor]) -> str:
     """sha256 over every named tensor in the order of names: the identity of the weights, whatever file held them."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()

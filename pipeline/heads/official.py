@@ -115,7 +115,7 @@ class DistSizes:
 
     def inputs(self) -> HeadInputs:
         """What a cache for this head delivers; pictures of 224 px unless the file's CLIP says otherwise."""
-        grid = self.grid or 224 // self.patch_px
+        grid = self.grid or max(1, 224 // self.patch_px)
         return HeadInputs(
             layers=tuple(range(self.layers)),
             sparse_frames=self.sparse_frames,
@@ -168,13 +168,13 @@ class _Shapes:
     def vote(self, pattern: str, axis: int, otherwise: int) -> int:
         """The most frequent length of that axis among all names of that form."""
         fitting = (shape for name, shape in self.shapes.items() if re.fullmatch(pattern, name))
-        lengths = Counter(shape[axis] for shape in fitting if len(shape) > axis)
+        lengths = Counter(shape[axis] for shape in fitting if len(shape) > axis and shape[axis])
         return lengths.most_common(1)[0][0] if lengths else otherwise
 
     def count(self, group: str) -> int:
-        """One more than the largest number behind the name of a group."""
+        """How many different numbers stand behind the name of a group; a gap among them shows as a missing key."""
         numbers = (re.match(rf"{re.escape(group)}\.(\d+)\.", name) for name in self.shapes)
-        return max((int(found[1]) for found in numbers if found), default=-1) + 1
+        return len({found[1] for found in numbers if found})
 
 
 def _ratio(hidden: int, outer: int) -> float:
@@ -187,6 +187,8 @@ def problems(keys: SortedKeys, sizes: DistSizes) -> list[str]:
     """Everything that keeps a state from being the branch of these sizes, one line each; empty when it is."""
     if not keys.head:
         return [f"not one key begins with {PREFIX}{HEAD} or {PREFIX}{OLD_HEAD}"]
+    if lines := _impossible(keys, sizes):
+        return lines
     with torch.device("meta"):
         wanted = DistNet(sizes.config, sizes.inputs(), tuple(range(sizes.layers))).state_dict()
     found = keys.head
@@ -203,6 +205,17 @@ def problems(keys: SortedKeys, sizes: DistSizes) -> list[str]:
     patches = keys.clip.get("visual.conv1.weight")
     if stem is not None and patches is not None and stem.shape[3:] != patches.shape[2:]:
         lines.append(f"temporal_stem.weight: patch of {sizes.patch_px} px, the file's CLIP has {patches.shape[-1]} px")
+    return lines
+
+
+def _impossible(keys: SortedKeys, sizes: DistSizes) -> list[str]:
+    """What keeps a branch of these sizes from being built at all."""
+    lines = [f"{name}: is empty, shape {tuple(value.shape)}" for name, value in keys.head.items() if value.numel() == 0]
+    groups = {"input_linears": sizes.layers, "adapooling_nets": sizes.config.pooling_layers}
+    lines += [f"{name}.0: missing, and every other {name}" for name, count in groups.items() if count == 0]
+    wide = sizes.config.integration_channels
+    if wide > 64 and wide % (wide // 64):
+        lines.append(f"{wide} integration channels do not divide into heads of about 64")
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def keys(golden: tuple[dict[str, Any], dict[str, Tensor]]) -> SortedKeys:
     return sort_keys({k.removeprefix("param."): v.float() for k, v in tensors.items() if k.startswith("param.")})
 
 
-@pytest.fixture(scope="module")
-def model(golden: tuple[dict[str, Any], dict[str, Tensor]], keys: SortedKeys) -> Model:
+@pytest.fixture(scope="module", params=["fast", "plain"])
+def model(golden: tuple[dict[str, Any], dict[str, Tensor]], keys: SortedKeys, request: pytest.FixtureRequest) -> Model:
     config, tensors = golden
     clip = CLIP(
         embed_dim=config["embed_dim"],
@@ -60,7 +61,7 @@ def model(golden: tuple[dict[str, Any], dict[str, Tensor]], keys: SortedKeys) ->
     clip = clip.eval().requires_grad_(False)
     sizes = read_sizes(keys)
     text = clip.encode_text(tensors["input.texts"].long())
-    head = DistHead(sizes.config, sizes.inputs(), text, float(clip.logit_scale.exp()))
+    head = DistHead(replace(sizes.config, form=request.param), sizes.inputs(), text, float(clip.logit_scale.exp()))
     head.dist_net.load_state_dict(keys.head, strict=True)
     return config, tensors, clip, head.eval()
 

@@ -1,0 +1,112 @@
+"""Weights from files of others, and files for others: tensors only, nothing in a file can run.
+
+FILE.pyth          torch pickle {"model_state": {key: tensor}, …}, read with weights_only=True
+FILE.safetensors   {key: tensor}, settings as JSON in its metadata
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vidxfer.pipeline.errors import WeightsError
+
+STATE = "model_state"
+SETTINGS = "vidxfer"
+"""Key of the metadata of our safetensors files."""
+
+_DAMAGE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
+           AttributeError, AssertionError, MemoryError, struct.error, SafetensorError)  # fmt: skip
+"""What torch and safetensors raise on bytes that are no checkpoint."""
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint by its key, on the CPU, as it is stored.
+
+    Raises:
+        WeightsError: no such file, not a checkpoint, damaged, or holding something else than tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path} is not a file: give the checkpoint itself, like FILE.pyth")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except _DAMAGE as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise WeightsError(
+            f"{path} cannot be read as a checkpoint: it is damaged, of another kind, or holds more than tensors and "
+            f"plain values, which is refused because loading such a file could run code in it ({first})"
+        ) from error
+    return _tensors(path, found)
+
+
+def _tensors(path: Path, found: object) -> dict[str, Tensor]:
+    state = found.get(STATE, found) if isinstance(found, Mapping) else found
+    if not isinstance(state, Mapping) or not state:
+        raise WeightsError(f"{path} holds {_kind(state)}, expected {{{STATE!r}: {{key: tensor}}}}")
+    others = [
+        f"  {key!r}: {_kind(value)}"
+        for key, value in state.items()
+        if not (isinstance(key, str) and isinstance(value, Tensor) and value.layout == torch.strided)
+    ]
+    if others:
+        raise WeightsError("\n".join([f"{path}: these entries are no plain tensors:", *others[:20]]))
+    return dict(state)
+
+
+def _kind(value: object) -> str:
+    return f"an empty {type(value).__name__}" if isinstance(value, Mapping) and not value else type(value).__name__
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write {"model_state": state} as torch.load(weights_only=True) reads it, whole or not at all.
+
+    Raises:
+        WeightsError: there is something at `path` already, or it cannot be written.
+    """
+    part = _part(path)
+    with part.open("wb") as file:
+        torch.save({STATE: OrderedDict(state)}, file)
+    part.rename(path)
+
+
+def write_safetensors(path: Path, state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
+    """Write tensors and their settings, whole or not at all.
+
+    Raises:
+        WeightsError: there is something at `path` already, or it cannot be written.
+    """
+    part = _part(path)
+    named = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(named, part, metadata={"format": "pt", SETTINGS: json.dumps(settings)})
+    part.rename(path)
+
+
+def _part(path: Path) -> Path:
+    expect_free(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be written: {error}") from error
+    return path.with_name(path.name + ".part")
+
+
+def expect_free(path: Path) -> None:
+    """Check that nothing would be written over.
+
+    Raises:
+        WeightsError: there is something.
+    """
+    if path.exists():
+        raise WeightsError(f"{path} is there already and is kept: name another file, or remove it first")
