@@ -11,6 +11,7 @@ import pytest
 
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.dist import DistConfig
+from vidxfer.pipeline.training.mixing import Mixing
 from vidxfer.pipeline.training.recipes import RECIPES, Recipe, from_dict, named, with_settings
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +135,7 @@ def test_an_unknown_recipe_names_the_nearest_ones() -> None:
         named("dist-ssv2-b61")
 
 
-@pytest.mark.parametrize("kind", [Recipe, DistConfig])
+@pytest.mark.parametrize("kind", [Recipe, DistConfig, Mixing])
 def test_every_field_is_read_somewhere(kind: type) -> None:
     """A setting that nobody reads misleads: reading it back from JSON, or checking it, is no use of it."""
     home = {"recipes.py"}
@@ -146,3 +147,21 @@ def test_every_field_is_read_somewhere(kind: type) -> None:
                 read |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)}
     unread = {field.name for field in fields(kind)} - read
     assert unread == set()
+
+
+@pytest.mark.parametrize(("setting", "value"), [("mixing.kind=tokens", "tokens"), ('mixing.kind="pixels"', "pixels")])
+def test_mixing_is_set_with_a_dot_and_kept(setting: str, value: str) -> None:
+    changed = with_settings(named("dist-ssv2-b16"), [setting, "mixing.mixup_alpha=1"])
+    assert (changed.mixing.kind, changed.mixing.mixup_alpha) == (value, 1.0)
+    assert from_dict(json.loads(changed.to_json())) == changed
+
+
+def test_a_run_folder_from_before_there_was_mixing_is_read() -> None:
+    stored = json.loads(named("dist-ssv2-b16").to_json())
+    del stored["mixing"], stored["dense_frames"], stored["sparse_frames"], stored["clip_channels"]
+    assert from_dict(stored) == named("dist-ssv2-b16")
+
+
+def test_a_kind_of_mixing_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="none, pixels, tokens"):
+        with_settings(named("dist-ssv2-b16"), ["mixing.kind=pixel"])
