@@ -39,6 +39,8 @@ def disk_errors(path: Path, needed_bytes: int) -> Iterator[None]:
                 f"{path}: cannot be written ({os.strerror(error.errno)}). "
                 "Choose another folder with --cache, or make this one writable."
             ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG):
+            raise CacheError(f"{path}: is no folder that a cache can lie in ({os.strerror(error.errno)}).") from error
         raise
 
 

@@ -112,12 +112,22 @@ def _resolve(open_clip: Any, model: str, pretrained: str | None) -> tuple[str, s
     if model.startswith("local-dir:") or folder.is_dir():
         if not (folder / "open_clip_config.json").is_file():
             raise ClipError(f"--model {folder}: a model folder needs open_clip_config.json and weights; it has neither")
+        if pretrained is not None:
+            raise UsageError(
+                f"--pretrained {pretrained!r} goes with a model name; the folder {folder} has its own weights"
+            )
         return f"local-dir:{folder}", None
     name = model.replace("/", "-")
     _expect_known(open_clip, name, model)
     source = pretrained or DEFAULT_TAG
     _guard_activation(open_clip, name, source)
     return name, source
+
+
+def _short_name(model: str) -> str:
+    """A folder's own name, however it was written; other names as they are."""
+    folder = Path(model.removeprefix("local-dir:"))
+    return folder.resolve().name if folder.is_dir() else model
 
 
 def _expect_known(open_clip: Any, name: str, model: str) -> None:
@@ -180,7 +190,7 @@ def _describe(loaded: Any, model: str, precision: str) -> TowerInfo:
         raise ClipError(f"{model} sees {height}x{width} pictures; views are square")
     preprocess = visual.preprocess_cfg
     return TowerInfo(
-        model=model if not Path(model).is_dir() else Path(model).name,
+        model=_short_name(model),
         weights_sha256=hash_weights(loaded),
         precision=precision,
         channels=int(visual.class_embedding.shape[0]),

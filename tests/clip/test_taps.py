@@ -139,3 +139,9 @@ def test_a_folder_without_a_model_says_what_it_needs(tmp_path: Path) -> None:
 def test_a_device_that_is_not_here_is_refused() -> None:
     with pytest.raises(UsageError, match="not a device torch knows"):
         load_tower("ViT-B-32", None, device="gpu0")
+
+
+def test_a_folder_has_its_own_weights_and_one_name(tiny: Path) -> None:
+    assert load_tower(f"local-dir:{tiny}", device="cpu").info.model == load_tower(str(tiny), device="cpu").info.model
+    with pytest.raises(UsageError, match="has its own weights"):
+        load_tower(str(tiny), "openai", device="cpu")
