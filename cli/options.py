@@ -56,6 +56,15 @@ DenseFramesOption = Annotated[
 AlphaOption = Annotated[
     int, typer.Option("--alpha", min=1, help="Dense frames per frame that CLIP sees.", rich_help_panel="Views")
 ]
+BankFramesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--bank-frames",
+        min=1,
+        help="Frames CLIP sees per training view; more than a head uses: each epoch draws among them.",
+        rich_help_panel="Views",
+    ),
+]
 ViewsOption = Annotated[
     int, typer.Option("--views", min=1, help="Random views per training video.", rich_help_panel="Views")
 ]

@@ -30,6 +30,7 @@ def plan(
     precision: o.PrecisionOption = "auto",
     dense_frames: o.DenseFramesOption = 16,
     alpha: o.AlphaOption = 2,
+    bank_frames: o.BankFramesOption = None,
     layers: o.LayersOption = "all",
     stem: o.StemOption = False,
     views: o.ViewsOption = 1,
@@ -56,6 +57,7 @@ def plan(
             store=CacheChoice(
                 dense_frames=dense_frames,
                 alpha=alpha,
+                bank_frames=bank_frames,
                 layers=parse_layers(layers),
                 stem=stem,
                 train_views=views,
@@ -105,6 +107,7 @@ def extract(
     precision: o.PrecisionOption = "auto",
     dense_frames: o.DenseFramesOption = 16,
     alpha: o.AlphaOption = 2,
+    bank_frames: o.BankFramesOption = None,
     layers: o.LayersOption = "all",
     stem: o.StemOption = False,
     views: o.ViewsOption = 1,
@@ -140,6 +143,7 @@ def extract(
             store=CacheChoice(
                 dense_frames=dense_frames,
                 alpha=alpha,
+                bank_frames=bank_frames,
                 layers=parse_layers(layers),
                 stem=stem,
                 train_views=views,

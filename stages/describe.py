@@ -29,6 +29,7 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
     if choice.seed < 0:
         raise UsageError(f"--seed {choice.seed}: a seed is at least 0")
     kind = VIEW_KIND[dataset.split]
+    dense_frames = frames_to_store(choice) if kind == "train" else choice.dense_frames
     try:
         return CacheSpec(
             clip_model=tower.model,
@@ -40,9 +41,7 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
             layers=layers,
             pixel_mean=tower.pixel_mean,
             pixel_std=tower.pixel_std,
-            sampling=Sampling(
-                dense_frames=choice.dense_frames, alpha=choice.alpha, image_px=tower.image_px, seed=choice.seed
-            ),
+            sampling=Sampling(dense_frames=dense_frames, alpha=choice.alpha, image_px=tower.image_px, seed=choice.seed),
             view_kind=kind,  # type: ignore[arg-type]  # checked by the spec
             views=choice.train_views if kind == "train" else choice.test_views,
             crops=1 if kind == "train" else choice.test_crops,
@@ -54,3 +53,20 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def frames_to_store(choice: CacheChoice) -> int:
+    """Dense frames of a training view: those of the head, or as many as the bank's sparse frames stand for.
+
+    Raises:
+        UsageError: the bank is no multiple of what a head uses.
+    """
+    if choice.bank_frames is None:
+        return choice.dense_frames
+    used = choice.dense_frames // choice.alpha
+    if not used or choice.bank_frames % used:
+        raise UsageError(
+            f"--bank-frames {choice.bank_frames} must be a multiple of the {used} frames a head uses "
+            f"(--dense-frames {choice.dense_frames} / --alpha {choice.alpha})"
+        )
+    return choice.bank_frames * choice.alpha

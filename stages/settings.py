@@ -94,6 +94,8 @@ class CacheChoice:
 
     Attributes:
         dense_frames, alpha: dense frames per view, and how many of them share one sparse frame.
+        bank_frames: sparse frames to store per training view, a multiple of dense_frames / alpha; each epoch draws its
+            own among them (training/bank.py). None: as many as a head uses.
         layers: CLIP blocks to tap; None: all of them. stem: also the tokens before the first block.
         train_views: random views per training video. test_views, test_crops: fixed views per validation video.
         codec: "int8" or "float16". seed: of the random views.
@@ -104,6 +106,7 @@ class CacheChoice:
 
     dense_frames: int = 16
     alpha: int = 2
+    bank_frames: int | None = None
     layers: tuple[int, ...] | None = None
     stem: bool = False
     train_views: int = 1

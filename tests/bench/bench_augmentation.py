@@ -26,7 +26,7 @@ WAYS: list[tuple[str, str, list[str]]] = [
 ]
 """Name, cache, and what `vidxfer train` is told beyond the rest."""
 
-CACHES = {"v1": [], "v4": ["--views", "4"], "bank": ["--dense-frames", "32"]}
+CACHES = {"v1": [], "v4": ["--views", "4"], "bank": ["--bank-frames", "16"]}
 
 
 def vidxfer(*words: object) -> str:
