@@ -21,6 +21,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import splits
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheIncomplete, UsageError
+from vidxfer.pipeline.training.build import expect_made_for, expect_same_kind, head_inputs
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.run import Run
 from vidxfer.stages.progress import Progress, Silent
@@ -41,7 +42,9 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
         CacheError, UsageError, RunError: the cache, the request or the run folder cannot be used so.
         VideoError: a video that was stored cannot be read any more.
     """
-    expect_mixable(request.recipe.mixing, online=request.online)
+    mixing = request.recipe.mixing.resolved(online=request.online)
+    request = replace(request, recipe=replace(request.recipe, mixing=mixing))
+    expect_mixable(mixing, online=request.online)
     fabric = make_fabric(request)
     shown = progress if progress is not None and fabric.is_global_zero else Silent()
     sources = sources_of(request, fabric)
@@ -49,6 +52,7 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     if request.recipe.batch_clips % fabric.world_size:
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
     split = sources["train"].split
+    expect_trainable(sources, request)
     where = (fabric.world_size, str(fabric.device), str(fabric._precision.precision))
     found = made_from(split, online=request.online, where=where)
     with fabric.rank_zero_first():  # one process makes the folder, the others find it
@@ -61,6 +65,19 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     if report.finished:
         run.keep_result(report.to_dict())
     return report
+
+
+def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> None:
+    """Check what can be checked before a run folder is made and hours are spent.
+
+    Raises:
+        CacheMismatch: the recipe is for other frames or another CLIP, or the two splits are of different kinds.
+    """
+    spec = sources["train"].split.spec
+    expect_made_for(request.recipe, head_inputs(spec, len(sources["train"].split.class_names), request.recipe))
+    if "val" in sources:
+        val = sources["val"].split
+        expect_same_kind(val.path, val.spec, spec, request.recipe)
 
 
 def trainable_rows(source: Source, request: TrainRequest, shown: Progress) -> list[int]:

@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from vidxfer.pipeline.errors import RunError
-from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_inputs
+from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.journal import Journal
 from vidxfer.pipeline.training.loader import Assembler
 from vidxfer.pipeline.training.metrics import RunningMean, Score
@@ -52,8 +52,6 @@ class Trainer:
         source = sources["train"]
         self.split = split = source.split
         self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
-        if "val" in sources:  # before hours are spent, not after the first epochs
-            expect_same_kind(sources["val"].split.path, sources["val"].split.spec, split.spec, request.recipe)
         self.text = torch.from_numpy(split.text)
         bf16 = "bf16" in str(fabric._precision.precision)
         self.where = Where(device=fabric.device, autocast=torch.bfloat16 if bf16 else None)
@@ -62,11 +60,11 @@ class Trainer:
         self.needs = head.needs
         optimiser = build_optimiser(head, self.recipe)
         self.place = run.progress()
-        if self.place.global_step:
+        if self.place.global_step or self.place.finished:
             run.load_weights(head)
         self.bare = head
         self.head, self.optimiser = fabric.setup(head, optimiser)
-        if self.place.global_step:
+        if self.place.global_step and not self.place.finished:
             run.load_optimiser(self.optimiser)
         self.loader = stack.enter_context(
             source.loader(self.needs, decode_threads=request.decode_threads, read_threads=request.read_threads)
@@ -98,6 +96,7 @@ class Trainer:
         steps = steps_per_epoch(len(self.rows), self.recipe.batch_clips)
         if self.place.finished:
             self.shown.line(f"{self.run.path} is finished: all {self.recipe.epochs} epochs are done")
+            self.loss = float((self.run.result() or {}).get("loss", 0.0))
             return self._report(self._validate(note=False), [])
         if self.place.global_step:
             self.shown.line(f"going on at epoch {self.place.epoch + 1}, step {self.place.step + 1} of {steps}")

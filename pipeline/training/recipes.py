@@ -119,11 +119,12 @@ RECIPES = (
             dense_frames=row.dense_frames,
             sparse_frames=row.sparse_frames,
             clip_channels=row.clip.channels,
+            mixing=Mixing(kind="published"),
         )
         for row in PUBLISHED
     ),
-    Recipe(name="dist-ssv2-b16"),
-    Recipe(name="dist-k400-b16", dist=DistConfig(pooling_layers=4)),
+    Recipe(name="dist-ssv2-b16", mixing=Mixing(kind="published")),
+    Recipe(name="dist-k400-b16", dist=DistConfig(pooling_layers=4), mixing=Mixing(kind="published")),
     Recipe(
         name="dist-toy",
         dist=DistConfig(integration_channels=64, temporal_channels=32, pooling_layers=1),

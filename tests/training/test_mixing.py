@@ -169,7 +169,7 @@ def test_nothing_is_drawn_by_default() -> None:
 @pytest.mark.parametrize(
     ("numbers", "text"),
     [
-        ({"kind": "pixel"}, "none, pixels, tokens"),
+        ({"kind": "pixel"}, "none, published, pixels, tokens"),
         ({"mixup_alpha": -1.0}, "mixup_alpha"),
         ({"cutmix_alpha": math.nan}, "cutmix_alpha"),
         ({"cutmix_share": 1.5}, "cutmix_share"),
@@ -179,3 +179,16 @@ def test_nothing_is_drawn_by_default() -> None:
 def test_settings_that_cannot_be_meant_are_refused(numbers: dict, text: str) -> None:
     with pytest.raises(UsageError, match=text):
         Mixing(**numbers)
+
+
+@pytest.mark.parametrize(
+    ("kind", "online", "meant"),
+    [
+        ("published", True, "pixels"),
+        ("published", False, "none"),
+        ("tokens", True, "tokens"),
+        ("none", True, "none"),
+    ],
+)
+def test_published_mixing_is_pixels_online_and_nothing_with_a_cache(kind: str, online: bool, meant: str) -> None:
+    assert Mixing(kind=kind).resolved(online=online) == Mixing(kind=meant)

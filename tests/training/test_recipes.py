@@ -157,11 +157,11 @@ def test_mixing_is_set_with_a_dot_and_kept(setting: str, value: str) -> None:
 
 
 def test_a_run_folder_from_before_there_was_mixing_is_read() -> None:
-    stored = json.loads(named("dist-ssv2-b16").to_json())
+    stored = json.loads(named("dist-toy").to_json())
     del stored["mixing"], stored["dense_frames"], stored["sparse_frames"], stored["clip_channels"]
-    assert from_dict(stored) == named("dist-ssv2-b16")
+    assert from_dict(stored) == named("dist-toy")
 
 
 def test_a_kind_of_mixing_there_is_not_is_refused() -> None:
-    with pytest.raises(UsageError, match="none, pixels, tokens"):
+    with pytest.raises(UsageError, match="none, published, pixels, tokens"):
         with_settings(named("dist-ssv2-b16"), ["mixing.kind=pixel"])
