@@ -10,7 +10,7 @@ Nothing is computed again: the numbers are those of the run's last evaluation.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from vidxfer.pipeline.cache.rows import Rows
@@ -138,10 +138,12 @@ def _causes_in_the_views(train: Split, val: Split, row: Published | None) -> lis
 def _causes_in_the_training(run: Run, row: Published | None) -> list[str]:
     found = []
     recipe = run.recipe
-    if recipe.mixing.kind != "pixels":
-        kind = "no mixing of clips" if recipe.mixing.kind == "none" else f"clips are mixed as {recipe.mixing.kind}"
+    mixing = recipe.mixing.resolved(online=bool(run.made_from["online"])).kind
+    if mixing != "pixels":
+        kind = "no mixing of clips" if mixing == "none" else f"clips are mixed as {mixing}"
         found.append(f"{kind}; published: mixup and CutMix on pixels before CLIP, which a cache cannot have")
-    named = next((asdict(one) for one in RECIPES if one.name == recipe.name), None)
+    meant = [replace(one, mixing=one.mixing.resolved(online=bool(run.made_from["online"]))) for one in RECIPES]
+    named = next((asdict(one) for one in meant if one.name == recipe.name), None)
     changed = [f"{name}={value}" for name, value in asdict(recipe).items() if named and named[name] != value]
     if changed:
         found.append(f"settings differ from the recipe: {', '.join(changed)}")
