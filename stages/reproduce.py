@@ -137,14 +137,14 @@ def _causes_in_the_views(train: Split, val: Split, row: Published | None) -> lis
 
 def _causes_in_the_training(run: Run, row: Published | None) -> list[str]:
     found = []
-    recipe = run.recipe
-    mixing = recipe.mixing.resolved(online=bool(run.made_from["online"])).kind
+    online = bool(run.made_from["online"])
+    recipe, *named = (replace(one, mixing=one.mixing.resolved(online=online)) for one in (run.recipe, *RECIPES))
+    mixing = recipe.mixing.kind
     if mixing != "pixels":
         kind = "no mixing of clips" if mixing == "none" else f"clips are mixed as {mixing}"
         found.append(f"{kind}; published: mixup and CutMix on pixels before CLIP, which a cache cannot have")
-    meant = [replace(one, mixing=one.mixing.resolved(online=bool(run.made_from["online"]))) for one in RECIPES]
-    named = next((asdict(one) for one in meant if one.name == recipe.name), None)
-    changed = [f"{name}={value}" for name, value in asdict(recipe).items() if named and named[name] != value]
+    base = next((asdict(one) for one in named if one.name == recipe.name), None)
+    changed = [f"{name}={value}" for name, value in asdict(recipe).items() if base and base[name] != value]
     if changed:
         found.append(f"settings differ from the recipe: {', '.join(changed)}")
     if row is not None and row.note:

@@ -130,7 +130,7 @@ def test_a_run_is_usable_from_another_folder(
     toy: Any, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything was named relative to the folder of the first command."""
-    home, away = tmp_path / "home", tmp_path / "away"
+    home, away = tmp_path / "base", tmp_path / "away"
     away.mkdir(parents=True)
     toy.smaller(home / "data", 8)
     shutil.copytree(toy.clip, home / "clip")
@@ -141,8 +141,8 @@ def test_a_run_is_usable_from_another_folder(
     assert invoke("train", "--cache", "zarr", "--recipe", "dist-toy", "--run", "run", *sets).exit_code == 0
     video = min((home / "data" / toy.videos.name).iterdir())
     monkeypatch.chdir(away)
-    for words in (["predict", video, "--checkpoint", "../home/run"],
-                  ["evaluate", "--run", "../home/run", "--cache", "../home/zarr"]):  # fmt: skip
+    for words in (["predict", video, "--checkpoint", "../base/run"],
+                  ["evaluate", "--run", "../base/run", "--cache", "../base/zarr"]):  # fmt: skip
         result = invoke(*words)
         assert result.exit_code == 0, result.stderr
 
