@@ -89,6 +89,10 @@ test: $(STAMP)  ## install, then run all tests
 golden: $(STAMP)  ## only the tests against numbers from the official modules
 	$(BIN)/python -m pytest -k golden $(ARGS)
 
+.PHONY: bench
+bench: $(STAMP)  ## seconds of a training step: DiST plain and fast, CLIP, reading; minutes; ARGS='--threads 1'
+	$(BIN)/python tests/bench/bench_dist.py $(ARGS)
+
 .PHONY: check
 check: $(STAMP)  ## lint, format and types; changes nothing
 	$(BIN)/ruff check .

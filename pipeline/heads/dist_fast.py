@@ -101,8 +101,9 @@ def bias_of(layer: nn.Linear | nn.Conv3d) -> Tensor:
 def stem(conv: nn.Conv3d, dense: Tensor) -> Tensor:
     """Patches as vectors, then a convolution over time: [clip dense rgb height width] -> 1.702 x."""
     patch = conv.kernel_size[1]
-    if torch.is_autocast_enabled(dense.device.type):  # half the bytes to rearrange
-        dense = dense.to(torch.get_autocast_dtype(dense.device.type))
+    device = dense.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dense = dense.to(torch.get_autocast_dtype(device))  # half the bytes to rearrange
     vectors = rearrange(dense, "clip dense rgb (row y) (col x) -> clip (rgb y x) dense (row col)", y=patch, x=patch)
     vectors = vectors.contiguous(memory_format=torch.channels_last)
     weight = rearrange(conv.weight, "out rgb time y x -> out (rgb y x) time 1")

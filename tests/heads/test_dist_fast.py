@@ -40,7 +40,7 @@ def built(config: DistConfig, inputs: HeadInputs, dtype: torch.dtype = torch.flo
     net = DistNet(config, inputs, inputs.layers).to(dtype)
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+            parameter.add_(0.05 * torch.randn_like(parameter))
     return net
 
 
@@ -162,6 +162,14 @@ def test_torch_compile_takes_it_whole() -> None:
         video.sum().backward()
     torch.testing.assert_close(video.detach(), expected["video"])
     assert net.temporal_stem.weight.grad is not None
+
+
+def test_sizes_can_be_asked_without_numbers() -> None:
+    inputs = sized()
+    with torch.device("meta"):
+        net = DistNet(SMALL, inputs, inputs.layers)
+        video = net(torch.empty(2, 3, 4, inputs.tokens, inputs.channels), torch.empty(2, 8, 3, 12, 12))
+    assert video.shape == (2, inputs.embed)
 
 
 def test_a_form_there_is_not_is_an_error() -> None:
