@@ -75,7 +75,7 @@ reproduce-k400 reproduce-ssv2: $(STAMP)
 
 .PHONY: toy-k400 toy-ssv2
 toy-k400 toy-ssv2: $(STAMP)
-	$(BIN)/vidxfer data toy demo-$(@:toy-%=%) --layout $(@:toy-%=%) --train-videos 400 --val-videos 96
+	$(BIN)/vidxfer data toy demo-$(@:toy-%=%) --layout $(@:toy-%=%)
 
 .PHONY: clean-demo
 clean-demo:  ## delete the demos' videos, caches and runs
