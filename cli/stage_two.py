@@ -25,6 +25,9 @@ def train(
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
     decode_threads: o.ThreadsOption = 2,
     log_every_steps: Annotated[int, typer.Option(min=1, help="Steps per line of metrics.jsonl.")] = 1,
+    init_from: Annotated[
+        Path | None, typer.Option("--init-from", help="Run whose weights a new run begins with.")
+    ] = None,
     allow_incomplete: Annotated[bool, typer.Option(help="Train although extraction has not finished.")] = False,
     online: Annotated[
         bool,
@@ -74,6 +77,7 @@ def train(
             decode_threads=decode_threads,
             log_every_steps=log_every_steps,
             allow_incomplete=allow_incomplete,
+            init_from=init_from,
             online=online,
             data=data_source(dataset, root, labels, val_fraction, limit) if dataset else None,
             clip=ClipChoice(model=model, pretrained=pretrained),

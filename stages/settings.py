@@ -129,6 +129,7 @@ class TrainRequest:
         precision: "auto" (bf16 autocast where the device has it), "fp32" or "bf16".
         decode_threads, read_threads: of the loader. log_every_steps: steps per line of metrics.jsonl.
         allow_incomplete: train although the extraction has not finished.
+        init_from: a run whose weights a new run begins with (a transfer, as from K710 to K400).
         online: CLIP computes the tokens of freshly drawn views in every step; cached tokens are not read.
         data, clip, store: what the online path sees, as for extraction; data None: the cache's own data set and CLIP.
     """
@@ -144,6 +145,7 @@ class TrainRequest:
     read_threads: int = 2
     log_every_steps: int = 1
     allow_incomplete: bool = False
+    init_from: Path | None = None
     online: bool = False
     data: DataSource | None = None
     clip: ClipChoice = field(default_factory=ClipChoice)

@@ -20,7 +20,7 @@ from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import splits
 from vidxfer.pipeline.clip.load import choose_device
-from vidxfer.pipeline.errors import CacheIncomplete, UsageError
+from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
 from vidxfer.pipeline.training.build import expect_made_for, expect_same_kind, head_inputs
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.run import Run
@@ -55,6 +55,8 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     expect_trainable(sources, request)
     where = (fabric.world_size, str(fabric.device), str(fabric._precision.precision))
     found = made_from(split, online=request.online, where=where)
+    if request.init_from is not None:
+        found["init_from"] = beginning(request.init_from, found)
     with fabric.rank_zero_first():  # one process makes the folder, the others find it
         run = Run.start(request.run, request.recipe, found)
     with ExitStack() as stack:
@@ -78,6 +80,20 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> None:
     if "val" in sources:
         val = sources["val"].split
         expect_same_kind(val.path, val.spec, spec, request.recipe)
+
+
+def beginning(path: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """What a run that begins with another's weights remembers of it.
+
+    Raises:
+        RunError: no run there. CacheMismatch: it was trained with another CLIP.
+    """
+    other = Run.open(path)
+    field = "clip_weights_sha256"
+    theirs, ours = other.made_from["spec"][field], found["spec"][field]
+    if theirs != ours:
+        raise CacheMismatch(path, {field: (theirs, ours)})
+    return {"run": str(path.absolute()), "recipe": other.recipe.name, "global_step": other.progress().global_step}
 
 
 def trainable_rows(source: Source, request: TrainRequest, shown: Progress) -> list[int]:

@@ -62,6 +62,8 @@ class Trainer:
         self.place = run.progress()
         if self.place.global_step or self.place.finished:
             run.load_weights(head)
+        elif request.init_from is not None:
+            Run.open(request.init_from).load_weights(head)
         self.bare = head
         self.head, self.optimiser = fabric.setup(head, optimiser)
         if self.place.global_step and not self.place.finished:

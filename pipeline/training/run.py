@@ -66,7 +66,7 @@ class Run:
         if (path / "recipe.json").is_file():
             old = cls.open(path)
             differing = _differences(asdict(old.recipe), asdict(recipe))
-            for name in ("cache_fingerprint", "world", "online"):
+            for name in ("cache_fingerprint", "world", "online", "init_from"):
                 if old.made_from.get(name) != made_from.get(name):
                     differing[name] = (old.made_from.get(name), made_from.get(name))
             if differing:

@@ -94,3 +94,25 @@ def test_a_draw_depends_on_seed_video_and_view_alone():
 
 def test_draws_are_the_same_as_when_this_was_written():
     assert view_rng(0, "78687", 0).random(2).tolist() == [0.8704189577970715, 0.20770561022533895]
+
+
+def test_the_interval_rule_equals_the_release_on_every_golden_case(golden: dict) -> None:
+    for row in golden["interval_test"]:
+        views, view = row["num_views"], row["view"]
+        assert row["minus_interval"] is False
+        position = 0.5 if views == 1 else view / views
+        assert list(interval_of(row, position)) == row["index"]
+    for row in golden["interval_train_bounds"]:
+        assert list(interval_of(row, 0.0)) == row["min"]
+        assert list(interval_of(row, 1.0)) == row["max"]
+
+
+def interval_of(row: dict, position: float) -> tuple[int, ...]:
+    return rules.interval_indices(
+        row["num_video_frames"],
+        Sampling(dense_frames=row["num_input_frames"], alpha=1),
+        stride_frames=row["sampling_rate"],
+        fps=row["fps"],
+        target_fps=row["target_fps"],
+        position=position,
+    )
