@@ -66,7 +66,7 @@ reproduce-k400:  ## DiST B/16 8+16 on Kinetics-400 as published, from ROOT to a 
 reproduce-ssv2:  ## the same on Something-Something V2
 reproduce-k400 reproduce-ssv2: override export VIDXFER_DATA = $(ROOT)
 reproduce-k400 reproduce-ssv2: $(STAMP)
-	$(BIN)/vidxfer plan --dataset $(KIND) --model $(MODEL) --cache $(CACHE) --test-views 3
+	$(BIN)/vidxfer plan --dataset $(KIND) --model $(MODEL) --cache $(CACHE) --test-views 3 --recipe $(RECIPE)
 	@$(PARTLY) $(BIN)/vidxfer extract --dataset $(KIND) --model $(MODEL) --cache $(CACHE) --test-views 3
 	$(BIN)/vidxfer cache verify --cache $(CACHE)
 	$(BIN)/vidxfer train --cache $(CACHE) --recipe $(RECIPE) --run $(RUN)

