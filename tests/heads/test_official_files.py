@@ -41,6 +41,8 @@ def official_file(name: str, folder: Path, *, old: bool, blocks: bool = True) ->
     root = Path(__file__).parents[2]
     listed = Path(os.environ.get("VIDXFER_SPEC", root.parent / "shared" / "spec")) / f"dist_state_dict_{name}.json"
     if not listed.is_file():
+        if "VIDXFER_SPEC" in os.environ:  # a folder that was named must hold it
+            pytest.fail(f"{listed} is missing: VIDXFER_SPEC is not its folder")
         pytest.skip(f"{listed.name} is not on this machine: set VIDXFER_SPEC to its folder")
     shapes = json.loads(listed.read_text(encoding="utf-8"))
     if not blocks:
