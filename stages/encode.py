@@ -155,6 +155,15 @@ def encode_all(
     yield from _encode_group(group, spec, tower)
 
 
+def encode_videos(
+    videos: Iterable[Video], spec: CacheSpec, tower: ClipTower, *, threads: int, decoder: str, batch_frames: int
+) -> Iterator[Encoded | VideoError]:
+    """`prepare_all`, then `encode_all`."""
+    return encode_all(
+        prepare_all(videos, spec, threads=threads, decoder=decoder), spec, tower, batch_frames=batch_frames
+    )
+
+
 def _encode_group(
     group: Sequence[Prepared | VideoError], spec: CacheSpec, tower: ClipTower
 ) -> Iterator[Encoded | VideoError]:

@@ -11,17 +11,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from vidxfer.pipeline.cache.codec import Calibration, encode_float16, encode_int8
-from vidxfer.pipeline.cache.layout import AnyArray
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split, open_split, splits
@@ -30,35 +23,17 @@ from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.errors import CacheFull, CacheMismatch, UsageError, VideoError
-from vidxfer.pipeline.shapes import Video
+from vidxfer.pipeline.errors import CacheFull, CacheMismatch, UsageError
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.pipeline.video.reader import Decoder
 from vidxfer.stages.describe import describe_split
-from vidxfer.stages.encode import Encoded, encode_all, prepare_all
 from vidxfer.stages.plan import free_bytes
-from vidxfer.stages.progress import Bar, Progress, Silent
-from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, library_versions
+from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.quantise import calibrate
+from vidxfer.stages.settings import ExtractRequest, library_versions
+from vidxfer.stages.shards import extract_shard, task_of
 
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractRequest:
-    """What to extract, with what, and where to.
-
-    Attributes:
-        data, clip, store: see their classes. cache: the cache's folder. splits: which to extract.
-        batch_frames: frames CLIP sees at once. decode_threads: videos decoded at the same time.
-        decoder: "auto", "decord" or "pyav".
-    """
-
-    data: DataSource
-    clip: ClipChoice
-    store: CacheChoice
-    cache: Path
-    splits: tuple[str, ...] = ("train", "val")
-    batch_frames: int = 128
-    decode_threads: int = 2
-    decoder: str = "auto"
+__all__ = ["ExtractRequest", "SplitReport", "extract"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,10 +128,7 @@ def expect_room_for(cache: Path, specs: list[CacheSpec], datasets: list[Dataset]
 
 def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress) -> Split:
     """Calibrate the codec where it needs that, and make the empty split."""
-    shape = (len(spec.layers), spec.channels)
-    mean, std = np.zeros(shape, dtype=np.float32), np.ones(shape, dtype=np.float32)
-    if spec.codec == "int8":
-        mean, std = calibrate(request, dataset, spec, tower, shown)
+    mean, std = calibrate(request, dataset, spec, tower, shown)
     return create_split(
         request.cache,
         spec,
@@ -178,21 +150,6 @@ def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Cl
     )
 
 
-def calibrate(
-    request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress
-) -> tuple[AnyArray, AnyArray]:
-    """Mean and std per layer and channel over an even sample of the split's videos: float32 [layer channel]."""
-    sample = dataset.take(min(len(dataset), spec.calibration_videos)).videos
-    sums = Calibration()
-    with shown.bar(f"calibrate {spec.split}", len(sample), "videos") as bar:
-        for one in _encoded(request, sample, spec, tower):
-            if isinstance(one, Encoded):
-                sums.update(one.tokens)
-            bar.advance()
-    mean, std = sums.finish()
-    return mean.numpy(), std.numpy()
-
-
 def extract_split(
     request: ExtractRequest, dataset: Dataset, split: Split, tower: ClipTower, shown: Progress
 ) -> SplitReport:
@@ -208,7 +165,9 @@ def extract_split(
         else:
             with shown.bar(f"extract {split.spec.split}", total, "videos", total - waiting) as bar:
                 for shard in pending:
-                    extract_shard(request, dataset, split, writer, shard, tower, bar)
+                    writer.begin(shard)
+                    task = task_of(request, dataset, split, shard)
+                    writer.record(extract_shard(task, split, tower, bar.advance))
     records = split.ledger.finished().values()
     decoders: Counter[str] = Counter()
     for record in records:
@@ -225,51 +184,3 @@ def extract_split(
         fingerprint=split.spec.fingerprint,
         notes=dataset.notes,
     )
-
-
-def extract_shard(
-    request: ExtractRequest, dataset: Dataset, split: Split, writer: SplitWriter, shard: int, tower: ClipTower, bar: Bar
-) -> None:
-    """Write one shard: all its rows, stored or failed with a reason."""
-    rows = split.layout.rows(shard)
-    videos = [dataset.videos[row] for row in rows]
-    quantise = _Quantiser(split, tower)
-    with writer.shard(shard) as shard_writer:
-        for row, one in zip(rows, _encoded(request, videos, split.spec, tower), strict=True):
-            if isinstance(one, VideoError):
-                shard_writer.fail(row, one)
-            else:
-                codes, scale = quantise(one)
-                shard_writer.add(
-                    row,
-                    codes,
-                    scale,
-                    one.embedding.float().cpu(),
-                    one.prepared.views,
-                    notes={"decoder": one.prepared.decoder},
-                    frame_count=one.prepared.frame_count,
-                    source_px=one.prepared.source_px,
-                )
-            bar.advance()
-
-
-class _Quantiser:
-    """Tokens to codes on the tower's device, with the split's statistics."""
-
-    def __init__(self, split: Split, tower: ClipTower) -> None:
-        self.codec = split.spec.codec
-        self.mean = torch.from_numpy(split.channel_mean).to(tower.device)
-        self.std = torch.from_numpy(split.channel_std).to(tower.device)
-
-    def __call__(self, one: Encoded) -> tuple[Tensor, Tensor | None]:
-        if self.codec == "float16":
-            return encode_float16(one.tokens).cpu(), None
-        codes, scale = encode_int8(one.tokens, self.mean, self.std)
-        return codes.cpu(), scale.cpu()
-
-
-def _encoded(
-    request: ExtractRequest, videos: Iterable[Video], spec: CacheSpec, tower: ClipTower
-) -> Iterator[Encoded | VideoError]:
-    ready = prepare_all(videos, spec, threads=request.decode_threads, decoder=request.decoder)
-    return encode_all(ready, spec, tower, batch_frames=request.batch_frames)

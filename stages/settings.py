@@ -120,6 +120,26 @@ class CacheChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExtractRequest:
+    """What to extract, with what, and where to.
+
+    Attributes:
+        data, clip, store: see their classes. cache: the cache's folder. splits: which to extract.
+        batch_frames: frames CLIP sees at once. decode_threads: videos decoded at the same time.
+        decoder: "auto", "decord" or "pyav".
+    """
+
+    data: DataSource
+    clip: ClipChoice
+    store: CacheChoice
+    cache: Path
+    splits: tuple[str, ...] = ("train", "val")
+    batch_frames: int = 128
+    decode_threads: int = 2
+    decoder: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainRequest:
     """What to train, on which cache, and where to keep it.
 
