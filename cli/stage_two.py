@@ -218,15 +218,17 @@ def compare(
     if json:
         show.print_json(report)
         return
-    rows = [["chance", f"{report.chance:.1%}", "-", "-", "-", "-"]]
+    factors = report.factor_chance
+    rows = [["chance", f"{report.chance:.1%}", *(f"{share:.1%}" for share in factors.values()), *"----"]]
     for one in report.runs:
         rows.append([
             one.name,
             "-" if one.top1 is None else f"{one.top1:.1%}",
+            *(f"{one.factors[name]:.1%}" if name in one.factors else "-" for name in factors),
             "-" if one.scored is None else f"{one.scored} / {one.listed}",
             one.tokens,
             "-" if one.epoch_seconds is None else show.duration(one.epoch_seconds),
             str(one.run),
         ])  # fmt: skip
     title = f"{report.classes} classes; cache {cache}: {show.size(report.cache_bytes)} for {report.views:,} views"
-    show.table(title, ["", "val top-1", "scored", "tokens from", "epoch", "run"], rows)
+    show.table(title, ["", "val top-1", *factors, "scored", "tokens from", "epoch", "run"], rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidxfer.pipeline.cache.store import open_split, splits
@@ -17,6 +17,7 @@ class RunRow:
 
     Attributes:
         name: of its recipe. run: folder. top1: on the validation split; None: not scored. scored, listed: videos.
+        factors: name -> its top-1, where the classes are made of factors.
         tokens: "cache", or "CLIP, every step". epochs: of the recipe. epoch_seconds: median; None: not measured.
     """
 
@@ -28,17 +29,23 @@ class RunRow:
     tokens: str
     epochs: int
     epoch_seconds: float | None
+    factors: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Runs beside chance. `views` and `cache_bytes` are over all splits of the cache."""
+    """Runs beside chance. `views` and `cache_bytes` are over all splits of the cache.
+
+    Attributes:
+        chance: one over the number of classes. factor_chance: the same over each factor's values.
+    """
 
     classes: int
     chance: float
     views: int
     cache_bytes: int
     runs: tuple[RunRow, ...]
+    factor_chance: dict[str, float] = field(default_factory=dict)
 
 
 def compare(runs: tuple[Path, ...], cache: Path) -> Comparison:
@@ -56,6 +63,7 @@ def compare(runs: tuple[Path, ...], cache: Path) -> Comparison:
         views=sum(len(split.video_ids) * split.spec.stored_views for split in opened),
         cache_bytes=sum(bytes_on_disk(split.path) for split in opened),
         runs=tuple(_row(path) for path in runs),
+        factor_chance={name: 1 / len(set(values)) for name, values in opened[0].factors.items()},
     )
 
 
@@ -75,4 +83,5 @@ def _row(path: Path) -> RunRow:
         tokens="CLIP, every step" if run.made_from["online"] else "cache",
         epochs=run.recipe.epochs,
         epoch_seconds=result["epoch_seconds"],
+        factors=score.get("factors", {}),
     )

@@ -184,7 +184,7 @@ def score_of(source: Source, scored: Scored, refused: dict[str, str]) -> Score:
         for row, name in enumerate(split.video_ids)
         if row not in done
     }
-    return score(scored.probabilities, scored.labels, missing)
+    return score(scored.probabilities, scored.labels, missing, split.factors)
 
 
 def predictions(split: Split, scored: Scored) -> str:

@@ -147,6 +147,7 @@ def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Cl
             "logit_scale": tower.info.logit_scale,
             "templates": list(request.store.templates),
         },
+        factors=dataset.factors,
     )
 
 

@@ -154,4 +154,5 @@ def split_in_memory(
             "logit_scale": tower.info.logit_scale,
             "templates": list(store.templates),
         },
+        factors=dataset.factors,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Split:
         flip_pairs: label → label after a left-right flip.
         shard_videos: rows per shard.
         informs: what made it: versions, time; nothing depends on it.
+        factors: name -> value per class, as the data set has them; optional on disk, none in older caches.
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Split:
     flip_pairs: Mapping[int, int]
     shard_videos: int
     informs: Mapping[str, Any]
+    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         spec, videos = self.spec, len(self.video_ids)
@@ -60,6 +62,8 @@ class Split:
             expect(name, getattr(self, name), "layer channel", layer=len(spec.layers), channel=spec.channels)
         if videos and not -1 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.class_names):
             raise CacheError(f"labels must lie in -1..{len(self.class_names) - 1}, the class names' range")
+        if any(len(values) != len(self.class_names) for values in self.factors.values()):
+            raise CacheError(f"each of the factors {', '.join(self.factors)} needs one value per class")
 
     def __repr__(self) -> str:
         return f"Split({self.path}, {len(self.video_ids)} videos, {self.shard_count} shards, {self.spec.fingerprint})"

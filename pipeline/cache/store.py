@@ -46,6 +46,7 @@ def create_split(
     flip_pairs: Mapping[int, int] | None = None,
     shard_videos: int | None = None,
     informs: Mapping[str, Any] | None = None,
+    factors: Mapping[str, Sequence[str]] | None = None,
 ) -> Split:
     """Make the split `spec.split` with every row pending, and open it. Arguments as in `Split`.
 
@@ -72,6 +73,7 @@ def create_split(
             "zarr": zarr.__version__,
             **(informs or {}),
         },
+        factors=_factors(factors),
     )
     if not split.video_ids:
         raise CacheError(f"{split.path}: there is not one video to store")
@@ -116,10 +118,15 @@ def open_split(cache_path: Path | str, split: str) -> Split:
         flip_pairs={int(label): int(flipped) for label, flipped in stored["flip_pairs"]},
         shard_videos=int(stored["shard_videos"]),
         informs=stored["informs"],
+        factors=_factors(stored.get("factors")),
     )
     for array in [*opened.layout.owned.values(), *opened.layout.fixed.values()]:
         _expect_layout(path, array)
     return opened
+
+
+def _factors(stored: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(values) for name, values in (stored or {}).items()}
 
 
 def splits(cache_path: Path | str) -> list[str]:
@@ -168,6 +175,8 @@ def _write_group(folder: Path, split: Split) -> None:
         "shard_videos": split.shard_videos,
         "informs": dict(split.informs),
     }
+    if split.factors:
+        attributes["factors"] = {name: list(values) for name, values in split.factors.items()}
     group = zarr.create_group(folder, zarr_format=3, attributes={ATTRIBUTE: attributes})
     for array in layout.owned.values():
         _create(group, array)

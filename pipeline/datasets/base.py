@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -37,9 +38,12 @@ class Dataset:
         videos: in the order of the list, or sorted by id.
         class_names: position = label. The same for every split of a data set.
         notes: what a person should know, one sentence each ("37 listed videos are not on disk").
+        factors: what a class is made of: name of the factor -> its value for each class, as in
+            {"verb": ("take", "take", …), "noun": ("plate", "cup", …)}. Scores then come per factor too. Says nothing
+            that the class names do not say, and is no part of the fingerprint.
 
     Raises:
-        DatasetError: an id occurs twice, or a label has no class name.
+        DatasetError: an id occurs twice, a label has no class name, or a factor has not one value per class.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Dataset:
     videos: tuple[Video, ...]
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         repeated = [id_ for id_, count in Counter(video.id for video in self.videos).items() if count > 1]
@@ -66,6 +71,9 @@ class Dataset:
         twice = [name for name, count in Counter(self.class_names).items() if count > 1]
         if twice:
             raise DatasetError(f"{self.root}: class names occur more than once: {_first(twice)}")
+        uneven = {name: len(values) for name, values in self.factors.items() if len(values) != classes}
+        if uneven:
+            raise DatasetError(f"{self.root}: {classes} classes, but factors with other numbers of values: {uneven}")
 
     def __len__(self) -> int:
         return len(self.videos)

@@ -1,6 +1,7 @@
 """Scores of a split, with the coverage they were obtained at: what was scored, what was listed, who is missing.
 
     probabilities of every stored view ─ sum per video ─▶ ranking ─▶ top-1, top-5   (n scored / n listed)
+                                             └─ sum per value of a factor (verb, noun …) ─▶ top-1 of the factor
 
 A missing video is never replaced by another one. Two readings are given: over the scored videos, and with every missing
 one counted as wrong.
@@ -8,7 +9,8 @@ one counted as wrong.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ class Score:
     Attributes:
         top1, top5: share of the scored videos, 0..1. top1_of_listed: missing videos count as wrong.
         scored, listed: numbers of videos. missing: id -> reason, of every listed video without a score.
+        factors: name of the factor -> its top-1 over the scored videos, where classes are made of factors.
     """
 
     top1: float
@@ -30,9 +33,12 @@ class Score:
     scored: int
     listed: int
     missing: dict[str, str]
+    factors: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"top-1 {self.top1:.1%}, top-5 {self.top5:.1%} ({self.scored} scored / {self.listed} listed)"
+        parts = {"top-1": self.top1, "top-5": self.top5, **self.factors}
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in parts.items())
+        return f"{shares} ({self.scored} scored / {self.listed} listed)"
 
 
 def topk(probabilities: Tensor, labels: Tensor, k: int) -> float:
@@ -44,8 +50,25 @@ def topk(probabilities: Tensor, labels: Tensor, k: int) -> float:
     return float(value)
 
 
-def score(probabilities: Tensor, labels: Tensor, missing: dict[str, str]) -> Score:
-    """Score summed view probabilities [video class] against labels int64 [video]."""
+def factor_top1(probabilities: Tensor, labels: Tensor, values: Sequence[str]) -> float:
+    """Share of rows whose best value of a factor is their label's: [video class], int64 [video], a value per class.
+
+    The best value has the largest sum of probabilities over its classes: the marginal, not the value of the best class.
+    """
+    number_of = {value: number for number, value in enumerate(dict.fromkeys(values))}
+    of_class = torch.tensor([number_of[value] for value in values])
+    marginal = torch.zeros(len(labels), len(number_of), dtype=probabilities.dtype)
+    marginal.index_add_(1, of_class, probabilities)
+    return float((marginal.argmax(1) == of_class[labels]).float().mean())
+
+
+def score(
+    probabilities: Tensor,
+    labels: Tensor,
+    missing: dict[str, str],
+    factors: Mapping[str, Sequence[str]] | None = None,
+) -> Score:
+    """Score summed view probabilities [video class] against labels int64 [video]; `factors`: name -> class values."""
     scored = len(labels)
     listed = scored + len(missing)
     top1 = topk(probabilities, labels, 1) if scored else 0.0
@@ -56,6 +79,10 @@ def score(probabilities: Tensor, labels: Tensor, missing: dict[str, str]) -> Sco
         scored=scored,
         listed=listed,
         missing=missing,
+        factors={
+            name: factor_top1(probabilities, labels, values) if scored else 0.0
+            for name, values in (factors or {}).items()
+        },
     )
 
 

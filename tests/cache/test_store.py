@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,20 @@ def test_the_summary_counts_rows_reasons_and_bytes(world: Any, tmp_path: Path) -
     assert train["shape"] == {"video": 7, "view": 2, "layer": 3, "frame": 2, "token": 5, "channel": 6}
     assert train["bytes_on_disk"] >= train["bytes_when_finished"] > 0
     assert (found["val"]["stored"], found["val"]["pending"]) == (0, 2)
+
+
+def test_factors_of_classes_are_an_optional_attribute(world: Any, tmp_path: Path) -> None:
+    world.make(tmp_path / "plain")
+    assert "factors" not in json.loads((tmp_path / "plain/train/zarr.json").read_text())["attributes"]["vidxfer"]
+    made = world.make(tmp_path / "made")
+    with_factors = store.create_split(
+        tmp_path / "made",
+        replace(made.spec, split="val"),
+        **{name: getattr(made, name) for name in ("video_ids", "labels", "class_names", "text")},
+        channel_mean=made.channel_mean,
+        channel_std=made.channel_std,
+        factors={"verb": ["push", "open"]},
+    )
+    assert open_split(tmp_path / "made", "val").factors == with_factors.factors == {"verb": ("push", "open")}
+    with pytest.raises(CacheError, match="each of the factors verb needs one value per class"):
+        replace(with_factors, factors={"verb": ("push",)})

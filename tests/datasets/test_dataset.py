@@ -36,6 +36,15 @@ def test_a_label_without_a_class_name_is_named() -> None:
         dataset([0, 4])
 
 
+def test_factors_have_one_value_per_class_and_are_no_part_of_the_fingerprint() -> None:
+    one = dataset([0, 1])
+    factored = replace(one, factors={"verb": ("take", "take", "put", "put")})
+    assert factored.fingerprint == one.fingerprint
+    assert factored.take(1).factors == factored.factors
+    with pytest.raises(DatasetError, match=r"4 classes, but factors with other numbers of values: \{'verb': 1\}"):
+        replace(one, factors={"verb": ("take",)})
+
+
 def test_printing_shows_counts_not_videos() -> None:
     assert repr(dataset([0, 1])) == "Dataset(csv train: 2 videos, 4 classes)"
 

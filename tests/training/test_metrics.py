@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidxfer.pipeline.training.metrics import RunningMean, ranked, score, topk
+from vidxfer.pipeline.training.metrics import RunningMean, factor_top1, ranked, score, topk
 
 SIZES = st.tuples(st.integers(1, 20), st.integers(2, 12), st.integers(0, 10_000))
 
@@ -67,3 +67,28 @@ def test_a_running_mean_begins_anew_after_each_take() -> None:
     assert (mean.take(), mean.take()) == (2.0, 0.0)
     mean.add(5.0)
     assert mean.take() == 5.0
+
+
+@given(SIZES, st.integers(1, 4))
+def test_a_factor_is_right_where_its_values_share_of_probability_is_the_largest(
+    sizes: tuple[int, int, int], values: int
+) -> None:
+    probabilities, labels = drawn(sizes)
+    of_class = [f"value {(number * 7) % values}" for number in range(sizes[1])]
+    right = 0
+    for row, label in zip(probabilities.tolist(), labels.tolist(), strict=True):
+        share = {value: sum(p for p, own in zip(row, of_class, strict=True) if own == value) for value in of_class}
+        right += max(share, key=lambda value: share[value]) == of_class[label]
+    assert factor_top1(probabilities, labels, of_class) == pytest.approx(right / sizes[0])
+
+
+def test_a_factor_is_summed_over_its_classes_not_read_off_the_best_one() -> None:
+    probabilities = torch.tensor([[0.4, 0.3, 0.3]])  # the best class is "take cup", the best verb is "put"
+    found = score(probabilities, torch.tensor([1]), {}, {"verb": ("take", "put", "put"), "noun": ("cup", "cup", "lid")})
+    assert found.top1 == 0.0
+    assert found.factors == {"verb": 1.0, "noun": 1.0}
+    assert str(found) == "top-1 0.0%, top-5 100.0%, verb 100.0%, noun 100.0% (1 scored / 1 listed)"
+
+
+def test_without_factors_a_score_reads_as_it_did() -> None:
+    assert str(score(torch.eye(2), torch.tensor([0, 1]), {})) == "top-1 100.0%, top-5 100.0% (2 scored / 2 listed)"
