@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,9 +44,24 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
             ["shards", f"{split['shards_finished']:,} of {split['shards']:,}, {split['shard_videos']} videos each"],
             ["bytes", f"{show.size(split['bytes_on_disk'])} of {show.size(split['bytes_when_finished'])}"],
             ["data set", f"{spec['dataset']}, fingerprint {spec['dataset_fingerprint']}, {split['classes']} classes"],
-            ["fingerprint", split["fingerprint"]],
+            ["fingerprint", f"{split['fingerprint']} (of the tokens alone: {split['tokens_fingerprint']})"],
         ]  # fmt: skip
         show.facts(f"{cache}/{name}", rows)
+        passport = split["passport"]
+        show.facts("changes tokens: other values are another cache", flat_rows(passport["tokens"]))
+        informs = {**passport["videos"], **passport["informs"]}
+        show.facts("informs: which videos, and what made them; tokens do not depend on it", flat_rows(informs))
+
+
+def flat_rows(values: dict[str, Any]) -> list[list[str]]:
+    """Names and values for `show.facts`; tables inside become dotted names."""
+    rows: list[list[str]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows += flat_rows({f"{name}.{inner}": part for inner, part in value.items()})
+        else:
+            rows.append([name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)])
+    return rows
 
 
 @app.command("verify")

@@ -60,7 +60,7 @@ def compare(runs: tuple[Path, ...], cache: Path) -> Comparison:
     return Comparison(
         classes=classes,
         chance=1 / classes,
-        views=sum(len(split.video_ids) * split.spec.stored_views for split in opened),
+        views=sum(split.video_count * split.spec.stored_views for split in opened),
         cache_bytes=sum(bytes_on_disk(split.path) for split in opened),
         runs=tuple(_row(path) for path in runs),
         factor_chance={name: 1 / len(set(values)) for name, values in opened[0].factors.items()},

@@ -180,8 +180,8 @@ def score_of(source: Source, scored: Scored, refused: dict[str, str]) -> Score:
         reasons |= {one.id: f"{one.reason}: {one.detail}" for record in records for one in record.failed}
     known, done = set(known_rows(source)), set(scored.rows)
     missing = {
-        name: reasons.get(name, "no label" if row in known else "not extracted")
-        for row, name in enumerate(split.video_ids)
+        split.video_ids[row]: reasons.get(split.video_ids[row], "no label" if row in known else "not extracted")
+        for row in split.video_rows.tolist()
         if row not in done
     }
     return score(scored.probabilities, scored.labels, missing, split.factors)

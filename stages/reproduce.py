@@ -61,7 +61,7 @@ def reproduction(run_path: Path, cache: Path) -> Reproduction:
     run = Run.open(run_path)
     train, val = open_split(cache, "train"), open_split(cache, "val")
     right1, right5, scored = _read_predictions(run, val)
-    listed = len(val.video_ids)
+    listed = val.video_count
     row = next((row for row in PUBLISHED if row.recipe == run.recipe.name), None)
     return Reproduction(
         recipe=run.recipe.name,
@@ -108,14 +108,14 @@ def _causes_in_the_data(train: Split, val: Split, scored: int, row: Published | 
     found = []
     stored = len(Rows(train).stored_rows())
     official = "" if row is None else f"; {COPY_COUNTED[row.data]} has {row.train_videos:,}"
-    if stored != (len(train.video_ids) if row is None else row.train_videos):
-        found.append(f"trained on {stored:,} of {len(train.video_ids):,} listed videos of this copy{official}")
-    if row is not None and len(val.video_ids) != row.val_videos:
+    if stored != (train.video_count if row is None else row.train_videos):
+        found.append(f"trained on {stored:,} of {train.video_count:,} listed videos of this copy{official}")
+    if row is not None and val.video_count != row.val_videos:
         found.append(
-            f"this copy lists {len(val.video_ids):,} validation videos, the published count is {row.val_videos:,}"
+            f"this copy lists {val.video_count:,} validation videos, the published count is {row.val_videos:,}"
         )
-    if scored < len(val.video_ids):
-        found.append(f"{len(val.video_ids) - scored:,} listed validation videos could not be scored")
+    if scored < val.video_count:
+        found.append(f"{val.video_count - scored:,} listed validation videos could not be scored")
     return found
 
 

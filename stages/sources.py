@@ -80,7 +80,7 @@ def dense_videos(split: Split, root: Path | None) -> dict[str, Video]:
     if found.fingerprint != split.spec.dataset_fingerprint:
         raise UsageError(
             f"{data.root} does not hold the videos this cache was made from: fingerprint {found.fingerprint}, the "
-            f"cache has {split.spec.dataset_fingerprint} ({len(found)} videos there, {len(split.video_ids)} here). "
+            f"cache has {split.spec.dataset_fingerprint} ({len(found)} videos there, {split.video_count} here). "
             "Give the right folder with --root."
         )
     return {video.id: video for video in found.videos}

@@ -109,13 +109,13 @@ def trainable_rows(source: Source, request: TrainRequest, shown: Progress) -> li
     pending = int((known.state == PENDING).sum())
     if pending and not request.allow_incomplete:
         raise CacheIncomplete(
-            f"{split.path}: {pending} of {len(split.video_ids)} videos are not extracted yet. Finish with the same "
+            f"{split.path}: {pending} of {split.video_count} videos are not extracted yet. Finish with the same "
             "`vidxfer extract` command (it goes on where it ended), or train on what is there with --allow-incomplete."
         )
     stored = known.stored_rows().tolist()
     rows = [row for row in stored if split.labels[row] >= 0]
-    if len(stored) < len(split.video_ids) - pending:
-        shown.line(f"train: {len(split.video_ids) - pending - len(stored)} videos were refused at extraction; left out")
+    if len(stored) < split.video_count - pending:
+        shown.line(f"train: {split.video_count - pending - len(stored)} videos were refused at extraction; left out")
     if len(rows) < len(stored):
         shown.line(f"train: {len(stored) - len(rows)} stored videos have no label; left out")
     if not rows:

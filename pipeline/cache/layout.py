@@ -28,6 +28,9 @@ from vidxfer.pipeline.shapes import View
 PENDING, STORED, FAILED = 0, 1, 2
 """Values of the `state` array."""
 
+GAP = 3
+"""In memory only: a row between two extents, which holds no video."""
+
 CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16
 
@@ -107,27 +110,42 @@ class SplitLayout:
         spec: the cache's settings.
         videos, classes: rows of the split, classes of the data set.
         shard_videos: rows per shard; the last shard may have fewer.
+        extents: (first row, end) of each run of rows that hold videos; None: all rows do. Videos that came later begin
+            at a shard of their own, so that no finished shard is touched; the rows before it are a gap.
     """
 
     spec: CacheSpec
     videos: int
     classes: int
     shard_videos: int
+    extents: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         if self.videos < 1 or self.shard_videos < 1:
             raise ValueError(f"videos={self.videos} and shard_videos={self.shard_videos} must be at least 1")
+        next_row = 0
+        for first_row, end in self.extents or ((0, self.videos),):
+            if first_row != next_row or end <= first_row:
+                raise ValueError(f"extents={self.extents}: expected one that begins at row {next_row} and is not empty")
+            next_row = self.next_shard_row(end)
+        if end != self.videos:
+            raise ValueError(f"extents={self.extents} end at row {end}, but there are {self.videos} rows")
 
     @property
     def shard_count(self) -> int:
         """Number of shards."""
         return -(-self.videos // self.shard_videos)
 
+    def next_shard_row(self, row: int) -> int:
+        """`row`, or the first row of the next shard where `row` is not the first of its own."""
+        return -(-row // self.shard_videos) * self.shard_videos
+
     def rows(self, shard: int) -> range:
-        """The rows of a shard."""
+        """The rows of a shard that hold videos: its first ones, since every extent begins with a shard."""
         if not 0 <= shard < self.shard_count:
             raise ValueError(f"shard {shard} does not exist: there are {self.shard_count}")
-        return range(shard * self.shard_videos, min((shard + 1) * self.shard_videos, self.videos))
+        first_row, ends = shard * self.shard_videos, [end for _, end in self.extents or ((0, self.videos),)]
+        return range(first_row, min(first_row + self.shard_videos, next(end for end in ends if end > first_row)))
 
     def shard_bytes(self, shard: int) -> int:
         """Bytes of all files of one shard."""
@@ -137,8 +155,11 @@ class SplitLayout:
     @property
     def total_bytes(self) -> int:
         """Bytes of all files of all shards."""
-        full = self.shard_bytes(0) * (self.shard_count - 1)
-        return full + self.shard_bytes(self.shard_count - 1)
+        total = 0
+        for first_row, end in self.extents or ((0, self.videos),):
+            first, last = first_row // self.shard_videos, (end - 1) // self.shard_videos
+            total += self.shard_bytes(first) * (last - first) + self.shard_bytes(last)
+        return total
 
     @cached_property
     def owned(self) -> dict[str, ArrayLayout]:

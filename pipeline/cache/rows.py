@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vidxfer.pipeline.cache.layout import PENDING, STORED, AnyArray, stored_view
+from vidxfer.pipeline.cache.layout import GAP, PENDING, STORED, AnyArray, stored_view
 from vidxfer.pipeline.cache.shard import read_plain
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheIncomplete
@@ -29,13 +29,14 @@ class Rows:
 
     Attributes:
         split: the split.
-        state: uint8 [video]: pending, stored or failed; pending where the shard has no ledger line.
+        state: uint8 [video]: pending, stored or failed; pending where the shard has no ledger line; GAP: no video.
     """
 
     def __init__(self, split: Split, *, without: Container[int] = ()) -> None:
         self.split = split
         self._small: dict[tuple[str, int], AnyArray] = {}
-        self.state = np.full(len(split.video_ids), PENDING, dtype=np.uint8)
+        self.state = np.full(len(split.video_ids), GAP, dtype=np.uint8)
+        self.state[split.video_rows] = PENDING
         for shard in split.ledger.finished():
             if shard in without:
                 continue
@@ -81,9 +82,8 @@ class Rows:
             raise ValueError(f"rows must lie in 0..{len(self.state) - 1}")
         holes = [int(row) for row in wanted if self.state[row] != STORED]
         if holes:
-            words = [
-                f"{self.video_ids[r]} ({'not extracted' if self.state[r] == PENDING else 'failed'})" for r in holes
-            ]
+            why = {PENDING: "not extracted", GAP: "row of no video"}
+            words = [f"{self.video_ids[r]} ({why.get(int(self.state[r]), 'failed')})".strip() for r in holes]
             more = f" and {len(words) - 5} more" if len(words) > 5 else ""
             raise CacheIncomplete(
                 f"{self.split.path}: asked for videos that are not stored: {', '.join(words[:5])}{more}. "

@@ -25,6 +25,9 @@ Codec = Literal["int8", "float16"]
 ViewKind = Literal["train", "test"]
 ClipPrecision = Literal["fp32", "bf16", "fp16"]
 
+WHICH_VIDEOS = ("dataset", "dataset_fingerprint", "split")
+"""Fields that say which videos a split holds. Every other one changes the tokens of a given video."""
+
 SHARD_BYTES_TARGET = 1_000_000_000
 SHARD_VIDEOS_MOST = 64
 CHUNK_OVERHEAD_BYTES = 20  # crc32c (4) behind each chunk, offset and length (16) in the shard's index
@@ -98,6 +101,21 @@ class CacheSpec:
     def fingerprint(self) -> str:
         """16 hex digits over the format number and every field."""
         text = json.dumps({"format": FORMAT, **self.to_dict()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def passport(self) -> dict[str, dict[str, object]]:
+        """Every setting under its dotted name: "tokens", what changes them, and "videos", which of them there are."""
+        flat = _flat(self.to_dict())
+        return {
+            "tokens": {name: value for name, value in flat.items() if name not in WHICH_VIDEOS},
+            "videos": {name: flat[name] for name in WHICH_VIDEOS},
+        }
+
+    @property
+    def tokens_fingerprint(self) -> str:
+        """16 hex digits over what changes tokens: splits that share it may hold rows of each other's videos."""
+        text = json.dumps({"format": FORMAT, **self.passport["tokens"]}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property

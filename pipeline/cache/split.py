@@ -18,6 +18,17 @@ from vidxfer.pipeline.errors import CacheError
 from vidxfer.pipeline.shapes import expect
 
 
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """Rows that came together: first_row to end (not included), of which data set, and where its videos were."""
+
+    first_row: int
+    end: int
+    dataset: str
+    dataset_fingerprint: str
+    data: Mapping[str, Any]
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Split:
     """One split of a cache, opened. Small enough to pickle to another process; holds no open file.
@@ -35,6 +46,8 @@ class Split:
         shard_videos: rows per shard.
         informs: what made it: versions, time; nothing depends on it.
         factors: name -> value per class, as the data set has them; optional on disk, none in older caches.
+        extents: where the rows that hold videos begin and end, and which data set they came from; empty: all rows hold
+            videos of the data set the spec names. Rows between extents have the id "" and no label.
     """
 
     path: Path
@@ -50,11 +63,13 @@ class Split:
     shard_videos: int
     informs: Mapping[str, Any]
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    extents: tuple[Extent, ...] = ()
 
     def __post_init__(self) -> None:
         spec, videos = self.spec, len(self.video_ids)
-        if len(set(self.video_ids)) != videos:
-            repeated = [name for name, count in Counter(self.video_ids).items() if count > 1][:5]
+        named = [self.video_ids[row] for row in self.video_rows]
+        if len(set(named)) != len(named):
+            repeated = [name for name, count in Counter(named).items() if count > 1][:5]
             raise CacheError(f"video ids must be unique within a split; repeated: {', '.join(repeated)}")
         expect("labels", self.labels, "video", video=videos)
         expect("text", self.text, "class embed", **{"class": len(self.class_names), "embed": spec.embed})
@@ -66,14 +81,40 @@ class Split:
             raise CacheError(f"each of the factors {', '.join(self.factors)} needs one value per class")
 
     def __repr__(self) -> str:
-        return f"Split({self.path}, {len(self.video_ids)} videos, {self.shard_count} shards, {self.spec.fingerprint})"
+        return f"Split({self.path}, {self.video_count} videos, {self.shard_count} shards, {self.spec.fingerprint})"
 
     @cached_property
     def layout(self) -> SplitLayout:
         """Where each number lies."""
         return SplitLayout(
-            spec=self.spec, videos=len(self.video_ids), classes=len(self.class_names), shard_videos=self.shard_videos
+            spec=self.spec,
+            videos=len(self.video_ids),
+            classes=len(self.class_names),
+            shard_videos=self.shard_videos,
+            extents=tuple((one.first_row, one.end) for one in self.extents) or None,
         )
+
+    @property
+    def fixed(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The arrays that are written when the split is made, by their names in the store; the ids are beside them."""
+        return {
+            "label": self.labels,
+            "text": self.text,
+            "channel_mean": self.channel_mean,
+            "channel_std": self.channel_std,
+        }
+
+    @cached_property
+    def video_rows(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """int64 [row]: the rows that hold a video, stored or not, ascending."""
+        if not self.extents:
+            return np.arange(len(self.video_ids))
+        return np.concatenate([np.arange(one.first_row, one.end) for one in self.extents])
+
+    @property
+    def video_count(self) -> int:
+        """Number of rows that hold a video."""
+        return len(self.video_rows)
 
     @property
     def shard_count(self) -> int:

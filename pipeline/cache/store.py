@@ -15,6 +15,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 
 from vidxfer.pipeline.cache.disk import PART, FolderLock, disk_errors, sync_folder
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
+from vidxfer.pipeline.cache.metadata import SEAL, expect_layout, expect_sealed, read_fixed, seal_of
 from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec
-from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.split import Extent, Split
 from vidxfer.pipeline.errors import CacheError
 
 ATTRIBUTE = "vidxfer"
@@ -105,23 +107,31 @@ def open_split(cache_path: Path | str, split: str) -> Split:
     path = Path(cache_path) / split
     stored = _attributes(path)
     group = zarr.open_group(path, mode="r")
+    extents = tuple(Extent(**extent) for extent in stored.get("extents", ()))
+    rows = extents[-1].end if extents else None  # arrays may be longer: an addition that was never finished
+
+    def fixed(name: str) -> Any:
+        return read_fixed(group, path, name)
+
     opened = Split(
         path=path.absolute(),
         spec=CacheSpec.from_dict(stored["spec"]),
         cache_id=stored["cache_id"],
-        video_ids=tuple(str(name) for name in group["video_id"][:]),
-        labels=group["label"][:],
+        video_ids=tuple(str(name) for name in fixed("video_id")[:rows]),
+        labels=fixed("label")[:rows],
         class_names=tuple(stored["class_names"]),
-        text=group["text"][:],
-        channel_mean=group["channel_mean"][:],
-        channel_std=group["channel_std"][:],
+        text=fixed("text")[: len(stored["class_names"])],
+        channel_mean=fixed("channel_mean"),
+        channel_std=fixed("channel_std"),
         flip_pairs={int(label): int(flipped) for label, flipped in stored["flip_pairs"]},
         shard_videos=int(stored["shard_videos"]),
         informs=stored["informs"],
         factors=_factors(stored.get("factors")),
+        extents=extents,
     )
+    expect_sealed(path, stored, opened.video_ids, opened.fixed)
     for array in [*opened.layout.owned.values(), *opened.layout.fixed.values()]:
-        _expect_layout(path, array)
+        expect_layout(path, array, may_be_longer=bool(extents))
     return opened
 
 
@@ -162,10 +172,10 @@ def _attributes(path: Path) -> dict[str, Any]:
     return dict(stored)
 
 
-def _write_group(folder: Path, split: Split) -> None:
-    """Metadata of every array, and the arrays that are known from the start."""
-    spec, layout = split.spec, split.layout
-    attributes = {
+def attributes_of(split: Split) -> dict[str, Any]:
+    """What the group's attribute says of a split, sealed."""
+    spec = split.spec
+    attributes: dict[str, Any] = {
         "format": FORMAT,
         "spec": spec.to_dict(),
         "fingerprint": spec.fingerprint,
@@ -177,15 +187,19 @@ def _write_group(folder: Path, split: Split) -> None:
     }
     if split.factors:
         attributes["factors"] = {name: list(values) for name, values in split.factors.items()}
+    if split.extents:
+        attributes["extents"] = [asdict(extent) for extent in split.extents]
+    attributes = json.loads(json.dumps(attributes))
+    return {**attributes, SEAL: seal_of(attributes, split.video_ids, split.fixed)}
+
+
+def _write_group(folder: Path, split: Split) -> None:
+    """Metadata of every array, and the arrays that are known from the start."""
+    layout, attributes = split.layout, attributes_of(split)
     group = zarr.create_group(folder, zarr_format=3, attributes={ATTRIBUTE: attributes})
     for array in layout.owned.values():
         _create(group, array)
-    for name, values in (
-        ("label", split.labels),
-        ("text", split.text),
-        ("channel_mean", split.channel_mean),
-        ("channel_std", split.channel_std),
-    ):
+    for name, values in split.fixed.items():
         _create(group, layout.fixed[name])[:] = values
     # `str` is zarr's "string" with vlen-utf8: the one text type of Zarr v3 that other readers know too.
     ids = group.create_array(
@@ -208,32 +222,6 @@ def _create(group: Any, array: ArrayLayout) -> Any:
         fill_value=0,
         dimension_names=array.axes.split(),
     )
-
-
-def _expect_layout(path: Path, array: ArrayLayout) -> None:
-    """Check that an array's metadata says what the layout says: the readers rely on it."""
-    metadata = path / array.name / "zarr.json"
-    if not metadata.is_file():
-        raise CacheError(f"{metadata} is not there: the cache is not whole. Copy it again, or extract again.")
-    stored = json.loads(metadata.read_text())
-    codec = stored["codecs"][0]
-    inner = codec["configuration"]["codecs"] if codec["name"] == "sharding_indexed" else stored["codecs"]
-    found = {
-        "shape": tuple(stored["shape"]),
-        "type": stored["data_type"],
-        "file": tuple(stored["chunk_grid"]["configuration"]["chunk_shape"]),
-        "chunk": tuple(codec["configuration"]["chunk_shape"]) if codec["name"] == "sharding_indexed" else None,
-        "codecs": [step["name"] for step in inner],
-    }
-    expected = {
-        "shape": array.shape,
-        "type": array.dtype,
-        "file": array.file_shape,
-        "chunk": array.chunk_shape,
-        "codecs": ["bytes", "crc32c"],
-    }
-    if found != expected:
-        raise CacheError(f"{metadata}: not the layout of format {FORMAT}: found {found}, expected {expected}.")
 
 
 def _sync_tree(folder: Path) -> None:

@@ -35,8 +35,10 @@ def _of_split(split: Split) -> dict[str, Any]:
     return {
         "path": str(split.path),
         "fingerprint": spec.fingerprint,
+        "tokens_fingerprint": spec.tokens_fingerprint,
         "spec": spec.to_dict(),
-        "videos": len(split.video_ids),
+        "passport": {**spec.passport, "informs": _informs(split)},
+        "videos": split.video_count,
         "classes": len(split.class_names),
         "shape": dict(zip(*_axes(split), strict=True)),
         "codec": spec.codec,
@@ -53,6 +55,13 @@ def _of_split(split: Split) -> dict[str, Any]:
         "notes": {what: dict(counts) for what, counts in noted.items()},
         "informs": dict(split.informs),
     }
+
+
+def _informs(split: Split) -> dict[str, Any]:
+    """What changes no token: how the rows are laid out, and what made them."""
+    extents = [f"{one.first_row}..{one.end - 1}: {one.dataset} {one.dataset_fingerprint}" for one in split.extents]
+    laid_out = {"shard_videos": split.shard_videos, "rows": len(split.video_ids)}
+    return {"cache_id": split.cache_id, **laid_out, **({"extents": extents} if extents else {}), **split.informs}
 
 
 def _axes(split: Split) -> tuple[list[str], tuple[int, ...]]:

@@ -69,6 +69,8 @@ class Run:
             for name in ("cache_fingerprint", "world", "online", "init_from"):
                 if old.made_from.get(name) != made_from.get(name):
                     differing[name] = (old.made_from.get(name), made_from.get(name))
+            if "cache_fingerprint" in differing:  # which of the settings behind it
+                differing |= _differences(old.made_from.get("spec", {}), made_from.get("spec", {}))
             if differing:
                 lines = [f"  {name}: the run has {a!r}, you ask for {b!r}" for name, (a, b) in differing.items()]
                 raise RunError(

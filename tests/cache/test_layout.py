@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,3 +61,25 @@ def test_a_view_as_stored_comes_back_unchanged(
     assert stored_view(view_arrays([shown]), 0) == shown
     assert shown.indices == tuple(indices)
     assert all(abs(a - b) <= 1e-6 * b for a, b in zip(shown.crop, crop, strict=True))
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=4), st.integers(1, 40))
+def test_with_extents_every_row_of_a_video_is_in_exactly_one_shard(
+    world: Any, counts: list[int], shard_videos: int
+) -> None:
+    extents: list[tuple[int, int]] = []
+    for count in counts:
+        first = -(-extents[-1][1] // shard_videos) * shard_videos if extents else 0
+        extents.append((first, first + count))
+    end = extents[-1][1]
+    layout = SplitLayout(spec=world.SPEC, videos=end, classes=2, shard_videos=shard_videos, extents=tuple(extents))
+    rows = [row for shard in range(layout.shard_count) for row in layout.rows(shard)]
+    assert rows == [row for first, last in extents for row in range(first, last)]
+    assert all(layout.rows(shard)[0] == shard * shard_videos for shard in range(layout.shard_count))
+    assert layout.total_bytes == sum(layout.shard_bytes(shard) for shard in range(layout.shard_count))
+
+
+def test_extents_that_share_a_shard_or_leave_rows_over_are_refused(world: Any) -> None:
+    for extents in (((0, 5), (5, 9)), ((0, 5), (8, 10)), ((1, 9),), ((0, 5), (6, 6)), ((0, 8),)):
+        with pytest.raises(ValueError, match="extents"):
+            SplitLayout(spec=world.SPEC, videos=9, classes=2, shard_videos=3, extents=extents)

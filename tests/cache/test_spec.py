@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vidxfer.pipeline.cache.layout import SplitLayout
-from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.spec import WHICH_VIDEOS, CacheSpec
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.video.sampling import Sampling
+
+FORMAT1 = Path(__file__).parent / "format1"
 
 OTHER: dict[str, Any] = {
     "clip_model": "ViT-L-14-quickgelu", "clip_weights_sha256": "f" * 64, "clip_precision": "bf16", "channels": 7,
@@ -29,6 +32,23 @@ def test_every_field_changes_the_fingerprint(world: Any) -> None:
     assert {field.name for field in fields(CacheSpec)} == set(OTHER)
     prints = {replace(world.SPEC, **{name: value}).fingerprint for name, value in OTHER.items()}
     assert len(prints | {world.SPEC.fingerprint}) == len(OTHER) + 1
+
+
+def test_what_changes_tokens_is_told_from_what_says_which_videos(world: Any) -> None:
+    passport, mine = world.SPEC.passport, world.SPEC.tokens_fingerprint
+    assert set(passport["videos"]) == {"dataset", "dataset_fingerprint", "split"}
+    assert passport["tokens"]["sampling.dense_frames"] == 4
+    for name, value in OTHER.items():
+        other = replace(world.SPEC, **{name: value})
+        assert (other.tokens_fingerprint == mine) == (name in WHICH_VIDEOS), name
+        changed = "videos" if name in WHICH_VIDEOS else "tokens"
+        assert [part for part in passport if other.passport[part] != passport[part]] == [changed]
+
+
+def test_fingerprints_of_old_caches_stay(world: Any) -> None:
+    for codec, known in (("int8", "ae90aa400a4a10c3"), ("float16", "8814924479b54672")):
+        stored = json.loads((FORMAT1 / codec / "train" / "zarr.json").read_text())["attributes"]["vidxfer"]
+        assert CacheSpec.from_dict(stored["spec"]).fingerprint == stored["fingerprint"] == known
 
 
 def test_a_mismatch_names_each_field_with_both_values(world: Any) -> None:
