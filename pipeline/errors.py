@@ -11,6 +11,7 @@
     │   ├── CacheIncomplete         rows are asked for that were never stored
     │   ├── CacheBusy               another process is writing the same split
     │   └── CacheFull               the disk cannot hold what was asked for
+    ├── ClusterError                the workers or the scheduler that extraction is spread over are gone, or unfit
     ├── WeightsError                a file of weights cannot be used as asked
     └── RunError                    the run folder cannot be used as asked
 
@@ -85,7 +86,7 @@ class CacheMismatch(CacheError):
     """The cache was made with other settings. `fields` maps each differing field to (cache value, wanted value)."""
 
     def __init__(self, where: object, fields: dict[str, tuple[object, object]]) -> None:
-        self.fields = fields
+        self.where, self.fields = str(where), fields
         lines = [f"  {name}: cache has {found!r}, run needs {wanted!r}" for name, (found, wanted) in fields.items()]
         super().__init__(
             "\n".join(
@@ -96,6 +97,9 @@ class CacheMismatch(CacheError):
                 ]
             )
         )
+
+    def __reduce__(self) -> tuple[type[CacheMismatch], tuple[str, dict[str, tuple[object, object]]]]:
+        return (type(self), (self.where, self.fields))
 
 
 class CacheCorrupt(CacheError):
@@ -112,6 +116,10 @@ class CacheBusy(CacheError):
 
 class CacheFull(CacheError):
     """The disk cannot hold what was asked for."""
+
+
+class ClusterError(VidxferError):
+    """The cluster that extraction is spread over cannot be used as asked; what was stored is safe."""
 
 
 class WeightsError(VidxferError):

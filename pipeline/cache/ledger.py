@@ -79,13 +79,12 @@ class Ledger:
             try:
                 entry = json.loads(line)
                 shard = int(entry["shard"])
-                if entry.pop("cache_id") != self._cache_id:
+                if entry["cache_id"] != self._cache_id:
                     continue
                 if "dropped" in entry:
                     records.pop(shard, None)
                     continue
-                failed = tuple(Failure(**failure) for failure in entry.pop("failed"))
-                records[shard] = ShardRecord(**entry, failed=failed)
+                records[shard] = self.record_of(entry)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise CacheCorrupt(
                     f"{self.path}, line {number}: not a line of a ledger ({type(error).__name__}: {error}). "
@@ -100,14 +99,31 @@ class Ledger:
 
     def append(self, record: ShardRecord) -> None:
         """Mark a shard as finished; returns when the mark is durable."""
-        self._append(asdict(replace(record, crc32c=dict(record.crc32c), notes=dict(record.notes))))
+        self._append(self.line_of(record, self._cache_id))
 
     def drop(self, shard: int, why: str) -> None:
         """Take the mark back: the shard counts as never written."""
-        self._append({"shard": shard, "dropped": why})
+        self._append(_line({"cache_id": self._cache_id, "shard": shard, "dropped": why}))
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        line = (json.dumps({"cache_id": self._cache_id, **entry}, ensure_ascii=False) + "\n").encode()
+    @staticmethod
+    def line_of(record: ShardRecord, cache_id: str) -> str:
+        """The line that marks a shard of the split `cache_id` as finished."""
+        entry = asdict(replace(record, crc32c=dict(record.crc32c), notes=dict(record.notes)))
+        return _line({"cache_id": cache_id, **entry})
+
+    @staticmethod
+    def record_of(entry: Mapping[str, Any]) -> ShardRecord:
+        """The inverse of `line_of`, once it is parsed.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is no such line.
+        """
+        fields = {name: value for name, value in entry.items() if name != "cache_id"}
+        failed = tuple(Failure(**failure) for failure in fields.pop("failed"))
+        return ShardRecord(**fields, failed=failed)
+
+    def _append(self, text: str) -> None:
+        line = text.encode()
         with disk_errors(self.path, len(line)):
             is_new = not self.path.exists()
             _, whole_bytes = self._lines()
@@ -129,6 +145,10 @@ class Ledger:
         if lines and not _is_json(lines[-1]):
             lines.pop()
         return lines, sum(len(line) for line in lines)
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
 def _is_json(line: bytes) -> bool:

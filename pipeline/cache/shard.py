@@ -7,6 +7,7 @@ See layout.py for the drawing.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,29 @@ class ShardFile(_PartFile):
         write_all(self._fd, raw.data, offset)
         write_all(self._fd, crc_of(raw), offset + array.chunk_bytes)
         self._index[slot] = (offset, array.chunk_bytes + CRC_BYTES)
+
+    def copy(self, places: Sequence[int], source: Path) -> None:
+        """Take over the chunks of some rows from another file of the same layout.
+
+        Raises:
+            CacheCorrupt: it cannot be opened, is cut off, or a chunk does not match its crc32c.
+        """
+        array = self.array
+        chunk_bytes, per_row = array.chunk_bytes + CRC_BYTES, array.slots // array.file_shape[0]
+        try:
+            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise CacheCorrupt(f"{source}: the file is missing though its shard is finished. {REMEDY}") from error
+        try:
+            index = read_index(fd, array, str(source))
+            for slot in (place * per_row + inner for place in places for inner in range(per_row)):
+                raw = os.pread(fd, chunk_bytes, int(index[slot, 0])) if index[slot, 0] != ABSENT else b""
+                if len(raw) != chunk_bytes or raw[-CRC_BYTES:] != crc_of(raw[:-CRC_BYTES]):
+                    raise CacheCorrupt(f"{source}: slot {slot} does not match its crc32c. {REMEDY}")
+                write_all(self._fd, raw, array.offset(slot))
+                self._index[slot] = (array.offset(slot), chunk_bytes)
+        finally:
+            os.close(fd)
 
     def finish(self) -> int:
         """Write the index, make the file durable and give it its name; returns the index's crc32c."""

@@ -1,174 +1,27 @@
-"""Writing: one owner per shard, data before its mark.
+"""Marking: one owner per split, data before its mark.
 
-    SplitWriter (one per split, holds the lock)        ShardWriter (one per shard, in any process)
-      pending() ──▶ shards to do                          add(row, …) / fail(row, error) for every row
-      shard(k) ──────────────────────────────────▶        all files: index, fsync, rename; `state` last
-      record(…) ◀─────────── ShardRecord ──────────       record
-      ledger line
-
-A shard is done again from its start after a crash; nothing of a part file is trusted. Memory use is the index and the
-small arrays: token chunks go straight to their place in the file.
+SplitWriter (one per split, holds the lock)        ShardWriter (one per shard, in any process: shard_writer.py)
+  pending() ──▶ shards to do                          add(row, …) / fail(row, error) for every row
+  shard(k) ──────────────────────────────────▶        all files: index, fsync, rename; `state` last
+  record(…) ◀─────────── ShardRecord ──────────       record
+  adopt(…) ◀──────────── SealedShard ──────────       written beside the split: staging.py
+  ledger line
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
-
-from vidxfer.pipeline.cache.disk import FolderLock, disk_errors, expect_room, sweep_parts, sync_folder
-from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED, AnyArray, view_arrays
-from vidxfer.pipeline.cache.ledger import Failure, ShardRecord
-from vidxfer.pipeline.cache.shard import PlainFile, ShardFile
+from vidxfer.pipeline.cache.disk import FolderLock, disk_errors, sweep_parts
+from vidxfer.pipeline.cache.ledger import ShardRecord
+from vidxfer.pipeline.cache.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.errors import CacheError, ClipError, VideoError
-from vidxfer.pipeline.shapes import View, expect
+from vidxfer.pipeline.cache.staging import SealedShard, adopt, recover, sweep_staged
+from vidxfer.pipeline.errors import CacheError
 
-
-class ShardWriter:
-    """Writes all files of one shard; they appear when the `with` block ends without an error, or not at all.
-
-    Raises:
-        CacheBusy: on entering, when another process is writing the same shard.
-        CacheFull: when the disk cannot hold the shard.
-    """
-
-    def __init__(self, split: Split, shard: int) -> None:
-        self.shard = shard
-        self.rows = split.layout.rows(shard)
-        self.record: ShardRecord | None = None
-        self._split = split
-        self._bytes = split.layout.shard_bytes(shard)
-        self._sharded: dict[str, ShardFile] = {}
-        self._plain: dict[str, PlainFile] = {}
-        self._failed: dict[int, Failure] = {}
-        self._notes: dict[str, Counter[str]] = {}
-        self._started = 0.0
-
-    def __enter__(self) -> Self:
-        self._started = time.monotonic()
-        expect_room(self._split.path, self._bytes)
-        try:
-            with disk_errors(self._split.path, self._bytes):
-                for name, array in self._split.layout.owned.items():
-                    final = self._split.path / array.key(self.shard)
-                    final.parent.mkdir(parents=True, exist_ok=True)
-                    if array.chunk_shape:
-                        self._sharded[name] = ShardFile(array, final, len(self.rows))
-                    else:
-                        self._plain[name] = PlainFile(array, final)
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._commit()
-        finally:
-            self._close()
-
-    def add(
-        self,
-        row: int,
-        codes: Any,
-        scale: Any,
-        embedding: Any,
-        views: Sequence[View],
-        *,
-        notes: Mapping[str, str] | None = None,
-        frame_count: int = 0,
-        source_px: tuple[int, int] = (0, 0),
-    ) -> None:
-        """Store one video.
-
-        Args:
-            row: row of the split; each row of the shard is added or failed once.
-            codes: [view layer frame token channel], int8 or float16 as the codec says; numpy or a tensor on the CPU.
-            scale: float16 [view layer frame token]; None for float16 codes.
-            embedding: float [view frame embed].
-            views: one per stored view.
-            notes: what to count in the ledger, e.g. {"decoder": "decord"}.
-            frame_count, source_px: frames and (height, width) of the video; 0 = unknown.
-
-        Raises:
-            ValueError: a shape, a type or a row is not as the spec says.
-            ClipError: an embedding is not finite, or beyond float16.
-        """
-        spec, place = self._split.spec, self._place(row)
-        parts = {"tokens": _as_array("codes", codes, spec.codec)}
-        if spec.codec == "int8":
-            parts["scale"] = _as_array("scale", scale, "float16")
-        wide = np.asarray(embedding, dtype=np.float32)
-        if not (np.abs(wide) <= np.finfo(np.float16).max).all():
-            raise ClipError(f"{self._split.video_ids[row]}: the CLIP embedding is not finite or exceeds float16")
-        parts["embedding"] = wide.astype(np.float16)
-        geometry: dict[str, Any] = view_arrays(views) if len(views) == spec.stored_views else {}
-        if not geometry or geometry["frame_index"].shape[1:] != (spec.sampling.dense_frames,):
-            raise ValueError(f"expected {spec.stored_views} views of {spec.sampling.dense_frames} dense frames")
-        for name, values in parts.items():
-            layout = self._sharded[name].array
-            sizes = dict(zip(layout.axes.split()[1:], layout.shape[1:], strict=True))
-            expect(name, values, " ".join(sizes), **sizes)
-        with disk_errors(self._split.path, self._bytes):
-            for name, values in parts.items():
-                file = self._sharded[name]
-                for inner in np.ndindex(*file.array.grid[1 : 2 if name == "embedding" else 3]):
-                    file.write(values[inner], place, *inner)
-        for name, values in {**geometry, "frame_count": frame_count, "source_px": source_px}.items():
-            self._plain[name].values[place] = values
-        self._plain["state"].values[place] = STORED
-        for what, value in (notes or {}).items():
-            self._notes.setdefault(what, Counter())[value] += 1
-
-    def fail(self, row: int, error: VideoError) -> None:
-        """Note that a video could not be read, and why."""
-        place = self._place(row)
-        self._failed[row] = Failure(id=self._split.video_ids[row], reason=error.reason.value, detail=error.detail)
-        self._plain["state"].values[place] = FAILED
-
-    def _place(self, row: int) -> int:
-        if row not in self.rows:
-            raise ValueError(f"row {row} is not in shard {self.shard}, which has rows {self.rows[0]}..{self.rows[-1]}")
-        if self._plain["state"].values[row - self.rows[0]] != PENDING:
-            raise ValueError(f"row {row} was already added or failed")
-        return row - self.rows[0]
-
-    def _commit(self) -> None:
-        state = self._plain["state"].values[: len(self.rows)]
-        if (state == PENDING).any():
-            forgotten = [self.rows[0] + int(i) for i in np.flatnonzero(state == PENDING)]
-            raise ValueError(f"rows {forgotten} of shard {self.shard} were neither added nor failed")
-        stored = int((state == STORED).sum())
-        files: dict[str, ShardFile | PlainFile] = {**self._sharded, **self._plain}  # `state` is the last
-        with disk_errors(self._split.path, self._bytes):
-            crcs = {name: file.finish() for name, file in files.items()}
-            for name, file in files.items():
-                folder = (self._split.path / file.array.key(self.shard)).parent
-                while folder != self._split.path / name:  # c/<shard>/0/…: each may be new
-                    sync_folder(folder)
-                    folder = folder.parent
-                sync_folder(folder)
-        self.record = ShardRecord(
-            shard=self.shard,
-            first_row=self.rows[0],
-            last_row=self.rows[-1],
-            stored=stored,
-            failed=tuple(self._failed[row] for row in sorted(self._failed)),
-            bytes=self._bytes,
-            crc32c=crcs,
-            notes={what: dict(sorted(counts.items())) for what, counts in sorted(self._notes.items())},
-            seconds=round(time.monotonic() - self._started, 3),
-        )
-
-    def _close(self) -> None:
-        for file in [*self._sharded.values(), *self._plain.values()]:
-            file.close()
+__all__ = ["ShardWriter", "SplitWriter"]
 
 
 class SplitWriter:
@@ -187,9 +40,11 @@ class SplitWriter:
         self._lock.__enter__()
         with disk_errors(self.split.path, 0):
             sweep_parts(self.split.path)
+            recover(self.split)
         return self
 
     def __exit__(self, *_: object) -> None:
+        sweep_staged(self.split, keep_sealed=True)
         self._lock.__exit__()
 
     def pending(self) -> list[int]:
@@ -206,6 +61,10 @@ class SplitWriter:
         if writer.record is None:
             raise CacheError(f"shard {shard} ended without a record")
         self.record(writer.record)
+
+    def adopt(self, sealed: SealedShard) -> None:
+        """Put a shard that was written elsewhere in its place and mark it as finished."""
+        adopt(self.split, sealed)
 
     def begin(self, shard: int) -> None:
         """Take back the mark of a shard that is about to be written again; to be called before another process does."""
@@ -227,10 +86,3 @@ class SplitWriter:
             if not file.is_file() or file.stat().st_size != array.file_bytes(rows):
                 return False
         return True
-
-
-def _as_array(name: str, values: Any, dtype: str) -> AnyArray:
-    array: AnyArray = np.asarray(values)
-    if array.dtype != np.dtype(dtype):
-        raise ValueError(f"{name} are {array.dtype}, expected {dtype}")
-    return array

@@ -1,0 +1,201 @@
+"""Writing one shard: a place for every row, and all files or none.
+
+    ShardWriter(split, shard)   add(row, …) / fail(row, error) / copy(rows, …): each row once
+                                end of the block: index, fsync, rename of every file; `state` last ─▶ record
+
+A shard is done again from its start after a crash; nothing of a part file is trusted. Memory use is the index and the
+small arrays: token chunks go straight to their place in the file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from vidxfer.pipeline.cache.disk import disk_errors, expect_room, sync_folder
+from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED, AnyArray, view_arrays
+from vidxfer.pipeline.cache.ledger import Failure, ShardRecord
+from vidxfer.pipeline.cache.shard import PlainFile, ShardFile, read_plain
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.errors import ClipError, VideoError
+from vidxfer.pipeline.shapes import View, expect
+
+
+class ShardWriter:
+    """Writes all files of one shard; they appear when the `with` block ends without an error, or not at all.
+
+    Args:
+        split: the split.
+        shard: number of the shard.
+        folder: where its files appear; None: in the split. Others are moved there later: see staging.py.
+
+    Raises:
+        CacheBusy: on entering, when another process is writing the same shard.
+        CacheFull: when the disk cannot hold the shard.
+    """
+
+    def __init__(self, split: Split, shard: int, folder: Path | None = None) -> None:
+        self.shard = shard
+        self._folder = folder or split.path
+        self.rows = split.layout.rows(shard)
+        self.record: ShardRecord | None = None
+        self._split = split
+        self._bytes = split.layout.shard_bytes(shard)
+        self._sharded: dict[str, ShardFile] = {}
+        self._plain: dict[str, PlainFile] = {}
+        self._failed: dict[int, Failure] = {}
+        self._notes: dict[str, Counter[str]] = {}
+        self._started = 0.0
+
+    def __enter__(self) -> Self:
+        self._started = time.monotonic()
+        expect_room(self._split.path, self._bytes)
+        try:
+            with disk_errors(self._split.path, self._bytes):
+                for name, array in self._split.layout.owned.items():
+                    final = self._folder / array.key(self.shard)
+                    final.parent.mkdir(parents=True, exist_ok=True)
+                    if array.chunk_shape:
+                        self._sharded[name] = ShardFile(array, final, len(self.rows))
+                    else:
+                        self._plain[name] = PlainFile(array, final)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._commit()
+        finally:
+            self._close()
+
+    def add(
+        self,
+        row: int,
+        codes: Any,
+        scale: Any,
+        embedding: Any,
+        views: Sequence[View],
+        *,
+        notes: Mapping[str, str] | None = None,
+        frame_count: int = 0,
+        source_px: tuple[int, int] = (0, 0),
+    ) -> None:
+        """Store one video.
+
+        Args:
+            row: row of the split; each row of the shard is added or failed once.
+            codes: [view layer frame token channel], int8 or float16 as the codec says; numpy or a tensor on the CPU.
+            scale: float16 [view layer frame token]; None for float16 codes.
+            embedding: float [view frame embed].
+            views: one per stored view.
+            notes: what to count in the ledger, e.g. {"decoder": "decord"}.
+            frame_count, source_px: frames and (height, width) of the video; 0 = unknown.
+
+        Raises:
+            ValueError: a shape, a type or a row is not as the spec says.
+            ClipError: an embedding is not finite, or beyond float16.
+        """
+        spec, place = self._split.spec, self._place(row)
+        parts = {"tokens": _as_array("codes", codes, spec.codec)}
+        if spec.codec == "int8":
+            parts["scale"] = _as_array("scale", scale, "float16")
+        wide = np.asarray(embedding, dtype=np.float32)
+        if not (np.abs(wide) <= np.finfo(np.float16).max).all():
+            raise ClipError(f"{self._split.video_ids[row]}: the CLIP embedding is not finite or exceeds float16")
+        parts["embedding"] = wide.astype(np.float16)
+        geometry: dict[str, Any] = view_arrays(views) if len(views) == spec.stored_views else {}
+        if not geometry or geometry["frame_index"].shape[1:] != (spec.sampling.dense_frames,):
+            raise ValueError(f"expected {spec.stored_views} views of {spec.sampling.dense_frames} dense frames")
+        for name, values in parts.items():
+            layout = self._sharded[name].array
+            sizes = dict(zip(layout.axes.split()[1:], layout.shape[1:], strict=True))
+            expect(name, values, " ".join(sizes), **sizes)
+        with disk_errors(self._split.path, self._bytes):
+            for name, values in parts.items():
+                file = self._sharded[name]
+                for inner in np.ndindex(*file.array.grid[1 : 2 if name == "embedding" else 3]):
+                    file.write(values[inner], place, *inner)
+        for name, values in {**geometry, "frame_count": frame_count, "source_px": source_px}.items():
+            self._plain[name].values[place] = values
+        self._plain["state"].values[place] = STORED
+        for what, value in (notes or {}).items():
+            self._notes.setdefault(what, Counter())[value] += 1
+
+    def copy(self, rows: Sequence[int], record: ShardRecord) -> None:
+        """Take stored rows over from the files that the shard has now, each chunk compared with its checksum.
+
+        Args:
+            rows: which; each counts as added.
+            record: the ledger line of those files.
+
+        Raises:
+            CacheCorrupt: they are damaged.
+        """
+        places = [self._place(row) for row in rows]
+        with disk_errors(self._split.path, self._bytes):
+            for sharded in self._sharded.values():
+                sharded.copy(places, self._split.path / sharded.array.key(self.shard))
+        for plain in self._plain.values():
+            plain.values[places] = read_plain(self._split.path / plain.array.key(self.shard), plain.array)[places]
+        if not (self._plain["state"].values[places] == STORED).all():
+            raise ValueError(f"shard {self.shard}: rows to be taken over were not all stored")
+        self._notes = {what: Counter(counts) for what, counts in record.notes.items()}
+
+    def fail(self, row: int, error: VideoError) -> None:
+        """Note that a video could not be read, and why."""
+        place = self._place(row)
+        self._failed[row] = Failure(id=self._split.video_ids[row], reason=error.reason.value, detail=error.detail)
+        self._plain["state"].values[place] = FAILED
+
+    def _place(self, row: int) -> int:
+        if row not in self.rows:
+            raise ValueError(f"row {row} is not in shard {self.shard}, which has rows {self.rows[0]}..{self.rows[-1]}")
+        if self._plain["state"].values[row - self.rows[0]] != PENDING:
+            raise ValueError(f"row {row} was already added or failed")
+        return row - self.rows[0]
+
+    def _commit(self) -> None:
+        state = self._plain["state"].values[: len(self.rows)]
+        if (state == PENDING).any():
+            forgotten = [self.rows[0] + int(i) for i in np.flatnonzero(state == PENDING)]
+            raise ValueError(f"rows {forgotten} of shard {self.shard} were neither added nor failed")
+        stored = int((state == STORED).sum())
+        files: dict[str, ShardFile | PlainFile] = {**self._sharded, **self._plain}  # `state` is the last
+        with disk_errors(self._split.path, self._bytes):
+            crcs = {name: file.finish() for name, file in files.items()}
+            for name, file in files.items() if self._folder == self._split.path else ():
+                folder = (self._split.path / file.array.key(self.shard)).parent
+                while folder != self._split.path / name:  # c/<shard>/0/…: each may be new
+                    sync_folder(folder)
+                    folder = folder.parent
+                sync_folder(folder)
+        self.record = ShardRecord(
+            shard=self.shard,
+            first_row=self.rows[0],
+            last_row=self.rows[-1],
+            stored=stored,
+            failed=tuple(self._failed[row] for row in sorted(self._failed)),
+            bytes=self._bytes,
+            crc32c=crcs,
+            notes={what: dict(sorted(counts.items())) for what, counts in sorted(self._notes.items())},
+            seconds=round(time.monotonic() - self._started, 3),
+        )
+
+    def _close(self) -> None:
+        for file in [*self._sharded.values(), *self._plain.values()]:
+            file.close()
+
+
+def _as_array(name: str, values: Any, dtype: str) -> AnyArray:
+    array: AnyArray = np.asarray(values)
+    if array.dtype != np.dtype(dtype):
+        raise ValueError(f"{name} are {array.dtype}, expected {dtype}")
+    return array

@@ -1,0 +1,150 @@
+"""A shard is written beside its split, and moved into it by the one process that holds the split's lock.
+
+    any process    <cache>/.train.<attempt>.part/tokens/c/3/…    every file durable, then shard.json: it is sealed
+    lock's holder  ──rename──▶ <cache>/.train.3.commit           from here on the shard is going to be this one
+                   ledger line taken back ─▶ files moved into place, `state` last ─▶ new ledger line ─▶ folder removed
+
+Consequence: a process that lost its lock, its network or its scheduler can fill its own folder and nothing else. A
+crash in the middle of the moves is finished by the next holder (`recover`), so a shard that was whole is never lost to
+its successor; and a sealed shard that nobody moved yet is not computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidxfer.pipeline.cache.disk import PART, disk_errors, sync_folder, write_all
+from vidxfer.pipeline.cache.ledger import Ledger, ShardRecord
+from vidxfer.pipeline.cache.split import Split
+
+SEAL, COMMIT = "shard.json", ".commit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SealedShard:
+    """A finished shard that is not in its split yet. Crosses process borders.
+
+    Attributes:
+        record: its ledger line to be. folder: where its files are; None: they stay as they are, only the record is new.
+    """
+
+    record: ShardRecord
+    folder: Path | None
+
+
+def staging_folder(split: Split, attempt: str) -> Path:
+    """A folder of its own for every execution of an attempt: nobody else ever writes in it."""
+    return split.path.with_name(f".{split.path.name}.{attempt}-{uuid.uuid4().hex[:8]}{PART}")
+
+
+def was_begun(split: Split, attempt: str) -> bool:
+    """Whether some process began to write this attempt and did not end in good order."""
+    return any(split.path.parent.glob(f".{split.path.name}.{attempt}-*{PART}"))
+
+
+def seal(split: Split, folder: Path, record: ShardRecord) -> SealedShard:
+    """Say, durably and after every other byte, that the shard in `folder` is whole."""
+    payload = (Ledger.line_of(record, split.cache_id)).encode()
+    with disk_errors(folder, len(payload)):
+        fd = os.open(folder / (SEAL + PART), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            write_all(fd, payload, 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        (folder / (SEAL + PART)).rename(folder / SEAL)
+        sync_folder(folder)
+    return SealedShard(record=record, folder=folder)
+
+
+def adopt(split: Split, sealed: SealedShard) -> None:
+    """Put a sealed shard in its place and mark it as finished. Only for the holder of the split's lock."""
+    if sealed.folder is None:
+        split.ledger.append(sealed.record)
+        return
+    commit = split.path.with_name(f".{split.path.name}.{sealed.record.shard}{COMMIT}")
+    with disk_errors(split.path, 4096):
+        sealed.folder.rename(commit)
+        sync_folder(commit.parent)
+    _finish(split, commit, sealed.record)
+
+
+def recover(split: Split) -> list[int]:
+    """Finish what an earlier holder of the lock left: half-moved shards, then sealed ones of pending rows.
+
+    Returns the shards that are finished thereby. Folders of unfinished attempts are removed; a process that still
+    writes into one fails, and nothing of it is kept.
+    """
+    found = []
+    for commit in sorted(split.path.parent.glob(f".{split.path.name}.*{COMMIT}")):
+        record = _sealed(split, commit)
+        if record is None:  # of another split that once had this name
+            shutil.rmtree(commit, ignore_errors=True)
+            continue
+        _finish(split, commit, record)
+        found.append(record.shard)
+    finished = split.ledger.finished()
+    for folder in _staged(split):
+        record = _sealed(split, folder)
+        if record is not None and record.shard not in finished and _is_whole(split, folder, record.shard):
+            adopt(split, SealedShard(record=record, folder=folder))
+            finished[record.shard] = record
+            found.append(record.shard)
+    sweep_staged(split)
+    return found
+
+
+def sweep_staged(split: Split, *, keep_sealed: bool = False) -> None:
+    """Remove the folders of unfinished attempts and, unless they are to be kept, of sealed ones."""
+    for folder in _staged(split):
+        if not (keep_sealed and (folder / SEAL).is_file()):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _staged(split: Split) -> list[Path]:
+    # A split that is being made has such a name too, but no dash in it: see create_split.
+    return sorted(split.path.parent.glob(f".{split.path.name}.*-*{PART}"))
+
+
+def _sealed(split: Split, folder: Path) -> ShardRecord | None:
+    """The record of a sealed folder of this very split."""
+    try:
+        entry = json.loads((folder / SEAL).read_bytes())
+        if entry["cache_id"] != split.cache_id:
+            return None
+        record = Ledger.record_of(entry)
+        rows = split.layout.rows(record.shard)
+    except (OSError, ValueError, KeyError, TypeError):  # never sealed, torn, or of a shard that does not exist
+        return None
+    return record if (record.first_row, record.last_row) == (rows[0], rows[-1]) else None
+
+
+def _is_whole(split: Split, folder: Path, shard: int) -> bool:
+    rows = len(split.layout.rows(shard))
+    files = ((folder / array.key(shard), array.file_bytes(rows)) for array in split.layout.owned.values())
+    return all(path.is_file() and path.stat().st_size == bytes_ for path, bytes_ in files)
+
+
+def _finish(split: Split, commit: Path, record: ShardRecord) -> None:
+    """Move the files that are still in `commit`, mark the shard, and remove the folder; may be done again."""
+    shard = record.shard
+    if shard in split.ledger.finished():
+        split.ledger.drop(shard, "written again")
+    with disk_errors(split.path, record.bytes):
+        for name, array in split.layout.owned.items():
+            source, final = commit / array.key(shard), split.path / array.key(shard)
+            if source.is_file():
+                final.parent.mkdir(parents=True, exist_ok=True)
+                source.rename(final)
+            folder = final.parent
+            while folder != split.path / name:  # c/<shard>/0/…: each may be new
+                sync_folder(folder)
+                folder = folder.parent
+            sync_folder(folder)
+    split.ledger.append(record)
+    shutil.rmtree(commit, ignore_errors=True)
