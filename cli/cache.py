@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +30,7 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
         show.print_json(found)
         return
     for name, split in found.items():
-        spec = split["spec"]
+        spec, noted = split["spec"], split["notes"]
         shape = " ".join(f"{axis}={length:,}" for axis, length in split["shape"].items())
         rows = [
             ["tokens", shape],
@@ -40,7 +41,8 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
                       f"{spec['sampling']['dense_frames']} dense frames, alpha {spec['sampling']['alpha']}"],
             ["videos", f"{split['stored']:,} stored, {split['failed']:,} refused, {split['pending']:,} pending"],
             ["refused", ", ".join(f"{why} {count}" for why, count in split["reasons"].items()) or "none"],
-            ["decoded by", ", ".join(f"{d} {n:,}" for d, n in split["notes"].get("decoder", {}).items()) or "-"],
+            ["decoded by", ", ".join(f"{d} {n:,}" for d, n in noted.get("decoder", {}).items()) or "-"],
+            ["why", "; ".join(f"{text} ({n:,})" for text, n in Counter(noted.get("why", {})).most_common(4)) or "-"],
             ["shards", f"{split['shards_finished']:,} of {split['shards']:,}, {split['shard_videos']} videos each"],
             ["bytes", f"{show.size(split['bytes_on_disk'])} of {show.size(split['bytes_when_finished'])}"],
             ["data set", f"{spec['dataset']}, fingerprint {spec['dataset_fingerprint']}, {split['classes']} classes"],

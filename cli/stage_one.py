@@ -130,6 +130,10 @@ def extract(
     ] = None,
     decode_threads: o.ThreadsOption = 2,
     decoder: Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel="Machine")] = "auto",
+    decode_in: Annotated[
+        str,
+        typer.Option(help="processes (one that hangs or crashes is named) or threads.", rich_help_panel="Machine"),
+    ] = "processes",
     json: o.JsonOption = False,
 ) -> None:
     """Run CLIP once over a few frames of every video and keep the tokens. Goes on where an earlier run ended.
@@ -166,6 +170,7 @@ def extract(
             batch_frames=batch_frames,
             decode_threads=decode_threads,
             decoder=decoder,
+            decode_in=decode_in,
         ),
         show.Shown(),
     )

@@ -53,6 +53,9 @@ class VideoReason(StrEnum):
     TOO_LARGE = "too_large"  # picture or frame count beyond the stated limits
     TOO_SLOW = "too_slow"  # the time limit per video was passed
     BAD_SEGMENT = "bad_segment"  # start/end seconds hold no frame
+    OUT_OF_MEMORY = "out_of_memory"  # the memory limit per video was passed
+    CRASHED = "crashed"  # the process that decoded it died, as in a segmentation fault
+    MISSING_FRAMES = "missing_frames"  # a folder of pictures whose numbers have gaps
 
 
 class VideoError(VidxferError):

@@ -1,6 +1,6 @@
-"""Videos to tokens: decode in threads, CLIP over the frames of several videos at once, in a fixed order.
+"""Videos to tokens: decode some ahead, CLIP over the frames of several videos at once, in a fixed order.
 
-    videos ─ threads: open, draw views, decode, replay ─▶ Prepared ─ groups of ~batch_frames ─▶ taps ─▶ Encoded
+    videos ─ child processes: draw.py ─ threads: replay ─▶ Prepared ─ groups of ~batch_frames ─▶ taps ─▶ Encoded
 
 The groups depend on the order of the videos alone, not on how fast they decode: floating-point sums then come out the
 same each time, and a shard made again after a crash has the same bytes.
@@ -11,22 +11,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from vidxfer.pipeline.cache.layout import as_stored
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import Video, View
-from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import replay
-from vidxfer.pipeline.video.sampling import view_rng
-from vidxfer.pipeline.video.views import test_view, train_view
+from vidxfer.stages.draw import draw, draw_guarded, sparse
+from vidxfer.stages.settings import ExtractRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +32,14 @@ class Prepared:
 
     Attributes:
         views: the drawn views. pixels: normalised float32 [view frame rgb height width], sparse frames only.
-        decoder: which path decoded it. frame_count, source_px: of the video; (height, width) in pixels.
+        decoder, why: which path decoded it, and the reason.
+        frame_count, source_px: of the video; (height, width) in pixels.
     """
 
     views: tuple[View, ...]
     pixels: Tensor
     decoder: str
+    why: str
     frame_count: int
     source_px: tuple[int, int]
 
@@ -54,74 +53,40 @@ class Encoded:
     embedding: Tensor
 
 
-def draw_views(spec: CacheSpec, video_id: str, frame_count: int, height: int, width: int) -> tuple[View, ...]:
-    """All stored views of one video."""
-    return tuple(draw_view(spec, video_id, n, frame_count, height, width) for n in range(spec.stored_views))
-
-
-def draw_view(spec: CacheSpec, video_id: str, number: int, frame_count: int, height: int, width: int) -> View:
-    """View `number` of one video: a random draw (a function of seed, id and number alone), or a fixed test view.
-
-    Rounded as it is stored: what CLIP sees now is what a replay will show later.
-    """
-    if spec.view_kind == "train":
-        rng = view_rng(spec.sampling.seed, video_id, number)
-        return as_stored(train_view(frame_count, height, width, sampling=spec.sampling, rng=rng))
-    view, crop = divmod(number, spec.crops)
-    return as_stored(
-        test_view(
-            frame_count,
-            height,
-            width,
-            sampling=spec.sampling,
-            views=spec.views,
-            view=view,
-            crops=spec.crops,
-            crop=crop,
-        )
-    )
-
-
-def prepare(video: Video, spec: CacheSpec, decoder: str = "auto") -> Prepared:
+def prepare(video: Video, spec: CacheSpec, decoder: str = "auto", *, processes: int = 0) -> Prepared:
     """Open a video once, draw its views, decode their sparse frames, replay each view.
+
+    Args:
+        processes: decode in one of so many child processes; 0: here.
 
     Raises:
         VideoError: it cannot be read frame-exactly.
     """
-    with open_video(
-        video.path,
-        decoder=decoder,  # type: ignore[arg-type]  # checked by open_video
-        start_seconds=video.start_seconds,
-        end_seconds=video.end_seconds,
-    ) as source:
-        views = draw_views(spec, video.id, source.frame_count, source.height, source.width)
-        sparse = [replace(view, indices=view.indices[:: spec.sampling.alpha]) for view in views]
-        wanted = sorted({index for view in sparse for index in view.indices})
-        frames = source.read(wanted)
-        place = {index: at for at, index in enumerate(wanted)}
-        clips = [
-            replay(
-                frames.pixels[np.array([place[index] for index in view.indices])],
-                view,
-                image_px=spec.sampling.image_px,
-                mean=spec.pixel_mean,
-                std=spec.pixel_std,
-            )
-            for view in sparse
-        ]
-        return Prepared(
-            views=views,
-            pixels=torch.stack(clips),
-            decoder=frames.decoder,
-            frame_count=source.frame_count,
-            source_px=(source.height, source.width),
-        )
+    drawn = draw_guarded(video, spec, decoder, processes=processes) if processes else draw(video, spec, decoder)
+    seen = [sparse(view, spec) for view in drawn.views]
+    clips = [
+        replay(drawn.of(view), view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
+        for view in seen
+    ]
+    return Prepared(
+        views=drawn.views,
+        pixels=torch.stack(clips),
+        decoder=drawn.decoder,
+        why=drawn.why,
+        frame_count=drawn.frame_count,
+        source_px=drawn.source_px,
+    )
 
 
 def prepare_all(
-    videos: Iterable[Video], spec: CacheSpec, *, threads: int, decoder: str = "auto"
+    videos: Iterable[Video], spec: CacheSpec, *, threads: int, decoder: str = "auto", decode_in: str = "processes"
 ) -> Iterator[Prepared | VideoError]:
-    """Prepared videos in order, a few decoded ahead; a video that cannot be read comes as its error."""
+    """Prepared videos in order, a few decoded ahead; a video that cannot be read comes as its error.
+
+    Args:
+        threads: videos at the same time. decode_in: one of `DECODE_IN`; each thread then has a child process, or not.
+    """
+    processes = threads if decode_in == "processes" else 0
     waiting: deque[Future[Prepared]] = deque()
     with ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode") as pool:
 
@@ -132,7 +97,7 @@ def prepare_all(
                 return error
 
         for video in videos:
-            waiting.append(pool.submit(prepare, video, spec, decoder))
+            waiting.append(pool.submit(prepare, video, spec, decoder, processes=processes))
             if len(waiting) > 2 * max(1, threads):
                 yield take()
         while waiting:
@@ -156,12 +121,13 @@ def encode_all(
 
 
 def encode_videos(
-    videos: Iterable[Video], spec: CacheSpec, tower: ClipTower, *, threads: int, decoder: str, batch_frames: int
+    videos: Iterable[Video], spec: CacheSpec, tower: ClipTower, request: ExtractRequest
 ) -> Iterator[Encoded | VideoError]:
-    """`prepare_all`, then `encode_all`."""
-    return encode_all(
-        prepare_all(videos, spec, threads=threads, decoder=decoder), spec, tower, batch_frames=batch_frames
+    """`prepare_all`, then `encode_all`, as the request says."""
+    ready = prepare_all(
+        videos, spec, threads=request.decode_threads, decoder=request.decoder, decode_in=request.decode_in
     )
+    return encode_all(ready, spec, tower, batch_frames=request.batch_frames)
 
 
 def _encode_group(

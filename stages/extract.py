@@ -27,6 +27,7 @@ from vidxfer.pipeline.errors import CacheFull, CacheMismatch, UsageError
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.pipeline.video.reader import Decoder
 from vidxfer.stages.describe import describe_split
+from vidxfer.stages.draw import DECODE_IN
 from vidxfer.stages.plan import free_bytes
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.quantise import calibrate
@@ -71,6 +72,8 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
     shown = progress or Silent()
     if request.decoder not in get_args(Decoder):
         raise UsageError(f"--decoder {request.decoder!r} is none of {', '.join(get_args(Decoder))}")
+    if request.decode_in not in DECODE_IN:
+        raise UsageError(f"--decode-in {request.decode_in!r} is none of {', '.join(DECODE_IN)}")
     datasets = [request.data.load(split) for split in request.splits]
     for dataset in datasets:
         for note in dataset.notes:

@@ -22,7 +22,7 @@ from vidxfer.pipeline.training.metrics import ranked
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import replay
-from vidxfer.stages.encode import draw_views
+from vidxfer.stages.draw import draw_views
 from vidxfer.stages.evaluate import Where, compute_on
 from vidxfer.stages.progress import Progress, Silent
 

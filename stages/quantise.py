@@ -36,14 +36,7 @@ def calibrate(
     sample = dataset.take(min(len(dataset), spec.calibration_videos)).videos
     sums = Calibration()
     with shown.bar(f"calibrate {spec.split}", len(sample), "videos") as bar:
-        for one in encode_videos(
-            sample,
-            spec,
-            tower,
-            threads=request.decode_threads,
-            decoder=request.decoder,
-            batch_frames=request.batch_frames,
-        ):
+        for one in encode_videos(sample, spec, tower, request):
             if isinstance(one, Encoded):
                 sums.update(one.tokens)
             bar.advance()

@@ -127,6 +127,7 @@ class ExtractRequest:
         data, clip, store: see their classes. cache: the cache's folder. splits: which to extract.
         batch_frames: frames CLIP sees at once. decode_threads: videos decoded at the same time.
         decoder: "auto", "decord" or "pyav".
+        decode_in: "processes" (what a bad video hangs or crashes is ended and named) or "threads"; see video/guard.py.
     """
 
     data: DataSource
@@ -137,6 +138,7 @@ class ExtractRequest:
     batch_frames: int = 128
     decode_threads: int = 2
     decoder: str = "auto"
+    decode_in: str = "processes"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheError, VideoError
 from vidxfer.pipeline.shapes import Video
-from vidxfer.stages.encode import encode_videos
+from vidxfer.stages.encode import Prepared, encode_videos
 from vidxfer.stages.quantise import Quantiser
 from vidxfer.stages.settings import ExtractRequest
 
@@ -58,17 +58,10 @@ def extract_shard(task: ShardTask, split: Split, tower: ClipTower, advance: Call
     Raises:
         CacheBusy: another process writes the same shard. CacheFull: the disk cannot hold it.
     """
-    quantise, request = Quantiser(split, tower), task.request
+    quantise = Quantiser(split, tower)
     with ShardWriter(split, task.shard) as writer:
-        ready = encode_videos(
-            task.videos,
-            split.spec,
-            tower,
-            threads=request.decode_threads,
-            decoder=request.decoder,
-            batch_frames=request.batch_frames,
-        )
-        for row, one in zip(writer.rows, ready, strict=True):
+        ready = encode_videos(task.videos, split.spec, tower, task.request)
+        for row, video, one in zip(writer.rows, task.videos, ready, strict=True):
             if isinstance(one, VideoError):
                 writer.fail(row, one)
             else:
@@ -79,7 +72,7 @@ def extract_shard(task: ShardTask, split: Split, tower: ClipTower, advance: Call
                     scale,
                     one.embedding.float().cpu(),
                     one.prepared.views,
-                    notes={"decoder": one.prepared.decoder},
+                    notes=notes_of(video, one.prepared),
                     frame_count=one.prepared.frame_count,
                     source_px=one.prepared.source_px,
                 )
@@ -87,3 +80,12 @@ def extract_shard(task: ShardTask, split: Split, tower: ClipTower, advance: Call
     if writer.record is None:
         raise CacheError(f"shard {task.shard} of {split.path} ended without a record")
     return writer.record
+
+
+def notes_of(video: Video, prepared: Prepared) -> dict[str, str]:
+    """What the ledger keeps of how a video was read: the path; why; and, off the fast path, of which video it is said.
+
+    The last two are one text with a tab between them, so that counts by reason can be had from it.
+    """
+    why = f"{prepared.decoder}: {prepared.why}"
+    return {"decoder": prepared.decoder, "why": why if prepared.decoder == "decord" else f"{why}\t{video.id}"}

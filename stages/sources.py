@@ -28,7 +28,7 @@ from vidxfer.pipeline.training.loader import ClipLoader
 from vidxfer.pipeline.training.online import OnlineLoader
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.stages.describe import describe_split
-from vidxfer.stages.encode import draw_view
+from vidxfer.stages.draw import draw_view
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, library_versions
 
 

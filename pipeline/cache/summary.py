@@ -31,7 +31,9 @@ def _of_split(split: Split) -> dict[str, Any]:
     noted: dict[str, Counter[str]] = {}
     for record in records:
         for what, counts in record.notes.items():
-            noted.setdefault(what, Counter()).update(counts)
+            counted = noted.setdefault(what, Counter())
+            for text, count in counts.items():
+                counted[text.partition("\t")[0]] += count  # behind a tab: the video of which it is said
     return {
         "path": str(split.path),
         "fingerprint": spec.fingerprint,

@@ -19,7 +19,8 @@ from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheFull, CacheMismatch, ClipError, DatasetError, UsageError
 from vidxfer.pipeline.training.loader import dense_frames
 from vidxfer.pipeline.video.mirror import flip_pairs
-from vidxfer.stages.encode import draw_view, prepare
+from vidxfer.stages.draw import draw_view
+from vidxfer.stages.encode import prepare
 from vidxfer.stages.extract import extract
 
 
