@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.cache.summary import bytes_on_disk
+from vidxfer.pipeline.cache.summary import held_bytes
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.training.run import Run
 
@@ -61,7 +61,7 @@ def compare(runs: tuple[Path, ...], cache: Path) -> Comparison:
         classes=classes,
         chance=1 / classes,
         views=sum(split.video_count * split.spec.stored_views for split in opened),
-        cache_bytes=sum(bytes_on_disk(split.path) for split in opened),
+        cache_bytes=sum(held_bytes(split) for split in opened),
         runs=tuple(_row(path) for path in runs),
         factor_chance={name: 1 / len(set(values)) for name, values in opened[0].factors.items()},
     )

@@ -139,7 +139,11 @@ def read_index(fd: int, array: ArrayLayout, where: str) -> np.ndarray[Any, np.dt
         CacheCorrupt: the file is too short, the index's crc is wrong, or an entry points outside the file.
     """
     data_bytes = os.fstat(fd).st_size - array.index_bytes
-    raw = os.pread(fd, array.index_bytes, max(data_bytes, 0))
+    return parse_index(os.pread(fd, array.index_bytes, max(data_bytes, 0)), data_bytes, array, where)
+
+
+def parse_index(raw: bytes, data_bytes: int, array: ArrayLayout, where: str) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """The index out of its bytes, for a file that has `data_bytes` before it. As `read_index`."""
     if data_bytes < 0 or len(raw) != array.index_bytes:
         raise CacheCorrupt(f"{where}: the file is cut off ({max(data_bytes + array.index_bytes, 0)} bytes). {REMEDY}")
     if raw[-CRC_BYTES:] != crc_of(raw[:-CRC_BYTES]):

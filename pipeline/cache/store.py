@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import zarr
@@ -27,6 +27,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from vidxfer.pipeline.cache.disk import PART, FolderLock, disk_errors, sync_folder
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
 from vidxfer.pipeline.cache.metadata import SEAL, expect_layout, expect_sealed, read_fixed, seal_of
+from vidxfer.pipeline.cache.remote import SPLIT_NAMES, RemotePath, local_folder, open_group, place_of
 from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec
 from vidxfer.pipeline.cache.split import Extent, Split
 from vidxfer.pipeline.errors import CacheError
@@ -56,7 +57,7 @@ def create_split(
         CacheError: the split exists, or what it is to hold does not fit together, or the folder cannot be written.
         CacheBusy: another process is writing this split.
     """
-    cache = Path(cache_path)
+    cache = local_folder(cache_path)
     wanted = spec.shard_videos_default if shard_videos is None else shard_videos
     split = Split(
         path=cache / spec.split,
@@ -98,15 +99,16 @@ def create_split(
     return split
 
 
-def open_split(cache_path: Path | str, split: str) -> Split:
-    """Open a split for reading or writing.
+def open_split(cache_path: Path | str | RemotePath, split: str) -> Split:
+    """Open a split for reading or writing; behind a URL, for reading (see remote.py).
 
     Raises:
         CacheError: nothing there, something else there, or made by a newer vidxfer.
     """
-    path = Path(cache_path) / split
+    # A RemotePath is typed as what it stands in for: it reads like a Path, and says what it is when written to.
+    path = cast(Path, place_of(cache_path) / split)
     stored = _attributes(path)
-    group = zarr.open_group(path, mode="r")
+    group = open_group(path)
     extents = tuple(Extent(**extent) for extent in stored.get("extents", ()))
     rows = extents[-1].end if extents else None  # arrays may be longer: an addition that was never finished
 
@@ -139,9 +141,12 @@ def _factors(stored: Mapping[str, Sequence[str]] | None) -> dict[str, tuple[str,
     return {name: tuple(values) for name, values in (stored or {}).items()}
 
 
-def splits(cache_path: Path | str) -> list[str]:
+def splits(cache_path: Path | str | RemotePath) -> list[str]:
     """Names of the splits in a cache folder, sorted; empty when it holds none."""
-    found = Path(cache_path).glob("*/zarr.json")
+    cache = place_of(cache_path)
+    if isinstance(cache, RemotePath):
+        return [name for name in SPLIT_NAMES if (cache / name / "zarr.json").is_file()]
+    found = cache.glob("*/zarr.json")
     return sorted(path.parent.name for path in found if not path.parent.name.startswith("."))
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED
+from vidxfer.pipeline.cache.remote import RemotePath, is_remote
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import MAKE_IT, open_split, splits
 from vidxfer.pipeline.errors import CacheError
 
 
-def summary(cache_path: Path | str) -> dict[str, dict[str, Any]]:
+def summary(cache_path: Path | str | RemotePath) -> dict[str, dict[str, Any]]:
     """Per split: settings, shapes, bytes on disk, counts of rows by state, and reasons of failure with their counts.
 
     Raises:
@@ -48,7 +49,7 @@ def _of_split(split: Split) -> dict[str, Any]:
         "shards": split.shard_count,
         "shards_finished": len(records),
         "shard_videos": split.shard_videos,
-        "bytes_on_disk": bytes_on_disk(split.path),
+        "bytes_on_disk": held_bytes(split),
         "bytes_when_finished": split.layout.total_bytes,
         "stored": int((state == STORED).sum()),
         "failed": int((state == FAILED).sum()),
@@ -71,6 +72,13 @@ def _axes(split: Split) -> tuple[list[str], tuple[int, ...]]:
     return tokens.axes.split(), tokens.shape
 
 
+def held_bytes(split: Split) -> int:
+    """Bytes that a split takes: on this disk, or, behind a URL, what its ledger says of the finished shards."""
+    if is_remote(split.path):
+        return sum(record.bytes for record in split.ledger.finished().values())
+    return bytes_on_disk(split.path)
+
+
 def bytes_on_disk(folder: Path) -> int:
-    """Bytes that the files below a folder occupy; holes left by failed videos do not count."""
+    """Bytes that the files below a local folder occupy; holes left by failed videos do not count."""
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())

@@ -16,7 +16,7 @@ from typing import Self
 
 from torch import Tensor
 
-from vidxfer.pipeline.cache.reader import Codes
+from vidxfer.pipeline.cache.batch import Codes
 from vidxfer.pipeline.cache.split import Split
 
 AHEAD = 2
@@ -34,7 +34,6 @@ class RawBatch:
         codes: cached tokens; None on the online path. embedding: [clip frame embed].
         dense: [clip dense rgb height width]. labels: int64 [clip], swapped where a view is mirrored.
         rows: row of the split of every clip. ids: of the videos.
-        frames: int64 [clip frame], which of the cached frames the head is to see; None: all of them, in order.
     """
 
     codes: Codes | None
@@ -43,7 +42,6 @@ class RawBatch:
     labels: Tensor
     rows: tuple[int, ...]
     ids: tuple[str, ...]
-    frames: Tensor | None = None
 
 
 class AheadLoader(ABC):

@@ -16,13 +16,16 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from vidxfer.pipeline.cache.batch import Codes
 from vidxfer.pipeline.cache.codec import Dequantiser
-from vidxfer.pipeline.cache.reader import CacheReader, Codes
+from vidxfer.pipeline.cache.plain import open_reader
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheError, UsageError
@@ -72,7 +75,7 @@ class ClipLoader(AheadLoader):
         needs: the head's declaration.
         videos: id -> video, where dense frames are needed; None otherwise.
         decode_threads: videos decoded at the same time.
-        read_threads: of the cache reader.
+        read_threads: of the cache reader (see `open_reader`).
 
     Raises:
         UsageError: dense frames are needed and the data set is not given, or alpha or the frames do not fit.
@@ -89,7 +92,7 @@ class ClipLoader(AheadLoader):
     ) -> None:
         super().__init__(split, decode_threads=decode_threads)
         self.needs = needs
-        self.reader = CacheReader(split, threads=read_threads)
+        self.reader = open_reader(split, threads=read_threads)
         if needs.dense_multiple and videos is None:
             raise UsageError("this head needs dense frames: give the data set's folder with --root")
         if needs.dense_multiple not in (0, split.spec.sampling.alpha):
@@ -110,7 +113,10 @@ class ClipLoader(AheadLoader):
     def _begin(self, plan: Plan) -> None:
         if self.needs.layers:
             largest = max((len(clips) for clips in plan), default=0)
-            self._buffers = deque(self.reader.buffer(largest, self.needs.layers) for _ in range(AHEAD + 1))
+            if self._buffers and len(self._buffers[0].codes) >= largest:
+                return  # one ring for all epochs: pinning memory takes longer than filling it
+            one = partial(self.reader.buffer, largest, self.needs.layers, self.bank.used)
+            self._buffers = deque(one() for _ in range(AHEAD + 1))
 
     def _load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
         rows = [row for row, _ in clips]
@@ -126,12 +132,15 @@ class ClipLoader(AheadLoader):
                 for video, view, one, count in zip(found, stored, drawn, counts, strict=True)
             ]
         codes = None
+        places = [one.places for one in drawn]
         if self.needs.layers:
-            codes = self.reader.read(rows, views, self.needs.layers, out=self._buffers[0])
+            kept = places if self.bank.group > 1 else None
+            codes = self.reader.read(rows, views, self.needs.layers, frames=kept, out=self._buffers[0])
             self._buffers.rotate(-1)
         embedding = None
         if self.needs.embedding:
-            embedding = torch.from_numpy(self.reader.embedding(rows, views))
+            whole = self.reader.embedding(rows, views)
+            embedding = torch.from_numpy(np.stack([one[list(at)] for one, at in zip(whole, places, strict=True)]))
         return RawBatch(
             codes=codes,
             embedding=embedding,
@@ -139,7 +148,6 @@ class ClipLoader(AheadLoader):
             labels=torch.tensor([self.label_of(row, view.flip) for row, view in zip(rows, stored, strict=True)]),
             rows=tuple(rows),
             ids=tuple(self.split.video_ids[row] for row in rows),
-            frames=torch.tensor([one.places for one in drawn]) if self.bank.group > 1 else None,
         )
 
     def _drawn(self, row: int, view: View) -> Drawn:
@@ -217,21 +225,12 @@ class Assembler:
         if self.tower is not None:
             assert dense is not None, "the online path computes tokens from dense frames"
             return online_features(self.tower, dense, self.split.spec.sampling.alpha, self.needs)
-        embedding = None if raw.embedding is None else _chosen(raw.embedding, raw.frames, 0).to(self.device)
+        embedding = None if raw.embedding is None else raw.embedding.to(self.device)
         if raw.codes is None or self.dequantise is None:
             return None, embedding
-        codes = _chosen(raw.codes.codes.to(self.device, non_blocking=True), raw.frames, 1)
-        scale = raw.codes.scale
-        if scale is not None:
-            scale = _chosen(scale.to(self.device, non_blocking=True), raw.frames, 1)
+        codes = raw.codes.codes.to(self.device, non_blocking=True)
+        scale = None if raw.codes.scale is None else raw.codes.scale.to(self.device, non_blocking=True)
         return self.dequantise(codes, scale), embedding
-
-
-def _chosen(values: Tensor, frames: Tensor | None, axis: int) -> Tensor:
-    """The frames each clip is to see: values [clip … frame …] with the frame axis at `axis` of one clip."""
-    if frames is None:
-        return values
-    return torch.stack([one.index_select(axis, at.to(one.device)) for one, at in zip(values, frames, strict=True)])
 
 
 def online_features(tower: Any, dense: Tensor, alpha: int, needs: Needs) -> tuple[Tensor | None, Tensor | None]:

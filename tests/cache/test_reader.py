@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vidxfer.pipeline.cache import files, runs
 from vidxfer.pipeline.cache import reader as reader_module
-from vidxfer.pipeline.cache import runs
 from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.plain import ZarrReader
 from vidxfer.pipeline.cache.reader import CacheReader
@@ -156,13 +157,82 @@ def test_many_threads_may_share_a_reader(filled: Split) -> None:
             assert torch.equal(codes, reader.read(*request).codes)
 
 
-def test_reading_opens_no_more_files_than_it_closes(filled: Split) -> None:
-    reader = CacheReader(filled)
-    before = len(list(Path("/proc/self/fd").iterdir()))
-    for _ in range(20):
-        reader.read(STORED, [0] * len(STORED))
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
-    reader.close()
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("most", [1, 3, 256])
+def test_few_files_stay_open_and_none_after_closing(filled: Split, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr(files, "OPEN_FILES_MOST", most)
+    monkeypatch.setattr(reader_module, "SHARDS_AT_ONCE", 1)
+    gc.collect()
+    before = open_descriptors()
+    with CacheReader(filled) as reader, CacheReader(filled) as roomy:
+        expected = roomy.read(STORED, [0] * len(STORED)).codes
+        roomy.close()
+        for _ in range(20):
+            assert torch.equal(reader.read(STORED, [0] * len(STORED)).codes, expected)
+            reader.embedding(STORED, [1] * len(STORED))
+        assert open_descriptors() <= before + most + 1
+        reader.close()
+        assert open_descriptors() == before
+        reader.read([0], [0])
+    assert open_descriptors() == before
+
+
+def test_a_reader_nobody_closed_lets_go_of_its_files(filled: Split) -> None:
+    gc.collect()
+    before = open_descriptors()
+    CacheReader(filled, threads=1).read([0], [0])
+    gc.collect()
+    assert open_descriptors() == before
+
+
+@given(
+    clips=wanted,
+    layers=layer_choices,
+    data=st.data(),
+    threads=st.integers(1, 3),
+    how=st.sampled_from([{}, {"verify": False}, {"direct": True}, {"direct": True, "verify": False}]),
+    run_bytes=st.sampled_from([1, 200, 4 << 20]),
+)
+@settings(max_examples=80, deadline=None)
+def test_any_frames_of_a_clip_are_those_of_the_whole_clip(
+    filled: Split,
+    clips: list[tuple[int, int]],
+    layers: list[int] | None,
+    data: st.DataObject,
+    threads: int,
+    how: dict[str, bool],
+    run_bytes: int,
+) -> None:
+    rows, views = [row for row, _ in clips], [view for _, view in clips]
+    each = data.draw(st.integers(1, 3))
+    frames = data.draw(st.none() | st.lists(
+        st.lists(st.integers(0, 1), min_size=each, max_size=each), min_size=len(clips), max_size=len(clips)
+    ))  # fmt: skip
+    whole = ZarrReader(filled).read(rows, views, layers)
+    for reader in (CacheReader(filled, threads=threads, **how), ZarrReader(filled, threads=threads)):
+        with pytest.MonkeyPatch.context() as patched, reader:
+            patched.setattr(runs, "RUN_BYTES_MOST", run_bytes)
+            found = reader.read(rows, views, layers, frames=frames)
+            for clip in range(len(clips)):
+                at = slice(None) if frames is None else frames[clip]
+                assert torch.equal(found.codes[clip], whole.codes[clip][:, at])
+                if found.scale is not None and whole.scale is not None:
+                    assert torch.equal(found.scale[clip], whole.scale[clip][:, at])
+
+
+def test_frames_that_cannot_be_meant_are_refused(filled: Split) -> None:
+    with CacheReader(filled) as reader:
+        for frames, words in (([[0, 2]], "must lie in 0..1"), ([[0], [1]], "1 clips"), ([], "0 lists, 1 clips")):
+            with pytest.raises(ValueError, match=words):
+                reader.read([0], [0], frames=frames)
+        with pytest.raises(ValueError, match="equally long"):
+            reader.read([0, 1], [0, 0], frames=[[0], [0, 1]])
+        with pytest.raises(ValueError, match="the buffer holds"):
+            reader.read([0], [0], frames=[[1]], out=reader.buffer(1))
+        assert reader.read([0], [0], frames=[[1]], out=reader.buffer(1, frames=1)).codes.shape[2] == 1
 
 
 def read_everything(split: Split, rows: list[int]) -> None:
@@ -174,6 +244,24 @@ def read_everything(split: Split, rows: list[int]) -> None:
         for row in rows:
             reader.views_of(row)
             reader.source_of(row)
+
+
+@pytest.mark.parametrize("how", [{"direct": True}, {}], ids=["direct", "cached"])
+def test_a_flipped_bit_is_found_when_only_some_frames_are_wanted(filled: Split, how: dict[str, bool]) -> None:
+    array = filled.layout.owned["tokens"]
+    path = filled.path / array.key(0)
+    content = path.read_bytes()
+    damaged = bytearray(content)
+    damaged[array.offset(array.slot(1, 0, 2)) + array.chunk_bytes - 1] ^= 1  # row 1, the last frame
+    try:
+        path.write_bytes(damaged)
+        with CacheReader(filled, **how) as reader:
+            with pytest.raises(CacheCorrupt, match=r"video vidéo 1, 動画, view 0, layer 7: .*crc32c"):
+                reader.read([0, 1], [0, 0], frames=[[0], [0]])
+            with pytest.raises(CacheCorrupt, match=r"layer 7: .*crc32c"):
+                reader.read([1], [0], [3, 7])
+    finally:
+        path.write_bytes(content)
 
 
 @given(data=st.data())

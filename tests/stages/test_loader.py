@@ -243,6 +243,11 @@ def test_a_bank_gives_each_epoch_other_cached_frames_with_their_very_pixels(toy:
             tokens = seen.tokens.unflatten(1, (6, -1)).transpose(0, 1)
             torch.testing.assert_close(batch.tokens, tokens, rtol=2**-9, atol=2e-3)
             torch.testing.assert_close(batch.embedding.flatten(0, 1), seen.embedding, rtol=2**-9, atol=2e-3)
-            frames.append(raw.frames.tolist())
-    assert frames[0] == [list(range(0, split.spec.sparse_frames, 2))] * 6
-    assert frames[1] != frames[2]
+            frames.append(raw.codes.codes.clone())
+        memory = {buffer.codes.data_ptr() for buffer in loader._buffers}
+        list(loader.batches(plan))
+        assert {buffer.codes.data_ptr() for buffer in loader._buffers} == memory, "one ring for all epochs"
+        first_of_each = [list(range(0, split.spec.sparse_frames, 2))] * 6
+        expected = loader.reader.read(*zip(*plan[0], strict=True), needs.layers, frames=first_of_each)
+    assert torch.equal(frames[0], expected.codes)
+    assert not torch.equal(frames[1], frames[2])

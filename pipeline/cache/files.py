@@ -1,0 +1,116 @@
+"""Open files of a reader: each with its shard's index, the least recently used closed again.
+
+    (array, shard) ──▶ descriptor + index, or ──open──▶ ... ; a file in use is never closed
+
+Opening costs a round trip on a network disk; a cache of thousands of shards has more files than a process may open.
+Indices stay: 16 bytes per chunk, 46 MB for 240,000 videos of 12 layers.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from vidxfer.pipeline.cache.layout import ArrayLayout
+from vidxfer.pipeline.cache.shard import REMEDY, read_index
+from vidxfer.pipeline.errors import CacheCorrupt, CacheError
+
+OPEN_FILES_MOST = 256
+
+Offsets = np.ndarray[Any, np.dtype[np.uint64]]
+
+
+@dataclass(eq=False)
+class OpenFile:
+    """A shard's file of one array: where its chunks begin, by slot, and how many reads are using it."""
+
+    path: Path
+    fd: int
+    direct: bool
+    offsets: Offsets
+    users: int = field(default=0)
+
+
+class OpenFiles:
+    """Up to `OPEN_FILES_MOST` files at once, and a quarter of what this process may open. Thread-safe.
+
+    Args:
+        root: the split's folder.
+        direct: read past the system's file cache (O_DIRECT), where the file system can.
+    """
+
+    def __init__(self, root: Path, *, direct: bool) -> None:
+        self._root, self._direct = root, direct
+        self._lock = Lock()
+        self._open: OrderedDict[tuple[str, int], OpenFile] = OrderedDict()
+        self._indices: dict[tuple[str, int], Offsets] = {}
+        self._most = min(OPEN_FILES_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        weakref.finalize(self, _close_all, self._open)  # a reader that nobody closed
+
+    def take(self, array: ArrayLayout, shard: int) -> OpenFile:
+        """The file, for use until `give_back`.
+
+        Raises:
+            CacheCorrupt: it is missing, cut off, or its index is damaged. CacheError: it cannot be opened.
+        """
+        key = (array.name, shard)
+        with self._lock:
+            file = self._open.get(key)
+            if file is None:
+                file = self._open[key] = self._opened(array, shard)
+            file.users += 1
+            self._open.move_to_end(key)
+            if len(self._open) > self._most:
+                idle = [old for old, one in self._open.items() if not one.users]
+                for old in idle[: len(self._open) - self._most]:
+                    os.close(self._open.pop(old).fd)
+        return file
+
+    def give_back(self, file: OpenFile) -> None:
+        """End one use."""
+        with self._lock:
+            file.users -= 1
+
+    def close(self) -> None:
+        """Close every file; they are opened again when they are wanted again."""
+        with self._lock:
+            _close_all(self._open)
+
+    def _opened(self, array: ArrayLayout, shard: int) -> OpenFile:
+        path = self._root / array.key(shard)
+        key = (array.name, shard)
+        try:
+            if key not in self._indices:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    self._indices[key] = np.ascontiguousarray(read_index(fd, array, str(path))[:, 0])
+                finally:
+                    os.close(fd)
+            direct = self._direct and array.name == "tokens"
+            fd, direct = _open_direct(path) if direct else (os.open(path, os.O_RDONLY | os.O_CLOEXEC), False)
+        except FileNotFoundError as error:
+            raise CacheCorrupt(f"{path}: the file is missing though its shard is finished. {REMEDY}") from error
+        except OSError as error:
+            raise CacheError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from error
+        return OpenFile(path=path, fd=fd, direct=direct, offsets=self._indices[key])
+
+
+def _open_direct(path: Path) -> tuple[int, bool]:
+    """A descriptor, and whether it reads past the file cache: not every file system can (EINVAL)."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECT", 0)), hasattr(os, "O_DIRECT")
+    except OSError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
+
+
+def _close_all(files: OrderedDict[tuple[str, int], OpenFile]) -> None:
+    while files:
+        os.close(files.popitem()[1].fd)

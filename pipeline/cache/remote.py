@@ -1,0 +1,210 @@
+"""Where a cache lies: a local folder, or a store behind a URL that is only read.
+
+    ./zarr, file:///data/zarr             ──▶ Path           everything
+    s3:// gs:// az:// http(s):// (obstore) ┐
+    memory:// and what fsspec knows        ┴▶ RemotePath     train, evaluate, predict, cache info; no listing is needed
+
+Credentials and endpoints come from the environment, as obstore and fsspec read them (AWS_ENDPOINT, AWS_PROFILE ...).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import zarr
+from zarr.abc.store import ByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, ObjectStore
+
+from vidxfer.pipeline.errors import CacheError
+
+SPLIT_NAMES = ("train", "val")
+"""Splits that are looked for where a store cannot list what it holds."""
+
+OBSTORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "http", "https")
+
+# pathlib takes one of the two slashes away: s3://bucket/x is "s3:/bucket/x" once it was a Path
+_URL = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/(?P<rest>/?.*)$")
+
+
+class RemotePath(os.PathLike[str]):
+    """As much of `pathlib.Path` as reading a cache needs, over a zarr store.
+
+    Whatever opens it as a file of this machine gets the error that says so.
+
+    Args:
+        store: any zarr store that can be read. url: for people. key: within the store; "" is its root.
+    """
+
+    def __init__(self, store: Store, url: str, key: str = "") -> None:
+        self.store, self.key = store, key
+        self._root = url.rstrip("/")
+
+    def __str__(self) -> str:
+        return f"{self._root}/{self.key}".rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"RemotePath({self})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __fspath__(self) -> str:
+        raise self._only_read()
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else a `Path` can do: to write, to list, to ask for sizes."""
+        if hasattr(Path, name) and not name.startswith("_"):
+            raise self._only_read()
+        raise AttributeError(name)
+
+    def _only_read(self) -> CacheError:
+        return CacheError(
+            f"{self}: this needs a local folder: what is behind a URL is only read. Copy the cache to a disk, and give "
+            "its folder with --cache."
+        )
+
+    def __truediv__(self, name: str) -> RemotePath:
+        return RemotePath(self.store, self._root, f"{self.key}/{name}".strip("/"))
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.key.rpartition("/")[2]
+
+    @property
+    def parent(self) -> RemotePath:
+        """The folder it is in."""
+        return RemotePath(self.store, self._root, self.key.rpartition("/")[0])
+
+    def with_name(self, name: str) -> RemotePath:
+        """The neighbour of that name."""
+        return self.parent / name
+
+    def absolute(self) -> RemotePath:
+        """Itself."""
+        return self
+
+    def is_file(self) -> bool:
+        """Whether there is such an object."""
+        return bool(self._ask(self.store.exists(self.key)))
+
+    exists = is_file
+
+    def read_bytes(self) -> bytes:
+        """The whole object.
+
+        Raises:
+            FileNotFoundError: it is not there. CacheError: the store does not answer.
+        """
+        return self._found(None)
+
+    def read_text(self) -> str:
+        """The whole object as text. Raises as `read_bytes`."""
+        return self.read_bytes().decode()
+
+    def read_end(self, size_bytes: int) -> bytes:
+        """The last bytes of the object. Raises as `read_bytes`."""
+        return self._found(SuffixByteRequest(size_bytes))
+
+    def _found(self, part: ByteRequest | None) -> bytes:
+        found = self._get(part)
+        if found is None:
+            raise FileNotFoundError(str(self))
+        return found
+
+    def _get(self, part: ByteRequest | None) -> bytes | None:
+        found = self._ask(self.store.get(self.key, default_buffer_prototype(), part))
+        return None if found is None else bytes(found.to_bytes())
+
+    def _ask(self, question: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return sync(question)
+        except store_errors() as error:
+            said = str(error).strip().splitlines() or [""]
+            raise CacheError(
+                f"{self}: the store does not answer as it should ({type(error).__name__}: {said[0]}). Are address and "
+                "credentials right? They come from the environment, e.g. AWS_ENDPOINT, AWS_PROFILE."
+            ) from error
+
+
+def is_remote(place: object) -> TypeGuard[RemotePath]:
+    """Whether a split's `path` is behind a URL."""
+    return isinstance(place, RemotePath)
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """What the stores raise when they cannot be asked; a missing object is none of these."""
+    kinds: list[type[Exception]] = [OSError, ImportError]
+    known = {"obstore.exceptions": "BaseError", "aiohttp": "ClientError", "botocore.exceptions": "BotoCoreError"}
+    for module, name in known.items():
+        if module in sys.modules:  # what was never loaded raised nothing
+            kinds.append(getattr(sys.modules[module], name))
+    return tuple(kinds)
+
+
+Place = Path | RemotePath
+"""Where a cache or a part of it lies."""
+
+
+def place_of(cache: Path | str | RemotePath) -> Place:
+    """The place a person named.
+
+    Raises:
+        CacheError: nothing here knows the URL's scheme, or what it needs is not installed.
+    """
+    if isinstance(cache, RemotePath):
+        return cache
+    found = _URL.match(str(cache))
+    if not found or Path(cache).exists():
+        return Path(cache)
+    scheme, rest = found["scheme"].lower(), found["rest"].lstrip("/")
+    if scheme == "file":
+        return Path("/" + rest)
+    url = f"{scheme}://{rest}".rstrip("/")
+    return RemotePath(_store(scheme, url), url)
+
+
+def local_folder(cache: Path | str | RemotePath) -> Path:
+    """The folder, for what writes.
+
+    Raises:
+        CacheError: it is behind a URL.
+    """
+    place = place_of(cache)
+    return place if isinstance(place, Path) else Path(os.fspath(place))
+
+
+def open_group(place: Place) -> zarr.Group:
+    """The zarr group at a place, to be read."""
+    if is_remote(place):
+        return zarr.open_group(place.store, path=place.key, mode="r", zarr_format=3)
+    return zarr.open_group(Path(place), mode="r", zarr_format=3)
+
+
+def _store(scheme: str, url: str) -> Store:
+    """obstore where it is there and knows the scheme, else fsspec."""
+    if scheme in OBSTORE_SCHEMES:
+        try:
+            from obstore.store import from_url
+        except ImportError:
+            pass  # fsspec may have what it takes
+        else:
+            plain = {"client_options": {"allow_http": True}} if scheme == "http" else {}
+            return ObjectStore(from_url(url, **plain), read_only=True)  # type: ignore[call-overload]
+    try:
+        return FsspecStore.from_url(url, read_only=True)
+    except (ImportError, ValueError) as error:
+        raise CacheError(
+            f"{url}: cannot be opened ({error}). Install what reads it (`pip install 'vidxfer[remote]'` for s3, gs, az "
+            "and http; fsspec's packages for others), or give a local folder with --cache."
+        ) from error
