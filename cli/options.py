@@ -16,7 +16,9 @@ RootOption = Annotated[
 DatasetOption = Annotated[
     str,
     typer.Option(
-        "--dataset", help="Layout of the data set: ssv2, k400, k600, k700, folder or csv.", rich_help_panel="Data"
+        "--dataset",
+        help="ssv2, ssv1, k400, k600, k700, ucf101, hmdb51, epic100, diving48, folder, csv; auto: by what is there.",
+        rich_help_panel="Data",
     ),
 ]
 LabelsOption = Annotated[
@@ -29,6 +31,10 @@ ValFractionOption = Annotated[
 ]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="At most this many videos per split.", rich_help_panel="Data")
+]
+FoldOption = Annotated[
+    int | None,
+    typer.Option("--fold", min=1, max=3, help="1, 2 or 3 of ucf101 and hmdb51; default 1.", rich_help_panel="Data"),
 ]
 SplitOption = Annotated[
     list[str] | None, typer.Option("--split", help="train or val; both by default.", rich_help_panel="Data")

@@ -24,6 +24,7 @@ def plan(
     labels: o.LabelsOption = None,
     val_fraction: o.ValFractionOption = 0.2,
     limit: o.LimitOption = None,
+    fold: o.FoldOption = None,
     split: o.SplitOption = None,
     model: o.ModelOption = DEFAULT_MODEL,
     device: o.DeviceOption = "auto",
@@ -54,7 +55,7 @@ def plan(
 
     report = stage.plan(
         stage.PlanRequest(
-            data=data_source(dataset, root, labels, val_fraction, limit),
+            data=data_source(dataset, root, labels, val_fraction, limit, fold),
             clip=ClipChoice(model=model, device=device, precision=precision),
             store=CacheChoice(
                 dense_frames=dense_frames,
@@ -106,6 +107,7 @@ def extract(
     labels: o.LabelsOption = None,
     val_fraction: o.ValFractionOption = 0.2,
     limit: o.LimitOption = None,
+    fold: o.FoldOption = None,
     split: o.SplitOption = None,
     model: o.ModelOption = DEFAULT_MODEL,
     pretrained: o.PretrainedOption = None,
@@ -148,7 +150,7 @@ def extract(
 
     reports = stage.extract(
         stage.ExtractRequest(
-            data=data_source(dataset, root, labels, val_fraction, limit),
+            data=data_source(dataset, root, labels, val_fraction, limit, fold),
             clip=ClipChoice(model=model, pretrained=pretrained, device=device, precision=precision),
             store=CacheChoice(
                 dense_frames=dense_frames,
@@ -201,12 +203,12 @@ def show_reports(cache: Path, reports: tuple[SplitReport, ...]) -> None:
 
 
 def data_source(
-    kind: str, root: Path | None, labels: Path | None, val_fraction: float, limit: int | None
+    kind: str, root: Path | None, labels: Path | None, val_fraction: float, limit: int | None, fold: int | None = None
 ) -> DataSource:
     """The data set a person named."""
     from vidxfer.stages.settings import DataSource
 
-    return DataSource(kind=kind, root=root, labels=labels, val_fraction=val_fraction, limit=limit)
+    return DataSource(kind=kind, root=root, labels=labels, val_fraction=val_fraction, limit=limit, fold=fold)
 
 
 def parse_layers(text: str) -> tuple[int, ...] | None:

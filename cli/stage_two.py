@@ -40,6 +40,7 @@ def train(
     labels: o.LabelsOption = None,
     val_fraction: o.ValFractionOption = 0.2,
     limit: o.LimitOption = None,
+    fold: o.FoldOption = None,
     model: o.ModelOption = DEFAULT_MODEL,
     pretrained: o.PretrainedOption = None,
     dense_frames: o.DenseFramesOption = 16,
@@ -79,7 +80,7 @@ def train(
             allow_incomplete=allow_incomplete,
             init_from=init_from,
             online=online,
-            data=data_source(dataset, root, labels, val_fraction, limit) if dataset else None,
+            data=data_source(dataset, root, labels, val_fraction, limit, fold) if dataset else None,
             clip=ClipChoice(model=model, pretrained=pretrained),
             store=CacheChoice(
                 dense_frames=dense_frames,

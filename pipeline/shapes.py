@@ -21,6 +21,9 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
+FRAME_FOLDER_FPS = 30.0
+"""A folder of pictures has no clock: its i-th picture counts as shown at i / FRAME_FOLDER_FPS seconds."""
+
 STEM = -1
 """Layer number of the tokens after ln_pre, before the first block."""
 
@@ -58,10 +61,11 @@ class Video:
 
     Attributes:
         id: the data set's own id; unique within a split; what the cache and every report call the video.
-        path: absolute path inside the data set's root. The file may be missing: reading then says so.
+        path: absolute path inside the data set's root: a file, or a folder whose pictures, sorted by name, are the
+            frames. It may be missing: reading then says so.
         label: index into the data set's class names; None when the split carries no labels.
         split: "train", "val" or "test".
-        start_seconds, end_seconds: the segment; None for the whole file.
+        start_seconds, end_seconds: the segment; None for the whole file. Of a folder of pictures by its nominal clock.
     """
 
     id: str

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.datasets.load import layout_of, load_dataset
+from vidxfer.pipeline.datasets.load import layout_of, load_dataset, resolve_kind
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.training.metrics import Score
 from vidxfer.pipeline.training.recipes import Recipe
 
-VIEW_KIND = {"train": "train", "val": "test"}
+VIEW_KIND = {"train": "train", "val": "test", "test": "test"}
 """Which views a split gets: random draws to train on, fixed ones to score."""
 
 
@@ -22,8 +22,9 @@ class DataSource:
     """Where the videos are.
 
     Attributes:
-        kind: one of `pipeline.datasets.KINDS`. root: the data set's folder. labels: see `load_dataset`.
+        kind: one of `pipeline.datasets.KINDS`, or "auto". root: the data set's folder. labels: see `load_dataset`.
         val_fraction: of data sets without splits. limit: at most this many videos per split.
+        fold: 1, 2 or 3 of UCF101 and HMDB51; None: 1.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class DataSource:
     labels: Path | None = None
     val_fraction: float = 0.2
     limit: int | None = None
+    fold: int | None = None
 
     def load(self, split: str) -> Dataset:
         """The split's videos.
@@ -43,17 +45,20 @@ class DataSource:
                 f"where is the data set ({self.kind})? Give its folder with --root, or set the variable VIDXFER_DATA. "
                 f"It should hold:\n{layout_of(self.kind)}"
             )
-        found = load_dataset(self.kind, self.root, split, labels=self.labels, val_fraction=self.val_fraction)
+        found = load_dataset(
+            self.kind, self.root, split, labels=self.labels, val_fraction=self.val_fraction, fold=self.fold
+        )
         return found if self.limit is None else found.take(self.limit)
 
     def to_dict(self) -> dict[str, Any]:
         """As it is remembered in a cache, so that training finds the videos without being told."""
         return {
-            "kind": self.kind,
+            "kind": resolve_kind(self.kind, self.root, self.labels) if self.root else self.kind,
             "root": str(self.root.expanduser().absolute()) if self.root else None,
             "labels": str(self.labels.expanduser().absolute()) if self.labels else None,
             "val_fraction": self.val_fraction,
             "limit": self.limit,
+            "fold": self.fold,
         }
 
     @classmethod
@@ -66,6 +71,7 @@ class DataSource:
             labels=Path(labels) if labels else None,
             val_fraction=stored["val_fraction"],
             limit=stored["limit"],
+            fold=stored.get("fold"),  # caches made before there were folds
         )
 
 

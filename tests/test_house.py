@@ -49,6 +49,7 @@ DOORS = {
     "lightning_fabric": ("stages/",),
     "dask": (),  # not before extraction is spread over machines
     "distributed": (),
+    "pyarrow": ("pipeline/datasets/",),
     "typer": ("cli/",),
     "rich": ("cli/",),
     "click": ("cli/",),

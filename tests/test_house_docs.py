@@ -41,6 +41,7 @@ AROUND = {
     "README.md": "this page",
     "CHANGELOG.md": "what changed, in users' terms",
     "LICENSE": "Apache-2.0",
+    "NOTICE": "whose lists of class names these are",
     "Makefile": "bare `make` lists what there is",
     "pyproject.toml": "the package, its requirements, and the settings of its tools",
     "constraints.txt": "the versions the tests were passed with",

@@ -1,8 +1,9 @@
-"""A list of videos in a text file: csv, tsv, or the `path label` lists of other toolkits.
+"""A list of videos: csv, tsv, parquet, or the `path label` and `folder frames label` lists of other toolkits.
 
     root/list.csv  path,label,split     ──▶  rows of the split; without a split column, a share by hash of the path
     root/train.csv, root/val.csv        ──▶  the list of the split; class names are taken over all the lists
     labels=other/k400_val.txt           ──▶  that list; its paths lie below root; k400_train.txt beside it is the other
+    root/train/metadata.csv             ──▶  file_name below root/train, as Hugging Face's video folders have it
 
 Consequence: class names are the same for every split, because they are collected from all lists, sorted. Labels that
 are numbers need a file classes.txt (or label_map.txt, one name per line) beside the list to have names.
@@ -12,24 +13,26 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from vidxfer.pipeline.datasets.base import Dataset, absent_note, falls_into_val
 from vidxfer.pipeline.datasets.paths import SPLIT_WORDS, Fence, clean_text, nearest, read_text, split_of_word
 from vidxfer.pipeline.datasets.table import Row, read_rows
 from vidxfer.pipeline.errors import DatasetError
-from vidxfer.pipeline.shapes import Video
+from vidxfer.pipeline.shapes import FRAME_FOLDER_FPS, Video
 
 LAYOUT = """\
   <root>/
-  ├── train.csv, val.csv              or one list.csv, with a split column or without; .tsv and .txt too
+  ├── train.csv, val.csv              or one list.csv, with a split column or without; .tsv, .txt and .parquet too
   ├── classes.txt                     only for labels that are numbers: one name per line
   └── videos, anywhere below
 with lines such as
   path,label,start,end,split,id       label, start, end (seconds), split and id may be left out
   clips/a.mp4,opening a door,,,train,a"""
 
-EXTENSIONS = (".csv", ".tsv", ".txt")
+EXTENSIONS = (".csv", ".tsv", ".txt", ".parquet")
+STEMS = ("train", "val", "list")
 CLASS_FILES = ("classes.txt", "label_map.txt")
 MOST_CLASSES = 100_000
 """A number above this is an id in the wrong column, not a label."""
@@ -47,8 +50,8 @@ def load(root: Path, split: str, *, labels: Path | None = None, val_fraction: fl
         DatasetError: no list was found, or a row of it cannot be meant; names file and line.
     """
     folder = root if root.is_dir() else root.parent
-    lists = _find_lists(labels or root)
-    rows_of = {word: read_rows(file) for word, file in lists.items()}
+    lists = find_lists(labels or root)
+    rows_of = {word: _rows(file, folder) for word, file in lists.items()}
     class_names, notes = _class_names(
         rows_of, (labels or root) if (labels or root).is_dir() else (labels or root).parent
     )
@@ -64,15 +67,26 @@ def load(root: Path, split: str, *, labels: Path | None = None, val_fraction: fl
     )
 
 
-def _find_lists(source: Path) -> dict[str, Path]:
-    """The list files by split; one that serves all splits stands under "all"."""
+def is_list_name(name: str) -> bool:
+    """Whether a file of this name is taken for a list, as `find_lists` does."""
+    stem, extension = Path(name).stem, Path(name).suffix
+    return extension in EXTENSIONS and (split_of_word(stem) is not None or stem in ("list", "metadata"))
+
+
+def find_lists(source: Path) -> dict[str, Path]:
+    """The list files by split; one that serves all splits stands under "all".
+
+    Raises:
+        DatasetError: there is none; names what was looked for.
+    """
     if source.is_file():
         if _split_in_name(source) is None:
             return {"all": source}
         return {_split_in_name(path) or "": path for path in [*_siblings(source), source]}
     found: dict[str, Path] = {}
-    for split, words in {**SPLIT_WORDS, "all": ("list",)}.items():
+    for split, words in {**SPLIT_WORDS, "all": ("list", "metadata")}.items():
         files = [source / f"{word}{extension}" for word in words for extension in EXTENSIONS]
+        files += [source / word / "metadata.csv" for word in words if split != "all"]
         first = next((file for file in files if file.is_file()), None)
         if first is not None and not (split == "all" and found):
             found[split] = first
@@ -82,6 +96,15 @@ def _find_lists(source: Path) -> dict[str, Path]:
             f"in {source}. Expected:\n{LAYOUT}"
         )
     return found
+
+
+def _rows(file: Path, folder: Path) -> tuple[Row, ...]:
+    """The rows of a list; a metadata file means paths beside itself."""
+    rows = read_rows(file)
+    if file.stem != "metadata" or file.parent == folder or not file.is_relative_to(folder):
+        return rows
+    beside = file.parent.relative_to(folder).as_posix()
+    return tuple(replace(row, path=f"{beside}/{row.path}") for row in rows)
 
 
 def _split_in_name(file: Path) -> str | None:
@@ -132,6 +155,9 @@ def _class_names(rows_of: dict[str, tuple[Row, ...]], folder: Path) -> tuple[tup
     file = next((path for name in CLASS_FILES if (path := folder / name).is_file()), None)
     if file is not None:
         return tuple(clean_text(line.strip()) for line in read_text(file).splitlines() if line.strip()), notes
+    several = next((row for row in labelled if re.fullmatch(r"\d+(; *\d+)+", row.label or "")), None)
+    if several is not None:
+        raise DatasetError(f"{several.where}: {several.label!r} are several labels; one label per video is read")
     if not labelled or not _are_numbers(labelled):
         return tuple(sorted({clean_text(row.label) for row in labelled if row.label})), notes
     highest = max(labelled, key=_number)
@@ -165,13 +191,14 @@ def _videos(
     absent = []
     for row in rows:
         path = fence.path(row.path, where=row.where)
+        segment = segment_of(row)
         video = Video(
             id=clean_text(row.id) if row.id else _id_from_path(row),
             path=path,
             label=_label(row, label_of, numbers),
             split=split,
-            start_seconds=row.start_seconds,
-            end_seconds=row.end_seconds,
+            start_seconds=segment[0],
+            end_seconds=segment[1],
         )
         known, known_row = videos.setdefault(video.id, (video, row))
         if known_row is row:
@@ -188,8 +215,17 @@ def _videos(
     return tuple(video for video, _ in videos.values()), notes
 
 
+def segment_of(row: Row) -> tuple[float | None, float | None]:
+    """Seconds from and to; of a part of a frame folder by its nominal clock, half a frame before the first one."""
+    if row.offset is None or row.frames is None:
+        return row.start_seconds, row.end_seconds
+    return max(0.0, row.offset - 0.5) / FRAME_FOLDER_FPS, (row.offset + row.frames - 0.5) / FRAME_FOLDER_FPS
+
+
 def _id_from_path(row: Row) -> str:
     """The path as listed; with the segment where there is one, so that segments of one video differ."""
+    if row.offset is not None:
+        return f"{clean_text(row.path)}@{row.offset}+{row.frames}"
     if row.start_seconds is None and row.end_seconds is None:
         return clean_text(row.path)
     end = "" if row.end_seconds is None else f"{row.end_seconds!r}"

@@ -3,6 +3,7 @@
     <root>/train/opening a door/a.mp4     split folders: train, and val, valid, validation or test
     <root>/opening a door/a.mp4           no split folders: a share goes to val by a hash of the id
     <root>/a.mp4                          flat: one class, or a table file,label given as `labels`
+    <root>/train/opening a door/a/1.jpg   a folder with pictures alone is one video
 
 Consequence: the id is the path below the root, so moving the root keeps a cache, renaming a class does not. Classes
 are collected over all split folders, so train and val number them alike.
@@ -21,6 +22,7 @@ from vidxfer.pipeline.datasets.paths import (
     VIDEO_EXTENSIONS,
     Fence,
     clean_text,
+    is_picture_name,
     is_video_name,
     list_folder,
     split_of_word,
@@ -34,7 +36,7 @@ LAYOUT = """\
   <root>/
   ├── train/                  split folders may be left out: then a share of the videos is val
   │   ├── opening a door/     the class
-  │   │   ├── a.mp4
+  │   │   ├── a.mp4           or a folder of pictures, a/00001.jpg, …
   │   │   └── …
   │   └── …
   └── val/                    or valid/, validation/, test/
@@ -44,7 +46,10 @@ with videos that end in """ + " ".join(sorted(VIDEO_EXTENSIONS))
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    """One video file: `parts` are the names from the split folder (or root) down, undecodable bytes as surrogates."""
+    """One video file or folder of pictures.
+
+    `parts` are the names from the split folder (or root) down, undecodable bytes as surrogates.
+    """
 
     path: Path
     parts: tuple[str, ...]
@@ -104,6 +109,9 @@ def _walk(place: Path, notes: list[str]) -> list[_Found]:
                 if target in linked:  # links in a circle would be walked for ever
                     raise DatasetError(f"{clean_text(f'{folder}/{name}')}: a second link to one folder; remove it")
                 linked.add(target)
+        if below and not names and any(map(is_picture_name, files)) and not any(map(is_video_name, files)):
+            found.append(_Found(path=Path(folder), parts=below))
+            continue
         for name in sorted(name for name in files if not name.startswith(".")):
             if not is_video_name(name):
                 left_out[clean_text(Path(name).suffix.lower()) or "without extension"] += 1

@@ -11,18 +11,14 @@ split.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from vidxfer.pipeline.datasets.base import Dataset, absent_note
-from vidxfer.pipeline.datasets.kinetics_disk import OnDisk, find_videos, simple_class
-from vidxfer.pipeline.datasets.paths import SPLIT_WORDS, Fence, clean_text, read_text, split_of_word
+from vidxfer.pipeline.datasets.kinetics_csv import EXTENSIONS, Clip, is_official, read_clips
+from vidxfer.pipeline.datasets.kinetics_disk import OnDisk, find_videos, parse_name, simple_class
+from vidxfer.pipeline.datasets.listed import load_listed
+from vidxfer.pipeline.datasets.paths import SPLIT_WORDS, Fence, clean_text
 from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.shapes import Video
 
@@ -42,40 +38,31 @@ LAYOUT = """\
 The lists are DeepMind's; the Common Visual Data Foundation hands out lists and videos, see
 https://github.com/cvdfoundation/kinetics-dataset"""
 
-COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 PREFIXES = ("", "kinetics_", "kinetics-{n}_", "kinetics{n}_", "k{n}_")
-EXTENSIONS = (".csv", ".txt")
-_ID = re.compile(r"[A-Za-z0-9_-]+")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Clip:
-    """One row: line of the csv, class (None in lists without), YouTube id, first and last second."""
-
-    line: int
-    label: str | None
-    youtube_id: str
-    start: int
-    end: int
 
 
 def load(root: Path, split: str, *, kind: str, labels: Path | None = None) -> Dataset:
     """One split; `labels` is the folder of the csv files, or one of them, where they are not below the root.
 
+    `labels` may also be the list of another toolkit, `file label` or `folder frames label`.
+
     Raises:
         DatasetError: a list is missing or a row of it cannot be meant; or none of the listed videos is on disk.
     """
     bases = _bases(root, kind)
+    if labels is not None and labels.is_file() and not is_official(labels):
+        return _load_listed(root, split, kind, labels, bases)
     lists = _find_lists(bases, kind, split, labels)
     notes: list[str] = []
-    clips_of = {name: _read(file, name, notes if name == split else []) for name, file in lists.items()}
-    class_names = tuple(sorted({clip.label for clips in clips_of.values() for clip in clips if clip.label}))
+    clips_of = {name: read_clips(file, name, notes if name == split else []) for name, file in lists.items()}
+    named = {clip.label for clips in clips_of.values() for clip in clips if clip.label}
+    class_names = tuple(sorted(named))
     label_of = {name: label for label, name in enumerate(class_names)}
-    if len(class_names) != KINDS[kind]:
+    if len(named) != KINDS[kind]:
         listed = " and ".join(clean_text(file.name) for file in lists.values())
-        notes.append(f"{listed} name {len(class_names)} classes; the whole of {kind} has {KINDS[kind]}")
+        notes.append(f"{listed} name {len(named)} classes; the whole of {kind} has {KINDS[kind]}")
     unlabelled = next((clip for clip in clips_of[split] if clip.label is None), None)
-    if unlabelled is not None:
+    if unlabelled is not None and split != "test":
         raise DatasetError(f"{lists[split]}:{unlabelled.line}: no label; lists of {split} need the column label")
     found = find_videos(bases, split, LAYOUT)
     paths = _paths(clips_of[split], found, lists[split], notes)
@@ -83,7 +70,7 @@ def load(root: Path, split: str, *, kind: str, labels: Path | None = None) -> Da
         Video(
             id=f"{clip.youtube_id}_{clip.start}_{clip.end}",
             path=path,
-            label=label_of[clip.label or ""],
+            label=None if clip.label is None else label_of[clip.label],
             split=split,
         )
         for clip, path in zip(clips_of[split], paths, strict=True)
@@ -91,26 +78,59 @@ def load(root: Path, split: str, *, kind: str, labels: Path | None = None) -> Da
     return Dataset(name=kind, root=root, split=split, videos=videos, class_names=class_names, notes=tuple(notes))
 
 
+def _load_listed(root: Path, split: str, kind: str, labels: Path, bases: list[Path]) -> Dataset:
+    """By a list of another toolkit: a clip is found by its path, else by YouTube id and times."""
+    found = find_videos(bases, split, LAYOUT, frames=True)
+    by_id = {key[0]: paths[0] for key, paths in found.timed.items()}
+
+    def find(listed: str, stem: str) -> tuple[str, Path] | None:
+        key = parse_name(stem)
+        of_key = found.untimed.get(key, []) if isinstance(key, str) else found.timed.get(key, [])
+        at_place = [path for path in of_key if path == found.folder / listed]
+        path = next(iter(at_place or of_key), by_id.get(stem))
+        name = stem if isinstance(key, str) else "{}_{}_{}".format(*key)
+        return None if path is None else (name, path)
+
+    return load_listed(kind, root, split, labels=labels, folder=found.folder, find=find)
+
+
+def lists_there(root: Path, kind: str, labels: Path | None) -> list[Path]:
+    """The official train and val lists that lie in a root, for `recognise`."""
+    for folder in _list_folders(_bases(root, kind), labels):
+        found = [file for split in ("train", "val") if (file := _list_of(folder, kind, split)) is not None]
+        if any(map(is_official, found)):
+            return [file for file in found if is_official(file)]
+    return []
+
+
 def _bases(root: Path, kind: str) -> list[Path]:
     digits = kind.removeprefix("k")
-    return [root, *(root / name.format(digits) for name in ("k{}", "kinetics{}", "kinetics-{}", "kinetics_{}"))]
+    names = ("k{}", "kinetics{}", "kinetics-{}", "kinetics_{}", "k{}-2020", "kinetics{}_2020")
+    return [root, *(root / name.format(digits) for name in names)]
+
+
+def _list_folders(bases: list[Path], labels: Path | None) -> list[Path]:
+    if labels is not None:
+        return [labels if labels.is_dir() else labels.parent]
+    return [folder for base in bases for folder in (base / "annotations", base)]
+
+
+def _list_of(folder: Path, kind: str, split: str) -> Path | None:
+    """The list of a split; of Kinetics-600 the .txt, since the .csv handed out with it lacks rows."""
+    prefixes = [prefix.format(n=kind.removeprefix("k")) for prefix in PREFIXES]
+    endings = tuple(reversed(EXTENSIONS)) if kind == "k600" else EXTENSIONS
+    names = (f"{p}{word}{ext}" for word in SPLIT_WORDS[split] for ext in endings for p in prefixes)
+    there = [folder / name for name in names if (folder / name).is_file()]
+    return next((file for file in there if is_official(file)), there[0] if there else None)
 
 
 def _find_lists(bases: list[Path], kind: str, split: str, labels: Path | None) -> dict[str, Path]:
     """The list of each split that is there, all from the first folder that has the one asked for."""
-    if labels is not None:
-        folders = [labels if labels.is_dir() else labels.parent]
-    else:
-        folders = [folder for base in bases for folder in (base / "annotations", base)]
-    prefixes = [prefix.format(n=kind.removeprefix("k")) for prefix in PREFIXES]
-
-    def list_of(folder: Path, split: str) -> Path | None:
-        names = (f"{p}{word}{ext}" for word in SPLIT_WORDS[split] for ext in EXTENSIONS for p in prefixes)
-        return next((folder / name for name in names if (folder / name).is_file()), None)
-
+    folders = _list_folders(bases, labels)
     for folder in folders:
-        if list_of(folder, split) is not None:
-            return {name: file for name in SPLIT_WORDS if (file := list_of(folder, name)) is not None}
+        if _list_of(folder, kind, split) is not None:
+            return {name: file for name in SPLIT_WORDS if (file := _list_of(folder, kind, name)) is not None}
+    prefixes = [prefix.format(n=kind.removeprefix("k")) for prefix in PREFIXES]
     words = [f"{word}.csv" for word in SPLIT_WORDS[split]]
     raise DatasetError(
         f"{bases[0]}: no list of the {split} split of {kind}. Looked for {', '.join(words)}, also as .txt and after "
@@ -118,86 +138,7 @@ def _find_lists(bases: list[Path], kind: str, split: str, labels: Path | None) -
     )
 
 
-def _read(file: Path, split: str, notes: list[str]) -> list[_Clip]:
-    """The clips of a list, each once."""
-    clips: dict[tuple[str, int, int], _Clip] = {}
-    repeated, elsewhere = 0, Counter[str]()
-    for line, cells in _rows(file):
-        where = f"{file}:{line}"
-        word = cells.get("split", "")
-        if word and split_of_word(word) != split:
-            elsewhere[word] += 1
-            continue
-        clip = _clip(where, line, cells)
-        known = clips.setdefault((clip.youtube_id, clip.start, clip.end), clip)
-        if known is not clip:
-            repeated += 1
-            if known.label != clip.label:
-                raise DatasetError(
-                    f"{where}: {clip.youtube_id} from {clip.start} to {clip.end} s is {clip.label!r} here and "
-                    f"{known.label!r} in line {known.line}; a clip has one class"
-                )
-    if not clips:
-        raise DatasetError(f"{file}: lists no clips of {split}")
-    if repeated:
-        notes.append(f"{repeated} rows of {clean_text(file.name)} are repeated and count once")
-    if elsewhere:
-        shown = ", ".join(f"{clean_text(word)!r} {count}" for word, count in elsewhere.most_common(3))
-        notes.append(f"rows of {clean_text(file.name)} that name another split are left out: {shown}")
-    return list(clips.values())
-
-
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line and cells by column; blank lines are left out."""
-    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
-    header: list[str] = []
-    line = 1
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                if not header:
-                    header = [cell.strip().lower() for cell in cells]
-                    if not {"youtube_id", "time_start", "time_end"} <= set(header):
-                        raise DatasetError(
-                            f"{file}:{line}: expected the header {','.join(COLUMNS)}, found {','.join(cells)[:80]!r}"
-                        )
-                elif len(cells) != len(header):
-                    raise DatasetError(
-                        f"{file}:{line}: {len(cells)} fields, but the header has {len(header)} ({','.join(header)}); "
-                        "a label that holds a comma must be quoted"
-                    )
-                else:
-                    yield line, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DatasetError(f"{file}:{line}: {error}; is a quote left open?") from error
-
-
-def _clip(where: str, line: int, cells: dict[str, str]) -> _Clip:
-    label, id_ = cells.get("label"), cells["youtube_id"]
-    if label == "":
-        raise DatasetError(f"{where}: the label is empty")
-    if not _ID.fullmatch(id_):
-        raise DatasetError(
-            f"{where}: {id_!r} is no YouTube id (letters, digits, - and _). Was the list saved by a spreadsheet?"
-        )
-    start, end = (_seconds(where, name, cells[name]) for name in ("time_start", "time_end"))
-    if end <= start:
-        raise DatasetError(f"{where}: the clip ends at {end} s, which is not after its start at {start} s")
-    return _Clip(line=line, label=None if label is None else clean_text(label), youtube_id=id_, start=start, end=end)
-
-
-def _seconds(where: str, name: str, text: str) -> int:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < 1e6 or seconds != int(seconds):
-        raise DatasetError(f"{where}: {name} is {text!r}, expected whole seconds such as 84")
-    return int(seconds)
-
-
-def _paths(clips: list[_Clip], found: OnDisk, file: Path, notes: list[str]) -> list[Path]:
+def _paths(clips: list[Clip], found: OnDisk, file: Path, notes: list[str]) -> list[Path]:
     """The file of each clip; of one that is not on disk, where it would be."""
     fence = Fence(found.folder)
     clips_of_id = Counter(clip.youtube_id for clip in clips)

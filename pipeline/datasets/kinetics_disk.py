@@ -11,13 +11,13 @@ video stay two.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidxfer.pipeline.datasets.paths import SPLIT_WORDS, Fence, clean_text, is_video_name, list_folder
+from vidxfer.pipeline.datasets.disk import folders_in, is_folder, videos_below
+from vidxfer.pipeline.datasets.paths import SPLIT_WORDS, Fence, clean_text, list_folder
 from vidxfer.pipeline.errors import DatasetError
 
 Key = tuple[str, int, int]
@@ -70,8 +70,10 @@ def simple_class(name: str) -> str:
     return re.sub(r"[\s_]+", " ", name.strip().strip('"')).strip().casefold()
 
 
-def find_videos(bases: list[Path], split: str, expected: str) -> OnDisk:
-    """The first folder that holds videos of the split; `expected` is the layout, for the error.
+def find_videos(bases: list[Path], split: str, expected: str, *, frames: bool = False) -> OnDisk:
+    """The first folder that holds videos of the split, or, with `frames`, folders of frames.
+
+    `expected` is the layout, for the error.
 
     Raises:
         DatasetError: there is none, or a link leaves its folder; names every folder that was tried.
@@ -83,7 +85,8 @@ def find_videos(bases: list[Path], split: str, expected: str) -> OnDisk:
         tried.append(place)
         timed: dict[Key, list[Path]] = {}
         untimed: dict[str, list[Path]] = {}
-        for path in _videos_below(place, Fence(place), depth):
+        folders = folders_in(place) if frames and of_split else ()
+        for path in [*videos_below(place, Fence(place), depth), *folders]:
             key = parse_name(path.stem)
             if isinstance(key, str):
                 untimed.setdefault(key, []).append(path)
@@ -113,36 +116,17 @@ def _places(bases: list[Path], split: str) -> Iterator[tuple[Path, bool, int]]:
     pattern = re.compile(rf"(?:videos_)?(?:{'|'.join(SPLIT_WORDS[split])})(?:_\d+)?", re.IGNORECASE)
     there = [path for base in bases for path in (base, base / "videos") if path.is_dir()]
     for base in there:
-        names = [entry.name for entry in list_folder(base) if _is_folder(entry) and pattern.fullmatch(entry.name)]
+        names = [entry.name for entry in list_folder(base) if is_folder(entry) and pattern.fullmatch(entry.name)]
         yield from ((base / name, True, MOST_DEEP) for name in sorted(names, key=lambda name: (len(name), name)))
     yield from ((base, False, MOST_DEEP) for base in there if base.name == "videos")
     yield from ((base, False, 0) for base in there)
-
-
-def _videos_below(folder: Path, fence: Fence, depth: int) -> Iterator[Path]:
-    """Every video by name, in the order of names; links must stay inside, plain entries need no further look."""
-    for entry in sorted(list_folder(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
-        path = folder / entry.name
-        if entry.is_symlink():
-            fence.path(path, where=clean_text(str(path)))
-        if _is_folder(entry):
-            if depth:
-                yield from _videos_below(path, fence, depth - 1)
-        elif is_video_name(entry.name):
-            yield path
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()  # the first says no to links in a circle
 
 
 def _replacements(bases: list[Path]) -> dict[Key, list[Path]]:
     found: dict[Key, list[Path]] = {}
     place = next((base / name for base in bases for name in REPLACEMENTS if (base / name).is_dir()), None)
     if place is not None:
-        for path in _videos_below(place, Fence(place), MOST_DEEP):
+        for path in videos_below(place, Fence(place), MOST_DEEP):
             key = parse_name(path.stem)
             if not isinstance(key, str):
                 found.setdefault(key, []).append(path)

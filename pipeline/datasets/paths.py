@@ -25,6 +25,9 @@ VIDEO_EXTENSIONS = frozenset(
 )
 """What counts as a video by its name, lower case with the dot."""
 
+PICTURE_EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp"])
+"""What counts as a frame in a folder of frames."""
+
 SPLIT_WORDS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "validate"),
@@ -36,6 +39,11 @@ SPLIT_WORDS = {
 def is_video_name(name: str) -> bool:
     """Whether a file of this name is taken for a video: a known extension, and not hidden."""
     return not Path(name).name.startswith(".") and Path(name).suffix.lower() in VIDEO_EXTENSIONS
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file of this name is taken for a frame: a known extension, and not hidden."""
+    return not name.startswith(".") and Path(name).suffix.lower() in PICTURE_EXTENSIONS
 
 
 def split_of_word(word: str) -> str | None:

@@ -11,11 +11,13 @@ templates may begin with a bracket, and ids stay strings.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.datasets.base import Dataset, absent_note
+from vidxfer.pipeline.datasets.disk import first_shelf, folders_in, videos_below
+from vidxfer.pipeline.datasets.listed import load_listed
 from vidxfer.pipeline.datasets.paths import Fence, clean_text, list_folder, nearest, read_text
 from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.shapes import Video
@@ -36,20 +38,24 @@ VIDEO_FOLDERS = ("20bn-something-something-v2", "videos", "videos_mp4", ".")
 LABEL_FOLDERS = ("labels", "annotations", ".")
 PREFIXES = ("", "something-something-v2-")
 EXTENSIONS = (".webm", ".mp4")
-_FILE_OF_SPLIT = {"train": "train", "val": "validation"}
+_FILE_OF_SPLIT = {"train": "train", "val": "validation", "test": "test"}
 
 
 def load(root: Path, split: str, *, labels: Path | None = None) -> Dataset:
-    """One split of the official layout; `labels` is the folder of the .json files where it is not below the root.
+    """One split; `labels` is the folder of the .json files not below the root, or another toolkit's list.
 
     Raises:
         DatasetError: a file is missing or is not what the layout says; or none of the listed videos is on disk.
     """
+    if labels is not None and labels.is_file() and labels.suffix != ".json":
+        return _load_listed(root, split, labels)
     label_file = _find_json(root, labels, "labels")
     split_file = _find_json(root, labels, _FILE_OF_SPLIT[split])
     folder, on_disk = _find_videos(root)
     class_names = _class_names(label_file)
     label_of = {name: label for label, name in enumerate(class_names)}
+
+    answers = _answers(split_file.with_name("test-answers.csv"), label_of) if split == "test" else {}
 
     fence = Fence(folder)
     videos, absent = [], []
@@ -62,12 +68,48 @@ def load(root: Path, split: str, *, labels: Path | None = None) -> Dataset:
         if name not in on_disk or on_disk[name]:  # a plain file of the video folder needs no further look
             fence.path(name, where=where)
         videos.append(
-            Video(id=clean_text(id_), path=folder / name, label=_label_of(where, entry, label_of), split=split)
+            Video(
+                id=clean_text(id_),
+                path=folder / name,
+                label=_label_of(where, entry, label_of) if split != "test" else answers.get(id_),
+                split=split,
+            )
         )
     if not videos:
         raise DatasetError(f"{split_file}: lists no videos")
     notes = absent_note(absent, len(videos), folder)
     return Dataset(name="ssv2", root=root, split=split, videos=tuple(videos), class_names=class_names, notes=notes)
+
+
+def _load_listed(root: Path, split: str, labels: Path) -> Dataset:
+    """By a list `id frames label` or `id.webm label`; the videos may be folders of frames."""
+    places = [root / name for name in VIDEO_FOLDERS]
+
+    def read(folder: Path) -> Iterator[Path]:
+        yield from videos_below(folder, Fence(folder), 0)
+        yield from folders_in(folder)
+
+    shelf = first_shelf(places, read, what="videos or folders of frames", root=root, layout=LAYOUT)
+
+    def find(listed: str, stem: str) -> tuple[str, Path] | None:
+        path = shelf.find(stem, at=listed)
+        return None if path is None else (stem, path)
+
+    return load_listed("ssv2", root, split, labels=labels, folder=shelf.folder, find=find)
+
+
+def _answers(file: Path, label_of: dict[str, int]) -> dict[str, int]:
+    """Labels of the test split by id, where the file that has them is there: `1420;Throwing something`."""
+    if not file.is_file():
+        return {}
+    answers = {}
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        id_, _, name = (part.strip() for part in line.partition(";"))
+        if line.strip() and clean_text(name) not in label_of:
+            raise DatasetError(f"{file}:{number}: {clean_text(name)!r} names no class{nearest(name, label_of)}")
+        if line.strip():
+            answers[id_] = label_of[clean_text(name)]
+    return answers
 
 
 def _find_json(root: Path, labels: Path | None, stem: str) -> Path:

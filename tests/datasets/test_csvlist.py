@@ -247,10 +247,12 @@ def test_real_lists_parse(
     ("name", "message"),
     [
         ("clip_video_encode_test_list.csv", r"csv:4: 'https://www.youtube.com/watch\?v=a8DM-tD9w2I' is an address"),
-        ("mmaction2_rawframe_test_list.txt", r"txt:1: 'imgs 5' does not end like a video .* frame folders"),
+        ("mmaction2_rawframe_test_list_multi_label.txt", r"txt:2: 'imgs 5 3 5' does not fit the other lines"),
         ("mmaction2_video_test_list_multi_label.txt", r"txt:1: 'test.mp4 0' does not end like a video"),
         ("kinetics-400_val_sample.csv", r"csv:1: a header without a path column: 'label', 'youtube_id'"),
-        ("ssv1_val_rgb_sample.txt", r"txt:1: '85 46' does not end like a video"),
+        ("mmaction2_audio_test_list.txt", r"none of the 1 listed videos is on disk"),
+        ("mmaction2_rawvideo_test_anno.txt", r"none of the 1 listed videos is on disk"),
+        ("mmaction2_rawvideo_test_anno.json", r"json:1: '\[' does not end like a video|json:1: .*does not end like"),
     ],
 )
 def test_real_lists_of_other_forms_are_refused_with_the_reason(

@@ -97,9 +97,9 @@ def test_the_val_share_is_near_what_was_asked_and_stable() -> None:
 
 def test_unknown_words_name_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"unknown data set kind 'ssv1' \(did you mean 'ssv2'\?\)\. Known: ssv2, folder, csv"
+        UsageError, match=r"unknown data set kind 'ssv3' \(did you mean 'ssv2'\?\)\. Known: auto, ssv2, ssv1"
     ):
-        load_dataset("ssv1", tmp_path, "train")
+        load_dataset("ssv3", tmp_path, "train")
     with pytest.raises(UsageError, match=r"unknown split 'valid' \(did you mean 'val'\?\)"):
         load_dataset("csv", tmp_path, "valid")
     with pytest.raises(UsageError, match=r"between 0 and 1, not 1\.0"):

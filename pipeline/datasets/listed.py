@@ -1,0 +1,77 @@
+"""A well-known set by the list of another toolkit: numbers in the list, the official names here, the disk as it is.
+
+    --dataset k400 --labels kinetics_val.txt     0wR5jVB-WPk.mp4 0           class abseiling
+    --dataset ssv2 --labels val_videofolder.txt  78687 54 19                 id, frames (not trusted), class
+
+Consequence: the classes of such a list have names, so a text encoder can read them; videos are found by id wherever
+they lie, as files or as folders of frames. The list of the other split is looked for beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from vidxfer.pipeline.datasets.base import Dataset, absent_note
+from vidxfer.pipeline.datasets.csvlist import find_lists, segment_of
+from vidxfer.pipeline.datasets.names import official_names
+from vidxfer.pipeline.datasets.paths import Fence, clean_text, is_video_name, nearest
+from vidxfer.pipeline.datasets.table import Row, read_rows
+from vidxfer.pipeline.errors import DatasetError
+from vidxfer.pipeline.shapes import Video
+
+Find = Callable[[str, str], tuple[str, Path] | None]
+"""From a path as listed and its stem to the id and the path of a video on disk; None: it is not there."""
+
+
+def load_listed(kind: str, root: Path, split: str, *, labels: Path, folder: Path, find: Find) -> Dataset:
+    """One split of `kind` by a list.
+
+    Args:
+        kind: whose class names the numbers mean. labels: the list; the other split's lies beside it.
+        folder: where the videos lie. find: see `Find`.
+
+    Raises:
+        DatasetError: no list of the split, a row that cannot be meant, or none of the videos is there.
+    """
+    lists = find_lists(labels)
+    file = lists.get(split) or lists.get("all")
+    if file is None:
+        raise DatasetError(f"{labels}: no list of {split} beside it, only of {', '.join(sorted(lists))}")
+    names = official_names(kind)
+    label_of = {name: label for label, name in enumerate(names)}
+    fence = Fence(folder)
+    videos, absent = [], []
+    for row in read_rows(file):
+        if row.split not in (None, split):
+            continue
+        stem = Path(row.path).stem if is_video_name(row.path) else Path(row.path).name
+        found = find(row.path, stem)
+        if found is None:
+            absent.append(clean_text(row.path))
+            found = stem, fence.path(row.path, where=row.where)
+        start, end = segment_of(row)
+        videos.append(
+            Video(
+                id=clean_text(row.id or found[0]),
+                path=found[1],
+                label=_label(row, label_of),
+                split=split,
+                start_seconds=start,
+                end_seconds=end,
+            )
+        )
+    notes = [f"listed by {clean_text(file.name)}; numbers mean the official class names"]
+    notes += absent_note(absent, len(videos), folder)
+    return Dataset(name=kind, root=root, split=split, videos=tuple(videos), class_names=names, notes=tuple(notes))
+
+
+def _label(row: Row, label_of: dict[str, int]) -> int | None:
+    if row.label is None:
+        return None
+    name = clean_text(row.label)
+    if name in label_of:
+        return label_of[name]
+    if name.isdecimal() and int(name) < len(label_of):
+        return int(name)
+    raise DatasetError(f"{row.where}: label {name!r} is none of the {len(label_of)} classes{nearest(name, label_of)}")

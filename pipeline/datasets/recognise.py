@@ -1,0 +1,155 @@
+"""Which kind a folder is, by the files that only that kind has: `--dataset auto`.
+
+    root ─▶ ssv2: labels.json?   ssv1: …-labels.csv?   k400: a csv with youtube_id?   …   csv: a list?   folder: videos?
+             └ one of them ─▶ that kind, and why         └ two ─▶ an error that names both      └ the last resort
+
+Consequence: a guess is never silent. The note says what was found and what was ruled out; an error lists every kind
+that was tried and what it lacked. Nothing is read but the first lines of lists.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidxfer.pipeline.datasets import csvlist, diving48, epic, hmdb51, kinetics, ssv1, ssv2, ucf101
+from vidxfer.pipeline.datasets.disk import is_folder
+from vidxfer.pipeline.datasets.names import official_names
+from vidxfer.pipeline.datasets.paths import clean_text, is_picture_name, is_video_name, list_folder, read_text
+from vidxfer.pipeline.errors import DatasetError
+
+MOST_FILES_LOOKED_AT = 2000
+"""Entries of a folder that are looked at to see whether videos lie in it."""
+
+MOST_DEEP = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognised:
+    """What a folder was taken for.
+
+    Attributes:
+        kind: of the data set. because: what was found. ruled_out: other kind -> what it lacks.
+    """
+
+    kind: str
+    because: str
+    ruled_out: dict[str, str]
+
+    def __str__(self) -> str:
+        others = "; ".join(f"{kind}: {why}" for kind, why in self.ruled_out.items())
+        return f"recognised as {self.kind}: {self.because} (not {others})"
+
+
+def recognise(root: Path, labels: Path | None = None) -> Recognised:
+    """The kind of what lies in a root; `labels` is looked into instead of the root's own folders of lists.
+
+    Raises:
+        DatasetError: no kind fits, or several of the specific ones; names each with what it has or lacks.
+    """
+    root = root.expanduser().absolute()
+    labels = None if labels is None else labels.expanduser().absolute()
+    found: dict[str, str] = {}
+    lacks: dict[str, str] = {}
+    for kind, marks, wanted in _specific(root, labels):
+        mark = next((mark for mark in marks if mark.exists()), None)
+        if mark is None:
+            lacks[kind] = f"no {wanted}"
+        else:
+            found[kind] = f"{_shown(mark, root)} is there"
+    _kinetics(root, labels, found, lacks)
+    if len(found) > 1:
+        listed = "\n".join(f"  {kind}: {why}" for kind, why in found.items())
+        raise DatasetError(f"{root}: may be any of\n{listed}\nName the one that is meant with --dataset.")
+    if not found:
+        _general(root, labels, found, lacks)
+    if not found:
+        tried = "\n".join(f"  {kind}: {why}" for kind, why in lacks.items())
+        raise DatasetError(f"{root}: no kind of data set is recognised. Tried:\n{tried}\nName it with --dataset.")
+    (kind, because), *_ = found.items()
+    return Recognised(kind=kind, because=because, ruled_out=lacks)
+
+
+def _specific(root: Path, labels: Path | None) -> Iterator[tuple[str, list[Path], str]]:
+    """Kind, the files that mark it, and how a person calls them."""
+    given = None if labels is None else [labels if labels.is_dir() else labels.parent]
+
+    def marks(folders: tuple[str, ...], *names: str) -> list[Path]:
+        return [place / name for place in given or [root / folder for folder in folders] for name in names]
+
+    stems = ("labels.json", "train.json", "validation.json")
+    ssv2_names = [prefix + stem for prefix in ssv2.PREFIXES for stem in stems]
+    yield "ssv2", marks(ssv2.LABEL_FOLDERS, *ssv2_names), "labels.json or something-something-v2-labels.json"
+    ssv1_names = [f"{ssv1.STEM}{stem}.csv" for stem in ("train", "validation", "labels")]
+    yield "ssv1", marks(ssv1.LISTS_IN, *ssv1_names), f"{ssv1.STEM}train.csv"
+    yield "ucf101", marks(ucf101.LISTS_IN, "classInd.txt", "trainlist01.txt", "testlist01.txt"), "trainlist01.txt"
+    yield "hmdb51", marks(hmdb51.LISTS_IN, "brush_hair_test_split1.txt", "walk_test_split1.txt"), "…_test_split1.txt"
+    yield "epic100", marks(epic.LISTS_IN, "EPIC_100_train.csv", "EPIC_100_validation.csv"), "EPIC_100_train.csv"
+    diving = [f"Diving48{version}_{split}.json" for version in ("_V2", "") for split in ("train", "test")]
+    yield "diving48", marks(diving48.LISTS_IN, *diving), "Diving48_V2_train.json"
+
+
+def _kinetics(root: Path, labels: Path | None, found: dict[str, str], lacks: dict[str, str]) -> None:
+    """The three sizes share their layout: the folder's or list's name tells them apart, else the class names."""
+    for kind in kinetics.KINDS:
+        lists = kinetics.lists_there(root, kind, labels)
+        if not lists:
+            lacks[kind] = "no csv with the column youtube_id"
+            continue
+        size = kind.removeprefix("k")
+        digits = {other for other in ("400", "600", "700") if any(other in part for part in lists[0].parts[-3:])}
+        names = _classes_in(lists)
+        if digits and digits != {size}:
+            lacks[kind] = f"{_shown(lists[0], root)} is named after {', '.join(sorted(digits))}"
+        elif not digits and not names <= set(official_names(kind)):
+            strange = min(names - set(official_names(kind)))
+            lacks[kind] = f"{strange!r} is none of its classes"
+        elif not digits and any(name.startswith("k") for name in found):
+            smaller = next(iter(found))
+            lacks[kind] = f"its classes would fit, but so do those of {smaller}"
+        else:
+            found[kind] = f"{_shown(lists[0], root)} has the column youtube_id and {len(names)} classes"
+
+
+def _classes_in(lists: list[Path]) -> set[str]:
+    """Class names in Kinetics lists; empty where they have none."""
+    names: set[str] = set()
+    for file in lists:
+        rows = csv.DictReader(read_text(file).splitlines())
+        names |= {clean_text((row.get("label") or "").strip()) for row in rows}
+    return names - {""}
+
+
+def _general(root: Path, labels: Path | None, found: dict[str, str], lacks: dict[str, str]) -> None:
+    """A list of any kind, else folders."""
+    source = labels or root
+    if source.is_file():
+        found["csv"] = f"{_shown(source, root)} is a file"
+        return
+    names = sorted(entry.name for entry in list_folder(source))
+    lists = [name for name in names if csvlist.is_list_name(name)]
+    if lists:
+        found["csv"] = f"{lists[0]} is there"
+        return
+    lacks["csv"] = f"no {', '.join(csvlist.STEMS)} with an ending of {', '.join(csvlist.EXTENSIONS)}"
+    video = _first_video(root, MOST_DEEP)
+    if video is not None:
+        found["folder"] = f"{_shown(video, root)} is there"
+    else:
+        lacks["folder"] = "no videos and no folders of frames"
+
+
+def _first_video(place: Path, depth: int) -> Path | None:
+    """The first video or picture below a folder, by name."""
+    entries = sorted(list_folder(place), key=lambda entry: entry.name)[:MOST_FILES_LOOKED_AT]
+    for entry in entries:
+        if is_video_name(entry.name) or is_picture_name(entry.name):
+            return place / entry.name
+    inner = [place / entry.name for entry in entries if is_folder(entry) and not entry.name.startswith(".")]
+    return next((video for path in inner if depth and (video := _first_video(path, depth - 1))), None)
+
+
+def _shown(path: Path, root: Path) -> str:
+    return clean_text(str(path.relative_to(root)) if path.is_relative_to(root) and path != root else str(path))
