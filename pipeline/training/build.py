@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.errors import CacheMismatch
+from vidxfer.pipeline.heads.attentive import AttentiveProbe
 from vidxfer.pipeline.heads.base import Head, HeadInputs
 from vidxfer.pipeline.heads.dist import DistHead
 from vidxfer.pipeline.heads.probe import MeanEmbeddingProbe
@@ -43,6 +44,8 @@ def build_head(recipe: Recipe, inputs: HeadInputs, text: Tensor, logit_scale: fl
         torch.manual_seed(recipe.seed)
         if recipe.head == "probe":
             return MeanEmbeddingProbe(inputs)
+        if recipe.head == "attentive-probe":
+            return AttentiveProbe(inputs)
         return DistHead(recipe.dist, inputs, text, logit_scale)
 
 

@@ -28,7 +28,7 @@ class Recipe:
     """One training run.
 
     Attributes:
-        name: of the recipe. head: "dist" or "probe". dist: sizes of the DiST branch.
+        name: of the recipe. head: one of `HEADS`. dist: sizes of the DiST branch.
         dense_frames, sparse_frames, clip_channels: what the cache must hold per view; None: any number.
         mixing: of the clips of a batch.
         epochs, warmup_epochs: passes over the training split; the warm-up is linear, then half a cosine to zero.
@@ -107,7 +107,7 @@ class Recipe:
         return json.dumps(asdict(self), indent=1)
 
 
-HEADS = ("dist", "probe")
+HEADS = ("dist", "probe", "attentive-probe")
 PARTS = ("dist", "mixing")
 """Fields of a recipe that have fields of their own."""
 
@@ -145,6 +145,17 @@ RECIPES = (
         learning_rate=1e-2,
         warmup_learning_rate=1e-4,
         evaluate_every_epochs=20,
+        checkpoint_seconds=30.0,
+    ),
+    Recipe(
+        name="attentive-probe",
+        head="attentive-probe",
+        epochs=20,
+        warmup_epochs=1,
+        batch_clips=32,
+        learning_rate=1e-3,
+        warmup_learning_rate=1e-5,
+        evaluate_every_epochs=10,
         checkpoint_seconds=30.0,
     ),
 )

@@ -155,7 +155,7 @@ def test_what_a_float16_cache_changes_is_the_rounding_of_tokens_and_nothing_else
     assert float((cached.tokens != online.tokens.half().float()).float().mean()) < 1e-3
 
 
-@pytest.mark.parametrize("name", ["dist-toy", "probe"])
+@pytest.mark.parametrize("name", ["dist-toy", "probe", "attentive-probe"])
 def test_online_batches_have_the_parts_and_shapes_of_cached_ones(toy: Any, name: str) -> None:
     split = open_split(toy.float16, "train")
     inputs, text = head_inputs(split.spec, len(split.class_names), named(name)), torch.from_numpy(split.text)

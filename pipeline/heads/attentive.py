@@ -1,0 +1,61 @@
+"""Attentive probe: learned queries look at every token of every frame, and cannot tell when a frame was.
+
+    tokens of the last layer [clip frame token channel] ─ one set of frame·token items ─ norm ─┐ keys, values
+    queries [query channel], learned ────────────────── cross-attention ──────────────────────┘
+                                                        ─▶ + MLP ─▶ mean over queries ─▶ norm ─▶ Linear ─▶ logits
+
+It reads everything that CLIP says about every patch, which is far more than a mean embedding. But no position in time
+is added, so any order of the frames gives the same logits: what it gains over the linear probe is not motion.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from vidxfer.pipeline.errors import CacheError
+from vidxfer.pipeline.heads.base import Head, HeadInputs, Needs
+from vidxfer.pipeline.shapes import STEM, ClipBatch
+
+QUERIES = 4
+HEAD_CHANNELS = 64
+"""Channels of one attention head, as in CLIP; a narrower or uneven tower gets one head."""
+
+
+class AttentiveProbe(Head):
+    """One block of cross-attention over all tokens of the last layer that the cache holds, and a linear classifier.
+
+    Raises:
+        CacheError: the cache holds no layer but the stem.
+    """
+
+    def __init__(self, inputs: HeadInputs) -> None:
+        super().__init__()
+        last = max(inputs.layers)
+        if last == STEM:
+            raise CacheError(
+                "an attentive probe reads a CLIP block, the cache holds the stem alone; extract with --layers"
+            )
+        self.needs = Needs(layers=(last,), sparse_frames=inputs.sparse_frames)
+        channels = inputs.channels
+        heads = channels // HEAD_CHANNELS if channels % HEAD_CHANNELS == 0 else 1
+        self.query_cls_token = nn.Parameter(torch.randn(QUERIES, channels) * 0.02)
+        self.norm_tokens = nn.LayerNorm(channels)
+        self.attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.norm_mlp = nn.LayerNorm(channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
+        self.norm_out = nn.LayerNorm(channels)
+        self.classifier = nn.Linear(channels, inputs.classes)
+
+    def forward(self, batch: ClipBatch) -> Tensor:
+        """Logits [clip class]."""
+        assert batch.tokens is not None, "the loader fetches what `needs` declares"
+        every = rearrange(batch.tokens, "clip 1 frame token channel -> clip (frame token) channel")
+        every = self.norm_tokens(every)
+        query = repeat(self.query_cls_token, "query channel -> clip query channel", clip=len(every))
+        seen, _ = self.attention(query, every, every, need_weights=False)
+        seen = query + seen
+        seen = seen + self.mlp(self.norm_mlp(seen))
+        logits: Tensor = self.classifier(self.norm_out(seen.mean(dim=1)))
+        return logits

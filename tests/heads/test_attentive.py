@@ -1,0 +1,88 @@
+"""The attentive probe reads every token, and the order of frames is not among what it can know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vidxfer.pipeline.errors import CacheError
+from vidxfer.pipeline.heads.attentive import AttentiveProbe
+from vidxfer.pipeline.heads.base import HeadInputs
+from vidxfer.pipeline.shapes import ClipBatch
+
+INPUTS = HeadInputs(
+    layers=(-1, 0, 3), sparse_frames=8, alpha=2, tokens=17, channels=64, embed=16, classes=5, image_px=64
+)
+
+
+def probe(inputs: HeadInputs = INPUTS) -> AttentiveProbe:
+    torch.manual_seed(0)
+    head = AttentiveProbe(inputs)
+    with torch.no_grad():  # weights large enough that what is seen matters
+        for parameter in head.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(3.0)
+    return head.eval()
+
+
+def batch(tokens: torch.Tensor) -> ClipBatch:
+    clips = len(tokens)
+    names = tuple(map(str, range(clips)))
+    return ClipBatch(tokens=tokens, embedding=None, dense=None, targets=None, labels=torch.zeros(clips), ids=names)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(8)))
+def test_any_order_of_frames_gives_the_same_logits(order: list[int]) -> None:
+    tokens = torch.randn(3, 1, 8, 17, 64, generator=torch.Generator().manual_seed(1))
+    head = probe()
+    torch.testing.assert_close(head(batch(tokens[:, :, order])), head(batch(tokens)), atol=1e-5, rtol=1e-5)
+
+
+def test_another_content_of_one_patch_in_one_frame_is_seen() -> None:
+    tokens = torch.randn(1, 1, 8, 17, 64, generator=torch.Generator().manual_seed(1))
+    changed = tokens.clone()
+    changed[0, 0, 5, 9] += 3.0 * torch.randn(64, generator=torch.Generator().manual_seed(2))
+    assert (probe()(batch(changed)) - probe()(batch(tokens))).abs().max().item() > 1e-3
+
+
+def test_it_asks_for_the_last_layer_and_nothing_else() -> None:
+    needs = probe().needs
+    assert (needs.layers, needs.sparse_frames, needs.dense_multiple, needs.embedding, needs.text) == (
+        (3,),
+        8,
+        0,
+        False,
+        False,
+    )
+
+
+def test_every_parameter_learns() -> None:
+    head = probe()
+    head(batch(torch.randn(2, 1, 8, 17, 64))).square().sum().backward()
+    assert [name for name, p in head.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("channels", [64, 96, 128, 30])
+def test_any_width_of_clip_will_do(channels: int) -> None:
+    head = AttentiveProbe(replace(INPUTS, channels=channels))
+    assert head(batch(torch.randn(2, 1, 8, 17, channels))).shape == (2, 5)
+
+
+def test_a_cache_with_the_stem_alone_is_refused() -> None:
+    with pytest.raises(CacheError, match="reads a CLIP block, the cache holds the stem alone"):
+        AttentiveProbe(replace(INPUTS, layers=(-1,)))
+
+
+def test_the_recipe_trains_and_scores_on_a_cache(toy: Any, invoke: Any, tmp_path: Any) -> None:
+    words = ["--cache", toy.int8, "--run", tmp_path / "run"]
+    done = invoke("train", *words, "--recipe", "attentive-probe", "--set", "epochs=2")
+    assert done.exit_code == 0, done.stderr
+    scored = invoke("evaluate", *words)
+    assert scored.exit_code == 0, scored.stderr
+    assert "(16 scored / 16 listed)" in scored.stdout
