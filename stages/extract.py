@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from vidxfer.pipeline.cache.remote import local_folder
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split, open_split, splits
@@ -67,13 +68,14 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
         UsageError, DatasetError: the request or the data set cannot be meant.
         ClipError: the tower cannot be loaded.
         CacheMismatch: the cache was made with other settings.
-        CacheFull: the disk is too small, said before anything is written, or full in the middle.
+        CacheError: the cache is behind a URL. CacheFull: the disk is too small, said before anything is written, or full in the middle.
     """
     shown = progress or Silent()
     if request.decoder not in get_args(Decoder):
         raise UsageError(f"--decoder {request.decoder!r} is none of {', '.join(get_args(Decoder))}")
     if request.decode_in not in DECODE_IN:
         raise UsageError(f"--decode-in {request.decode_in!r} is none of {', '.join(DECODE_IN)}")
+    local_folder(request.cache)
     datasets = [request.data.load(split) for split in request.splits]
     for dataset in datasets:
         for note in dataset.notes:
