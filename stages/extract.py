@@ -68,7 +68,8 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
         UsageError, DatasetError: the request or the data set cannot be meant.
         ClipError: the tower cannot be loaded.
         CacheMismatch: the cache was made with other settings.
-        CacheError: the cache is behind a URL. CacheFull: the disk is too small, said before anything is written, or full in the middle.
+        CacheError: the cache is behind a URL.
+        CacheFull: the disk is too small, said before anything is written, or full in the middle.
     """
     shown = progress or Silent()
     if request.decoder not in get_args(Decoder):
