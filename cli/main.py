@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from vidxfer.cli import cache, data, recipes, reproduce, stage_one, stage_two, weights
+from vidxfer.cli import cache, data, plan, recipes, reproduce, stage_one, stage_two, weights
 from vidxfer.pipeline.errors import UsageError, VidxferError
 
 OK, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
@@ -38,7 +38,7 @@ app = typer.Typer(
     epilog="Example: vidxfer plan --dataset ssv2 --root ./ssv2   then extract, train, evaluate, predict.",
 )
 
-app.command("plan")(stage_one.plan)
+app.command("plan")(plan.plan)
 app.command("extract")(stage_one.extract)
 app.command("train")(stage_two.train)
 app.command("evaluate")(stage_two.evaluate)

@@ -1,4 +1,4 @@
-"""`vidxfer plan` and `vidxfer extract`."""
+"""`vidxfer extract`, and what its options share with `vidxfer plan`."""
 
 from __future__ import annotations
 
@@ -15,89 +15,6 @@ if TYPE_CHECKING:
     from vidxfer.stages.settings import DataSource
 
 DEFAULT_MODEL = "ViT-B-16-quickgelu"
-
-
-def plan(
-    dataset: o.DatasetOption = "ssv2",
-    root: o.RootOption = None,
-    cache: o.CacheOption = Path("zarr"),
-    labels: o.LabelsOption = None,
-    val_fraction: o.ValFractionOption = 0.2,
-    limit: o.LimitOption = None,
-    fold: o.FoldOption = None,
-    split: o.SplitOption = None,
-    model: o.ModelOption = DEFAULT_MODEL,
-    device: o.DeviceOption = "auto",
-    precision: o.PrecisionOption = "auto",
-    dense_frames: o.DenseFramesOption = 16,
-    alpha: o.AlphaOption = 2,
-    bank_frames: o.BankFramesOption = None,
-    layers: o.LayersOption = "all",
-    stem: o.StemOption = False,
-    views: o.ViewsOption = 1,
-    test_views: o.TestViewsOption = 1,
-    test_crops: o.TestCropsOption = 1,
-    codec: o.CodecOption = "int8",
-    shard_videos: o.ShardVideosOption = None,
-    decode_threads: o.ThreadsOption = 2,
-    recipe: Annotated[str | None, typer.Option("--recipe", help="Also tell the memory this recipe trains in.")] = None,
-    measure: Annotated[bool, typer.Option(help="Time CLIP and decoding here for about ten seconds.")] = True,
-    json: o.JsonOption = False,
-) -> None:
-    """Bytes, files, hours and the break-even of a cache, before anything is written.
-
-    Example: vidxfer plan --dataset ssv2 --root ./ssv2 --layers 3,7,11
-    """
-    from vidxfer.cli import show
-    from vidxfer.pipeline.training.recipes import named
-    from vidxfer.stages import plan as stage
-    from vidxfer.stages.settings import CacheChoice, ClipChoice
-
-    report = stage.plan(
-        stage.PlanRequest(
-            data=data_source(dataset, root, labels, val_fraction, limit, fold),
-            clip=ClipChoice(model=model, device=device, precision=precision),
-            store=CacheChoice(
-                dense_frames=dense_frames,
-                alpha=alpha,
-                bank_frames=bank_frames,
-                layers=parse_layers(layers),
-                stem=stem,
-                train_views=views,
-                test_views=test_views,
-                test_crops=test_crops,
-                codec=codec,
-                shard_videos=shard_videos,
-            ),
-            cache=cache,
-            splits=parse_splits(split),
-            decode_threads=decode_threads,
-            measure=measure,
-            recipe=named(recipe) if recipe else None,
-        ),
-        show.Shown(),
-    )
-    if json:
-        show.print_json(report)
-        return
-    show.table(
-        f"Cache {cache}: {codec}, {dense_frames // alpha} of {dense_frames} frames through CLIP, on {report.device}",
-        ["split", "videos", "views", "per view", "total", "files", "CLIP TFLOP"],
-        [
-            [one.split, f"{one.videos:,}", str(one.views), show.size(one.bytes_per_view), show.size(one.total_bytes),
-             f"{one.files:,}", f"{one.clip_tflop:,.2f}"]
-            for one in report.splits
-        ],
-    )  # fmt: skip
-    if report.clip_frames_per_second is not None and report.extract_hours is not None:
-        decode = report.decode_videos_per_second
-        print(f"CLIP here: {report.clip_frames_per_second:,.1f} frames/s. Decoding here: "
-              + (f"{decode:,.1f} videos/s." if decode else "not one sampled video could be read."))  # fmt: skip
-        print(f"Extraction: about {show.duration(report.extract_hours * 3600)} on this device.")
-    if report.training_bytes is not None:
-        print(f"Training with {recipe}: about {show.size(report.training_bytes)} of memory for a batch in float32, "
-              "over all devices together; about half of it under bf16.")  # fmt: skip
-    print(report.advice)
 
 
 def extract(

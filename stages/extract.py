@@ -24,14 +24,14 @@ from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.errors import CacheFull, CacheMismatch, UsageError
+from vidxfer.pipeline.errors import CacheMismatch, UsageError
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.pipeline.video.reader import Decoder
 from vidxfer.stages.describe import describe_split
 from vidxfer.stages.draw import DECODE_IN
-from vidxfer.stages.plan import free_bytes
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.quantise import calibrate
+from vidxfer.stages.room import expect_room_for, layout_for
 from vidxfer.stages.settings import ExtractRequest, library_versions
 from vidxfer.stages.shards import extract_shard, task_of
 
@@ -91,7 +91,10 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
         for spec, dataset in zip(specs, datasets, strict=True)
         if spec.split in there
     }
-    expect_room_for(request.cache, [spec for spec in specs if spec.split not in opened], datasets)
+    new = [(spec, len(dataset)) for spec, dataset in zip(specs, datasets, strict=True) if spec.split not in opened]
+    expect_room_for(
+        request.cache, [layout_for(spec, videos, shard_videos=request.store.shard_videos) for spec, videos in new]
+    )
     reports = []
     for dataset, spec in zip(datasets, specs, strict=True):
         split = opened.get(spec.split) or create(request, dataset, spec, tower, shown)
@@ -114,22 +117,6 @@ def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, templates: tupl
     if split.video_ids != ids:
         raise CacheMismatch(split.path, {"order of the videos": (split.video_ids[:3], ids[:3])})
     return split
-
-
-def expect_room_for(cache: Path, specs: list[CacheSpec], datasets: list[Dataset]) -> None:
-    """Refuse, before anything is written, what the disk cannot hold.
-
-    Raises:
-        CacheFull: says what is needed, what is free, and what makes it smaller.
-    """
-    videos = {dataset.split: len(dataset) for dataset in datasets}
-    needed = sum(spec.bytes_per_view * spec.stored_views * videos[spec.split] for spec in specs)
-    free = free_bytes(cache)
-    if needed > free:
-        raise CacheFull(
-            f"{cache} would take {needed / 1e9:.1f} GB, its disk has {free / 1e9:.1f} GB free. Smaller: fewer layers "
-            "(--layers 3,7,11), --codec int8, fewer views; or another disk (--cache). `vidxfer plan` shows the sizes."
-        )
 
 
 def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress) -> Split:

@@ -161,6 +161,14 @@ class SplitLayout:
             total += self.shard_bytes(first) * (last - first) + self.shard_bytes(last)
         return total
 
+    @property
+    def inodes(self) -> int:
+        """Files and folders of the finished split, with what lies beside it."""
+        folders = sum(len(array.shape) - 1 for array in self.owned.values()) * self.shard_count
+        arrays = len(self.owned) * (3 + self.shard_count)  # its folder, "c", zarr.json, one file per shard
+        fixed = sum(3 + len(array.shape) for array in self.fixed.values())  # as above, folders within "c", one file
+        return folders + arrays + fixed + 4 + 4  # video_id; the group, its zarr.json, ledger and lock
+
     @cached_property
     def owned(self) -> dict[str, ArrayLayout]:
         """The arrays written shard by shard; `state` is the last, because it is written last."""

@@ -1,0 +1,178 @@
+"""`vidxfer plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidxfer.cli import options as o
+from vidxfer.cli.stage_one import DEFAULT_MODEL, data_source, parse_layers, parse_splits
+from vidxfer.pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidxfer.stages.costs import Rates
+    from vidxfer.stages.plan import PlanReport
+
+_PANEL = "Rates: given, they are not measured"
+DiskReadOption = Annotated[
+    float | None,
+    typer.Option("--disk-read-gb-per-second", help="Cold random reads of the disk.", rich_help_panel=_PANEL),
+]
+DiskWriteOption = Annotated[
+    float | None, typer.Option("--disk-write-gb-per-second", help="Durable writes of the disk.", rich_help_panel=_PANEL)
+]
+ClipRateOption = Annotated[
+    float | None, typer.Option("--clip-frames-per-second", help="CLIP's forward, all taps.", rich_help_panel=_PANEL)
+]
+DecodeRateOption = Annotated[
+    float | None,
+    typer.Option("--decode-videos-per-second", help="Videos decoded as extraction does.", rich_help_panel=_PANEL),
+]
+DenseRateOption = Annotated[
+    float | None,
+    typer.Option("--dense-clips-per-second", help="Views decoded as training does.", rich_help_panel=_PANEL),
+]
+JpegRateOption = Annotated[
+    float | None, typer.Option("--jpeg-frames-per-second", help="JPEG frames decoded.", rich_help_panel=_PANEL)
+]
+HeadRateOption = Annotated[
+    float | None,
+    typer.Option("--head-clips-per-second", help="Forward and backward of the head.", rich_help_panel=_PANEL),
+]
+
+
+def plan(
+    dataset: o.DatasetOption = "ssv2",
+    root: o.RootOption = None,
+    cache: o.CacheOption = Path("zarr"),
+    labels: o.LabelsOption = None,
+    val_fraction: o.ValFractionOption = 0.2,
+    limit: o.LimitOption = None,
+    fold: o.FoldOption = None,
+    split: o.SplitOption = None,
+    model: o.ModelOption = DEFAULT_MODEL,
+    device: o.DeviceOption = "auto",
+    precision: o.PrecisionOption = "auto",
+    dense_frames: o.DenseFramesOption = 16,
+    alpha: o.AlphaOption = 2,
+    bank_frames: o.BankFramesOption = None,
+    layers: o.LayersOption = "all",
+    stem: o.StemOption = False,
+    views: o.ViewsOption = 1,
+    test_views: o.TestViewsOption = 1,
+    test_crops: o.TestCropsOption = 1,
+    codec: o.CodecOption = "int8",
+    shard_videos: o.ShardVideosOption = None,
+    decode_threads: o.ThreadsOption = 2,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="Count this recipe's head, and tell the memory it trains in.")
+    ] = None,
+    measure: Annotated[bool, typer.Option(help="Measure disk, device and decoders here, in under 30 s.")] = True,
+    disk_read: DiskReadOption = None,
+    disk_write: DiskWriteOption = None,
+    clip_rate: ClipRateOption = None,
+    decode_rate: DecodeRateOption = None,
+    dense_rate: DenseRateOption = None,
+    jpeg_rate: JpegRateOption = None,
+    head_rate: HeadRateOption = None,
+    json: o.JsonOption = False,
+) -> None:
+    """Bytes, files, hours, seconds per epoch and the break-even of a cache, before anything is written.
+
+    Example: vidxfer plan --dataset ssv2 --root ./ssv2 --layers 3,7,11
+    """
+    from vidxfer.cli import show
+    from vidxfer.pipeline.training.recipes import named
+    from vidxfer.stages import plan as stage
+    from vidxfer.stages.settings import CacheChoice, ClipChoice
+
+    report = stage.plan(
+        stage.PlanRequest(
+            data=data_source(dataset, root, labels, val_fraction, limit, fold),
+            clip=ClipChoice(model=model, device=device, precision=precision),
+            store=CacheChoice(
+                dense_frames=dense_frames,
+                alpha=alpha,
+                bank_frames=bank_frames,
+                layers=parse_layers(layers),
+                stem=stem,
+                train_views=views,
+                test_views=test_views,
+                test_crops=test_crops,
+                codec=codec,
+                shard_videos=shard_videos,
+            ),
+            cache=cache,
+            splits=parse_splits(split),
+            decode_threads=decode_threads,
+            measure=measure,
+            rates=given_rates(disk_read, disk_write, clip_rate, decode_rate, dense_rate, jpeg_rate, head_rate),
+            recipe=named(recipe) if recipe else None,
+        ),
+        show.Shown(),
+    )
+    if json:
+        show.print_json(report)
+        return
+    frames = f"{dense_frames // alpha} of {dense_frames} frames through CLIP"
+    show_plan(f"Cache {cache}: {codec}, {frames}, on {report.device}", recipe, report)
+
+
+def given_rates(*values: float | None) -> Rates:
+    """Rates in the order of the fields of `Rates`.
+
+    Raises:
+        UsageError: one is not above 0.
+    """
+    from vidxfer.stages.costs import Rates
+
+    try:
+        return Rates(**dict(zip(Rates.__dataclass_fields__, values, strict=True)))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def show_plan(title: str, recipe: str | None, report: PlanReport) -> None:
+    """Tables of the splits and of the ways to train, the rates behind them, and the advice."""
+    from vidxfer.cli import show
+
+    show.table(
+        title,
+        ["split", "videos", "views", "per view", "total", "files", "inodes", "CLIP TFLOP"],
+        [
+            [one.split, f"{one.videos:,}", str(one.views), show.size(one.bytes_per_view), show.size(one.total_bytes),
+             f"{one.files:,}", f"{one.inodes:,}", f"{one.clip_tflop:,.2f}"]
+            for one in report.splits
+        ],
+    )  # fmt: skip
+    rates = report.rates
+    said = [
+        ("disk writes {:.2f} GB/s", rates.disk_write_gb_per_second),
+        ("reads {:.2f} GB/s", rates.disk_read_gb_per_second),
+        ("CLIP {:,.1f} frames/s", rates.clip_frames_per_second),
+        ("decoding {:,.1f} videos/s to extract", rates.decode_videos_per_second),
+        ("{:,.1f} clips/s to train", rates.dense_clips_per_second),
+        ("JPEG {:,.0f} frames/s", rates.jpeg_frames_per_second),
+        ("head {:,.1f} clips/s", rates.head_clips_per_second),
+    ]
+    if known := [words.format(rate) for words, rate in said if rate is not None]:
+        print(f"Here: {', '.join(known)}.")
+    if report.extract_hours is not None:
+        print(f"Extraction: about {show.duration(report.extract_hours * 3600)} on this device.")
+    if any(one.seconds is not None for one in report.epochs):
+        first = report.splits[0]
+        show.table(
+            f"One epoch of {first.split} ({first.videos:,} clips)",
+            ["tokens and frames", "seconds", "bound by", "not counted"],
+            [
+                [one.way, "-" if one.seconds is None else f"{one.seconds:,.1f}", one.bound_by,
+                 ", ".join(name.split("_")[0] for name in one.not_counted) or "-"]
+                for one in report.epochs
+            ],
+        )  # fmt: skip
+    if report.training_bytes is not None:
+        print(f"Training with {recipe}: about {show.size(report.training_bytes)} of memory for a batch in float32, "
+              "over all devices together; about half of it under bf16.")  # fmt: skip
+    print(report.advice)

@@ -1,0 +1,145 @@
+"""What an epoch costs, three ways and a half: arithmetic only, nothing is measured or opened here.
+
+    way                    disk reads          CPU                      device
+    cached                 codes               decode dense frames      head
+    online                 -                   decode dense frames      CLIP + head
+    frames cached          JPEG                JPEG to pixels           CLIP + head
+    tokens and frames      codes + JPEG        JPEG to pixels           head
+
+Disk, CPU and device work at the same time, so a clip takes as long as the slowest of the three. What is not known
+(None) is not counted, and `Epoch.not_counted` says so. The video files' own bytes, the optimiser, augmentation and
+evaluation are never counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+WAYS = ("cached", "online", "frames cached, CLIP online", "tokens and frames cached")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What this machine does, measured or given; None: not known.
+
+    Attributes:
+        disk_read_gb_per_second: cold random reads of chunks as long as the cache's.
+        disk_write_gb_per_second: written and made durable.
+        clip_frames_per_second: the tower's forward with all taps, on the device.
+        decode_videos_per_second: as extraction decodes: the frames CLIP sees, of all stored views of a video.
+        dense_clips_per_second: as training decodes: the dense frames of one view.
+        jpeg_frames_per_second: JPEG to pixels, of the size CLIP sees.
+        head_clips_per_second: forward and backward of the recipe's head, on the device.
+    """
+
+    disk_read_gb_per_second: float | None = None
+    disk_write_gb_per_second: float | None = None
+    clip_frames_per_second: float | None = None
+    decode_videos_per_second: float | None = None
+    dense_clips_per_second: float | None = None
+    jpeg_frames_per_second: float | None = None
+    head_clips_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value} must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """What one clip of an epoch needs.
+
+    Attributes:
+        token_bytes: of one stored view. jpeg_bytes: of its dense frames.
+        sparse_frames: that CLIP sees. dense_frames: that the head sees.
+    """
+
+    token_bytes: int
+    jpeg_bytes: float
+    sparse_frames: int
+    dense_frames: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One way to run an epoch.
+
+    Attributes:
+        way: one of `WAYS`. seconds: of the epoch; None: nothing of it is known.
+        bound_by: "disk", "CPU" or "device", whichever takes longest. not_counted: rates that were not known.
+    """
+
+    way: str
+    seconds: float | None
+    bound_by: str
+    not_counted: tuple[str, ...]
+
+
+def epochs(clip: Clip, rates: Rates, clips: int) -> tuple[Epoch, ...]:
+    """An epoch of `clips` clips, each of `WAYS`."""
+    return tuple(_epoch(way, clip, rates, clips) for way in WAYS)
+
+
+def _epoch(way: str, clip: Clip, rates: Rates, clips: int) -> Epoch:
+    parts = _seconds_per_clip(way, clip, rates)
+    missing = tuple(name for named in parts.values() for name, seconds in named.items() if seconds is None)
+    known = {
+        part: sum(seconds for seconds in named.values() if seconds is not None)
+        for part, named in parts.items()
+        if any(seconds is not None for seconds in named.values())
+    }
+    slowest = max(known, key=lambda part: known[part], default="nothing known")
+    seconds = known[slowest] * clips if known else None
+    return Epoch(way=way, seconds=seconds, bound_by=slowest, not_counted=missing)
+
+
+def _seconds_per_clip(way: str, clip: Clip, rates: Rates) -> Mapping[str, Mapping[str, float | None]]:
+    """Part -> rate -> seconds of one clip; None where the rate is not known."""
+    online, stored_frames = way in (WAYS[1], WAYS[2]), way in (WAYS[2], WAYS[3])
+    read_bytes = (0.0 if online else clip.token_bytes) + (clip.jpeg_bytes if stored_frames else 0.0)
+    reads = {"disk_read_gb_per_second": _over(read_bytes / 1e9, rates.disk_read_gb_per_second)} if read_bytes else {}
+    pixels = (
+        {"jpeg_frames_per_second": _over(clip.dense_frames, rates.jpeg_frames_per_second)}
+        if stored_frames
+        else {"dense_clips_per_second": _over(1, rates.dense_clips_per_second)}
+    )
+    forward = {"clip_frames_per_second": _over(clip.sparse_frames, rates.clip_frames_per_second)} if online else {}
+    head = {"head_clips_per_second": _over(1, rates.head_clips_per_second)}
+    return {"disk": reads, "CPU": pixels, "device": {**forward, **head}}
+
+
+def _over(amount: float, rate: float | None) -> float | None:
+    return None if rate is None else amount / rate
+
+
+def break_even_gb_per_second(clip: Clip, rates: Rates) -> float | None:
+    """The rate of reading at which a cached epoch takes as long as an online one: slower than this, recomputing wins.
+
+    None where CLIP's rate is not known, or where no disk is fast enough: decoding or the head alone take as long as an
+    online clip does.
+    """
+    if rates.clip_frames_per_second is None:
+        return None
+    online = _epoch(WAYS[1], clip, rates, 1).seconds or 0.0
+    others = _seconds_per_clip(WAYS[0], clip, rates)
+    without_disk = max(sum(s for s in others[part].values() if s is not None) for part in ("CPU", "device"))
+    return None if without_disk >= online else clip.token_bytes / 1e9 / online
+
+
+def extract_seconds(*, videos: int, frames: int, total_bytes: int, rates: Rates) -> float | None:
+    """Seconds of an extraction: the slowest of decoding, CLIP and writing, which overlap; None: CLIP is not known."""
+    if rates.clip_frames_per_second is None:
+        return None
+    decode = _over(videos, rates.decode_videos_per_second) or 0.0
+    write = _over(total_bytes / 1e9, rates.disk_write_gb_per_second) or 0.0
+    return max(frames / rates.clip_frames_per_second, decode, write)
+
+
+def epochs_until_it_paid(extract: float | None, ways: tuple[Epoch, ...]) -> float | None:
+    """Epochs after which extraction has been earned back by cached ones; None: never, or not known."""
+    cached, online = ways[0].seconds, ways[1].seconds
+    if extract is None or cached is None or online is None or cached >= online:
+        return None
+    return extract / (online - cached)
