@@ -9,6 +9,7 @@ Every number is the best of what fits the time, after one try that is not counte
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
@@ -21,8 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from torchvision.io import decode_jpeg, encode_jpeg
+from PIL import Image
 
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import ClipTower
@@ -33,7 +33,8 @@ from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.loader import dense_frames
 from vidxfer.pipeline.training.recipes import Recipe
 from vidxfer.pipeline.video.reader import open_video
-from vidxfer.stages.encode import draw_view, prepare
+from vidxfer.stages.draw import draw_view
+from vidxfer.stages.encode import prepare
 
 MEASURE_SECONDS = 2.5
 """About this long per measurement."""
@@ -145,8 +146,14 @@ def _seconds(work: Callable[[], object], device: torch.device, most: float | Non
 
 
 def measure_decode(spec: CacheSpec, dataset: Dataset, threads: int) -> float | None:
-    """Videos per second, as extraction decodes them; None when not one of a sample can be read."""
-    return _videos_per_second(lambda video: prepare(video, spec), dataset, threads)
+    """Videos per second, as extraction decodes them: in child processes. None when not one of a sample can be read."""
+
+    def work(video: Video) -> None:
+        prepare(video, spec, processes=threads)
+
+    with suppress(VideoError):
+        work(dataset.videos[0])  # the child processes start
+    return _videos_per_second(work, dataset, threads)
 
 
 def measure_dense(spec: CacheSpec, dataset: Dataset, threads: int) -> float | None:
@@ -188,24 +195,26 @@ def measure_jpeg(spec: CacheSpec, dataset: Dataset, threads: int) -> tuple[float
     picture = _picture(spec, dataset)
     if picture is None:
         return None
-    packed = encode_jpeg(picture, quality=JPEG_QUALITY)
+    packed = io.BytesIO()
+    picture.save(packed, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    raw = packed.getvalue()
     began = time.monotonic()
     end = began + MEASURE_SECONDS / 2
 
     def decode(_: int) -> int:
         done = 0
         while time.monotonic() < end:
-            decode_jpeg(packed)
+            Image.open(io.BytesIO(raw)).load()
             done += 1
         return done
 
     with ThreadPoolExecutor(threads) as pool:
         done = sum(pool.map(decode, range(threads)))
-    return done / (time.monotonic() - began), float(packed.numel())
+    return done / (time.monotonic() - began), float(len(raw))
 
 
-def _picture(spec: CacheSpec, dataset: Dataset) -> Tensor | None:
-    """A frame of the first readable video as CLIP sees it: uint8 [rgb height width]."""
+def _picture(spec: CacheSpec, dataset: Dataset) -> Image.Image | None:
+    """A frame of the first readable video as CLIP sees it."""
     one_frame = replace(spec, sampling=replace(spec.sampling, dense_frames=1, alpha=1))
     for video in dataset.take(min(8, len(dataset))).videos:
         try:
@@ -213,5 +222,6 @@ def _picture(spec: CacheSpec, dataset: Dataset) -> Tensor | None:
         except VideoError:
             continue
         mean, std = (torch.tensor(values)[:, None, None] for values in (spec.pixel_mean, spec.pixel_std))
-        return (pixels * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+        seen = (pixels * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
+        return Image.fromarray(seen.permute(1, 2, 0).contiguous().numpy())
     return None
