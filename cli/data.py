@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
+from vidxfer.cli import options as o
+from vidxfer.pipeline.errors import UsageError
+
 app = typer.Typer(no_args_is_help=True, help="Make and look at data sets.", rich_markup_mode=None)
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `toy` a command of its own while it is the only one."""
 
 
 @app.command("toy")
@@ -37,3 +35,43 @@ def toy(
         show.Shown(),
     )
     print(f"videos: {made.data} ({made.written} made, {made.reused} kept)\nCLIP:   {made.clip}")
+
+
+@app.command("inspect")
+def inspect(
+    dataset: o.DatasetOption = "auto",
+    root: o.RootOption = None,
+    labels: o.LabelsOption = None,
+    val_fraction: o.ValFractionOption = 0.2,
+    fold: o.FoldOption = None,
+    against: Annotated[
+        str | None, typer.Option(help="Layout of a second set: which of its recordings are in this one?")
+    ] = None,
+    against_root: Annotated[Path | None, typer.Option(help="Folder of the second set.")] = None,
+    all_classes: Annotated[bool, typer.Option(help="Every class, not the largest and smallest.")] = False,
+    json: o.JsonOption = False,
+) -> None:
+    """Count a data set per split and class; what is missing, left over, or in two splits; mirror classes; fingerprint.
+
+    No video is opened. With --against, the recordings that another set shares with this one are counted: much of
+    Kinetics-400's val lies in Kinetics-700's train.
+
+    Example: vidxfer data inspect --dataset auto --root ./ssv2
+    """
+    from vidxfer.cli import show
+    from vidxfer.cli.inspected import show_inspection
+    from vidxfer.stages import inspect as stage
+    from vidxfer.stages.settings import DataSource
+
+    if (against is None) != (against_root is None):
+        raise UsageError("--against and --against-root belong together: the layout and the folder of the second set")
+    report = stage.inspect(
+        stage.InspectRequest(
+            data=DataSource(kind=dataset, root=root, labels=labels, val_fraction=val_fraction, fold=fold),
+            against=None if against is None else DataSource(kind=against, root=against_root),
+        )
+    )
+    if json:
+        show.print_json(report)
+    else:
+        show_inspection(report, all_classes=all_classes)

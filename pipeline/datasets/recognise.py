@@ -40,7 +40,7 @@ class Recognised:
 
     def __str__(self) -> str:
         others = "; ".join(f"{kind}: {why}" for kind, why in self.ruled_out.items())
-        return f"recognised as {self.kind}: {self.because} (not {others})"
+        return f"recognised as {self.kind}: {self.because} (ruled out: {others})"
 
 
 def recognise(root: Path, labels: Path | None = None) -> Recognised:
@@ -111,6 +111,9 @@ def _kinetics(root: Path, labels: Path | None, found: dict[str, str], lacks: dic
             lacks[kind] = f"its classes would fit, but so do those of {smaller}"
         else:
             found[kind] = f"{_shown(lists[0], root)} has the column youtube_id and {len(names)} classes"
+    if all(lacks.get(kind, "").count("youtube_id") == 0 for kind in kinetics.KINDS) and not found:
+        tried = "\n".join(f"  {kind}: {lacks[kind]}" for kind in kinetics.KINDS)
+        raise DatasetError(f"{root}: holds lists of Kinetics, but which?\n{tried}\nName it with --dataset.")
 
 
 def _classes_in(lists: list[Path]) -> set[str]:

@@ -42,18 +42,22 @@ def test_each_kind_is_recognised_by_what_only_it_has(kind: str, touch: Touch) ->
     [
         ("annotations/val.csv", "abseiling", "k400"),
         ("annotations/val.csv", "acting in play", "k600"),
-        ("annotations/val.csv", "arresting", None),
         ("k600/annotations/val.csv", "abseiling", "k600"),
         ("kinetics700_val.csv", "abseiling", "k700"),
         ("kinetics700_2020/validate.csv", "abseiling", "k700"),
     ],
 )
-def test_kinetics_sizes_are_told_apart_by_name_or_classes(
-    touch: Touch, file: str, label: str, kind: str | None
-) -> None:
+def test_kinetics_sizes_are_told_apart_by_name_or_classes(touch: Touch, file: str, label: str, kind: str) -> None:
     root = touch(file, "val/aaaaaaaaaaa_000000_000010.mp4")
     (root / file).write_text(KINETICS.format(label))
-    assert kind is None or recognise(root).kind == kind
+    assert recognise(root).kind == kind
+
+
+def test_kinetics_lists_of_unknown_classes_are_not_guessed(touch: Touch) -> None:
+    root = touch("annotations/val.csv", "val/aaaaaaaaaaa_000000_000010.mp4")
+    (root / "annotations/val.csv").write_text(KINETICS.format("juggling geese"))
+    with pytest.raises(DatasetError, match=r"lists of Kinetics, but which\?\n  k400: 'juggling geese' is none of its"):
+        recognise(root)
 
 
 def test_pictures_in_class_folders_are_a_folder(touch: Touch) -> None:
@@ -70,7 +74,7 @@ def test_what_was_recognised_is_a_note_and_the_data_set_is_the_same(tmp_path: Pa
     world = write_toy(tmp_path / "toy", train_videos=8, val_videos=8)
     found, named = (load_dataset(kind, world.root, "val") for kind in ("auto", "ssv2"))
     assert (found.fingerprint, found.name) == (named.fingerprint, "ssv2")
-    assert found.notes[0].startswith("recognised as ssv2: labels/labels.json is there (not ssv1: no ")
+    assert found.notes[0].startswith("recognised as ssv2: labels/labels.json is there (ruled out: ssv1: no ")
 
 
 def test_nothing_and_too_much_are_errors_that_list_what_was_tried(touch: Touch, tmp_path: Path) -> None:
