@@ -34,7 +34,9 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
         shape = " ".join(f"{axis}={length:,}" for axis, length in split["shape"].items())
         rows = [
             ["tokens", shape],
-            ["codec", split["codec"]],
+            ["codec", f"{split['codec']}: {split['bytes_per_token']:,} bytes per token, "
+                      f"{split['times_smaller_than_float16']:.3g}x smaller than float16; "
+                      f"{show.size(split['bytes_per_view'])} per view"],
             ["CLIP", f"{spec['clip_model']}, {spec['clip_precision']}, weights {spec['clip_weights_sha256'][:12]}"],
             ["layers", ", ".join(str(layer) for layer in split["layers"])],
             ["views", f"{spec['view_kind']}: {spec['views']} x {spec['crops']} crop(s), "

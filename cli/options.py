@@ -86,11 +86,19 @@ LayersOption = Annotated[
 ]
 StemOption = Annotated[bool, typer.Option("--stem", help="Also keep the stem's tokens.", rich_help_panel="Storage")]
 CodecOption = Annotated[
-    str, typer.Option("--codec", help="int8 (half the bytes) or float16 (exact).", rich_help_panel="Storage")
+    str,
+    typer.Option(
+        "--codec",
+        help="How a value is stored: float16 (exact), int8 (half of that), int6, int4, pq (1 bit; pq4: 2, pq2: 4). "
+        "Before it, rotate+ or pcaK+ turns each layer and keeps all or K directions: pca64+int8.",
+        rich_help_panel="Storage",
+    ),
 ]
 CalibrationOption = Annotated[
     int,
-    typer.Option("--calibration-videos", min=1, help="Sample behind int8's statistics.", rich_help_panel="Storage"),
+    typer.Option(
+        "--calibration-videos", min=1, help="Sample behind the codec's statistics.", rich_help_panel="Storage"
+    ),
 ]
 ShardVideosOption = Annotated[
     int | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vidxfer.pipeline.cache.codec_form import codec_form
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import TowerInfo
 from vidxfer.pipeline.datasets.base import Dataset
@@ -31,6 +32,7 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
     kind = VIEW_KIND[dataset.split]
     dense_frames = frames_to_store(choice) if kind == "train" else choice.dense_frames
     try:
+        form = codec_form(choice.codec)
         return CacheSpec(
             clip_model=tower.model,
             clip_weights_sha256=tower.weights_sha256,
@@ -45,8 +47,8 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
             view_kind=kind,  # type: ignore[arg-type]  # checked by the spec
             views=choice.train_views if kind == "train" else choice.test_views,
             crops=1 if kind == "train" else choice.test_crops,
-            codec=choice.codec,  # type: ignore[arg-type]  # checked by the spec
-            calibration_videos=choice.calibration_videos if choice.codec == "int8" else 0,
+            codec=form.name,
+            calibration_videos=0 if form.is_exact else choice.calibration_videos,
             dataset=dataset.name,
             dataset_fingerprint=dataset.fingerprint,
             split=dataset.split,

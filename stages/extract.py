@@ -121,7 +121,7 @@ def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, templates: tupl
 
 def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress) -> Split:
     """Calibrate the codec where it needs that, and make the empty split."""
-    mean, std = calibrate(request, dataset, spec, tower, shown)
+    fitted = calibrate(request, dataset, spec, tower, shown)
     return create_split(
         request.cache,
         spec,
@@ -129,8 +129,7 @@ def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Cl
         labels=[-1 if video.label is None else video.label for video in dataset.videos],
         class_names=dataset.class_names,
         text=tower.encode_text(dataset.class_names, request.store.templates).numpy(),
-        channel_mean=mean,
-        channel_std=std,
+        **fitted.as_arrays(),
         flip_pairs=flip_pairs(dataset.class_names),
         shard_videos=request.store.shard_videos,
         informs={

@@ -1,6 +1,6 @@
-"""Tokens to codes: the statistics a codec needs are drawn from a sample once, then every video is quantised with them.
+"""Tokens to codes: what a codec needs is fitted on a sample once, then every video is quantised with it.
 
-    sample of the split's videos ─▶ CLIP taps ─▶ mean, std per layer and channel ─▶ stored in the split
+    sample of the split's videos ─▶ CLIP taps ─▶ mean, std, rotation, codebook ─▶ stored in the split
     one video's tokens ─ on the tower's device ─▶ codes, scale ─▶ CPU ─▶ shard file
 
 Consequence: what leaves the device is as small as what is stored.
@@ -8,12 +8,11 @@ Consequence: what leaves the device is as small as what is stored.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.codec import Calibration, encode_float16, encode_int8
-from vidxfer.pipeline.cache.layout import AnyArray
+from vidxfer.pipeline.cache.codec import Quantiser as CodecQuantiser
+from vidxfer.pipeline.cache.codec_fit import Fitted, Fitting
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.clip.tower import ClipTower
@@ -23,38 +22,28 @@ from vidxfer.stages.progress import Progress
 from vidxfer.stages.settings import ExtractRequest
 
 
-def calibrate(
-    request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress
-) -> tuple[AnyArray, AnyArray]:
-    """Mean and std per layer and channel, float32 [layer channel], over an even sample of the split's videos.
-
-    Zeros and ones for a codec that needs no statistics.
-    """
-    if spec.codec != "int8":
+def calibrate(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress) -> Fitted:
+    """What the codec needs to know, from an even sample of the split's videos; no CLIP where it needs nothing."""
+    if spec.form.is_exact:
         shape = (len(spec.layers), spec.channels)
-        return np.zeros(shape, dtype=np.float32), np.ones(shape, dtype=np.float32)
+        return Fitted(mean=torch.zeros(shape), std=torch.ones(shape), arrays={})
     sample = dataset.take(min(len(dataset), spec.calibration_videos)).videos
-    sums = Calibration()
+    fitting = Fitting([spec.form], len(sample))
     with shown.bar(f"calibrate {spec.split}", len(sample), "videos") as bar:
         for one in encode_videos(sample, spec, tower, request):
             if isinstance(one, Encoded):
-                sums.update(one.tokens)
+                fitting.update(one.tokens)
             bar.advance()
-    mean, std = sums.finish()
-    return mean.numpy(), std.numpy()
+    return fitting.finish(spec.form, tower.device)
 
 
 class Quantiser:
-    """Tokens to codes on the tower's device, with the split's statistics."""
+    """Tokens to codes on the tower's device, with what the split's codec has fitted."""
 
     def __init__(self, split: Split, tower: ClipTower) -> None:
-        self.codec = split.spec.codec
-        self.mean = torch.from_numpy(split.channel_mean).to(tower.device)
-        self.std = torch.from_numpy(split.channel_std).to(tower.device)
+        self._quantise = CodecQuantiser.of(split).to(tower.device)
 
     def __call__(self, one: Encoded) -> tuple[Tensor, Tensor | None]:
-        """Codes [view layer frame token channel] and, where the codec has them, scales; both on the CPU."""
-        if self.codec == "float16":
-            return encode_float16(one.tokens).cpu(), None
-        codes, scale = encode_int8(one.tokens, self.mean, self.std)
-        return codes.cpu(), scale.cpu()
+        """Codes [view layer frame token code] and, where the codec has them, scales; both on the CPU."""
+        codes, scale = self._quantise(one.tokens)
+        return codes.cpu(), None if scale is None else scale.cpu()

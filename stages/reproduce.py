@@ -128,6 +128,8 @@ def _causes_in_the_views(train: Split, val: Split, row: Published | None) -> lis
             val.spec.views, val.spec.crops, *PUBLISHED_TEST_VIEWS))  # fmt: skip
     if train.spec.codec == "int8":
         found.append("tokens are int8 with one scale each; published: never stored")
+    elif not train.spec.form.is_exact:
+        found.append(f"tokens are stored as {train.spec.codec}; published: never stored")
     if row is not None and train.spec.clip_model != row.clip.model:
         found.append(f"CLIP is {train.spec.clip_model}; published: {row.clip.model}")
     if row is not None and train.spec.sampling.dense_frames != row.dense_frames:

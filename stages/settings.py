@@ -104,8 +104,8 @@ class CacheChoice:
             own among them (training/bank.py). None: as many as a head uses.
         layers: CLIP blocks to tap; None: all of them. stem: also the tokens before the first block.
         train_views: random views per training video. test_views, test_crops: fixed views per validation video.
-        codec: "int8" or "float16". seed: of the random views.
-        calibration_videos: sample behind the int8 codec's channel statistics.
+        codec: as `cache/codec_form.py` spells it: int8, float16, int4, pca64+int8 … seed: of the random views.
+        calibration_videos: sample behind the codec's statistics; float16 has none.
         shard_videos: videos per shard; None: about 1 GB, at most 64 videos.
         templates: prompts around class names; several are averaged. Published: the bare name.
     """

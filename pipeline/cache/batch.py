@@ -28,18 +28,19 @@ class Codes(_PrintsShapes):
     """Tokens of a batch as they are stored; a `Dequantiser` makes them numbers.
 
     Attributes:
-        codes: int8 or float16 [clip layer frame token channel].
-        scale: float16 [clip layer frame token]; None for float16 codes.
+        codes: int8, float16 or uint8 [clip layer frame token code], as wide as the codec packs them.
+        scale: float16 [clip layer frame token], or [clip layer frame token group]; None for float16 codes.
     """
 
     codes: Tensor
     scale: Tensor | None
 
     def __post_init__(self) -> None:
-        seen = expect("codes", self.codes, "clip layer frame token channel")
+        seen = expect("codes", self.codes, "clip layer frame token code")
         if self.scale is not None:
-            del seen["channel"]
-            expect("scale", self.scale, "clip layer frame token", **seen)
+            del seen["code"]
+            grouped = " group" * (self.scale.ndim == self.codes.ndim)
+            expect("scale", self.scale, "clip layer frame token" + grouped, **seen)
 
 
 class TokenReader(Rows, ABC):
@@ -81,13 +82,13 @@ class TokenReader(Rows, ABC):
         """
         spec, pinned = self.split.spec, torch.cuda.is_available()
         kept = spec.sparse_frames if frames is None else frames
-        shape = (clips, len(spec.layer_positions(layers)), kept, spec.tokens, spec.channels)
-        if spec.codec == "float16":
-            return Codes(codes=torch.empty(shape, dtype=torch.float16, pin_memory=pinned), scale=None)
-        return Codes(
-            codes=torch.empty(shape, dtype=torch.int8, pin_memory=pinned),
-            scale=torch.empty(shape[:-1], dtype=torch.float16, pin_memory=pinned),
-        )
+        outer = (clips, len(spec.layer_positions(layers)), kept)
+        made = {
+            name: torch.empty((*outer, *array.shape[4:]), dtype=getattr(torch, array.dtype), pin_memory=pinned)
+            for name, array in self.split.layout.owned.items()
+            if name in ("tokens", "scale")
+        }
+        return Codes(codes=made["tokens"], scale=made.get("scale"))
 
     def read(
         self,

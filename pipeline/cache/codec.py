@@ -1,29 +1,33 @@
 """Tokens to codes and back, on whatever device the tokens are.
 
     z = (x - mean) / std          static, per (layer, channel), from a calibration sample: tames outlier channels
-    scale = max |z| / 127         float16, per (layer, frame, token)
-    q = round(z / scale)          int8
-    x' = q · scale · std + mean   on the device that trains: half the bytes on disk, in memory and over the bus
+    u = rotation z / component_std  only after rotate+ and pcaK+: the directions of the sample, most variance first
+    q, scale                      of u: int8 here, 4 and 6 bits in codec_pack.py, codewords in codec_pq.py
+    x' = mean + std · rotationᵀ (component_std · u')     on the device that trains: few bytes on disk and over the bus
 
-The error of a value is at most half a step of its token, scale · std / 2, plus the rounding of the largest value to the
-float16 scale (1/16 of a step at most).
+    int8: scale = max |u| / 127, float16, per (layer, frame, token);  q = round(u / scale);  u' = q · scale
+
+The error of an int8 value is at most half a step of its token, scale · std / 2, plus the rounding of the largest value
+to the float16 scale (1/16 of a step at most). From u' to x' everything is linear, so a head's first linear layer can
+take it in: `Dequantiser.fold`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from vidxfer.pipeline.cache.codec_form import BITS, Form, codec_form
+from vidxfer.pipeline.cache.codec_pack import SCALE_LEAST, decode_grouped, encode_grouped
+from vidxfer.pipeline.cache.codec_pq import FLOAT16_MOST, decode_pq, encode_pq
 from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import ClipError
 from vidxfer.pipeline.shapes import expect
 
 CODE_MOST = 127
-SCALE_LEAST = 2.0**-14  # smallest normal float16: below it a scale loses digits
-FLOAT16_MOST = 65504.0
-STD_FLOOR = 1e-3  # share of the layer's median std: a channel that was constant must not blow up when it once moves
 
 
 def encode_int8(tokens: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,16 +43,24 @@ def encode_int8(tokens: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tens
     Raises:
         ClipError: a token is not finite, or lies beyond 8 million standard deviations.
     """
-    normal = (tokens.float() - mean[:, None, None, :]) / std[:, None, None, :]
-    largest = normal.abs().amax(dim=-1)
-    if not bool((largest <= FLOAT16_MOST * CODE_MOST).all()):
+    return _int8((tokens.float() - mean[:, None, None, :]) / std[:, None, None, :])
+
+
+def _int8(normal: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes and scales of normalised values, which are overwritten."""
+    largest = _expect_finite(normal.abs().amax(dim=-1), FLOAT16_MOST * CODE_MOST)
+    scale = (largest / CODE_MOST).clamp(SCALE_LEAST, FLOAT16_MOST).half()
+    codes = normal.div_(scale.float().unsqueeze(-1)).round_().clamp_(-CODE_MOST, CODE_MOST)
+    return codes.to(torch.int8), scale
+
+
+def _expect_finite(largest: Tensor, most: float) -> Tensor:
+    if not bool((largest <= most).all()):
         raise ClipError(
             "CLIP tokens are not finite, or far outside the calibration sample; they cannot be stored. "
             "If CLIP ran in fp16, extract with --precision bf16 or fp32."
         )
-    scale = (largest / CODE_MOST).clamp(SCALE_LEAST, FLOAT16_MOST).half()
-    codes = normal.div_(scale.float().unsqueeze(-1)).round_().clamp_(-CODE_MOST, CODE_MOST)
-    return codes.to(torch.int8), scale
+    return largest
 
 
 def decode_int8(codes: Tensor, scale: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -71,63 +83,94 @@ def encode_float16(tokens: Tensor) -> Tensor:
     return tokens.half()
 
 
-class Calibration:
-    """Running mean and standard deviation per (layer, channel), summed in float64 on the tokens' device."""
+class _Layers(nn.Module):
+    """What a codec has fitted, for the layers at hand. Base of both directions.
 
-    def __init__(self) -> None:
-        self._count = 0
-        self._sum: Tensor | None = None
-        self._square_sum: Tensor | None = None
+    Args:
+        form: the codec.
+        mean, std: channel_mean and channel_std, float32 [layer channel], of all stored layers.
+        fitted: rotation, component_std and codebook where the codec has them, of all stored layers.
+        positions: which of the layers, in the order wanted.
+    """
 
-    def update(self, tokens: Tensor) -> None:
-        """Take in tokens [... layer frame token channel]."""
-        layer_first = tokens.detach().movedim(-4, 0).flatten(1, -2)
-        self._count += layer_first.shape[1]
-        # One layer at a time: the float64 copy of all layers of a batch would be eight times the tokens.
-        sums = torch.stack([layer.sum(0, dtype=torch.float64) for layer in layer_first])
-        squares = torch.stack([layer.double().square_().sum(0) for layer in layer_first])
-        self._sum = sums if self._sum is None else self._sum + sums
-        self._square_sum = squares if self._square_sum is None else self._square_sum + squares
+    mean: Tensor
+    std: Tensor
+    rotation: Tensor | None
+    component_std: Tensor | None
+    codebook: Tensor | None
 
-    def finish(self) -> tuple[Tensor, Tensor]:
-        """Mean and std, float32 [layer channel], on the CPU; std is floored and never zero.
+    def __init__(
+        self, form: Form, mean: Tensor, std: Tensor, fitted: Mapping[str, Tensor], positions: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.form, self.channels = form, mean.shape[1]
+        expect("std", std, "layer channel", layer=len(mean), channel=self.channels)
+        arrays = {"mean": mean, "std": std}
+        for name, (axes, shape) in form.fitted_shapes(len(mean), self.channels).items():
+            if name not in fitted:
+                raise ValueError(f"codec {form.name} needs {name} [{axes}], which was not given")
+            expect(name, fitted[name], axes, **dict(zip(axes.split(), shape, strict=True)))
+            arrays[name] = fitted[name]
+        for name in ("mean", "std", "rotation", "component_std", "codebook"):
+            array = arrays[name][list(positions)].float().clone() if name in arrays else None
+            # Not persistent: they belong to the cache, and a head's checkpoint must not bring another cache's.
+            self.register_buffer(name, array, persistent=False)
+
+
+class Quantiser(_Layers):
+    """Float tokens to what is stored, on the device of the tokens; one layer at a time, so memory stays bounded."""
+
+    @classmethod
+    def of(cls, split: Split) -> Quantiser:
+        """With the codec and the statistics of a split."""
+        mean, std, fitted = arrays_of(split)
+        return cls(codec_form(split.spec.codec), mean, std, fitted, range(len(mean)))
+
+    @torch.no_grad()
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """tokens [... layer frame token channel] → codes [... layer frame token code] and scales, None for float16.
+
+        Scales are float16 [... layer frame token], or [... layer frame token group] of int6 and int4.
 
         Raises:
-            ClipError: no tokens were seen, or they were not finite.
+            ClipError: a token is not finite, or too large to be stored.
         """
-        if self._sum is None or self._square_sum is None or not self._count:
-            raise ClipError("no tokens to calibrate on: not one video of the calibration sample could be encoded")
-        mean = self._sum / self._count
-        std = (self._square_sum / self._count - mean.square()).clamp_min(0).sqrt()
-        if not bool(torch.isfinite(std).all()):
-            raise ClipError(
-                "CLIP tokens of the calibration sample are not finite; extract with --precision bf16 or fp32"
-            )
-        return mean.float().cpu(), _floored(std).float().cpu()
+        if self.form.is_exact:
+            return encode_float16(tokens), None
+        expect("mean", self.mean, "layer channel", layer=tokens.shape[-4], channel=tokens.shape[-1])
+        made = [self._layer(tokens.select(-4, i), i) for i in range(len(self.mean))]
+        layer_axis = tokens.ndim - 4
+        codes = torch.stack([one for one, _ in made], dim=layer_axis)
+        scales = [one for _, one in made if one is not None]
+        return codes, torch.stack(scales, dim=layer_axis) if scales else None
+
+    def _layer(self, tokens: Tensor, i: int) -> tuple[Tensor, Tensor | None]:
+        values = (tokens.float() - self.mean[i]) / self.std[i]
+        if self.rotation is not None:
+            assert self.component_std is not None, "stored together"
+            values = values @ self.rotation[i].T / self.component_std[i]
+        if self.form.quantiser == "float16":
+            return encode_float16(values), None
+        if self.form.quantiser == "int8":
+            return _int8(values)
+        _expect_finite(values.abs().amax(), FLOAT16_MOST)
+        if self.codebook is not None:
+            return encode_pq(values, self.codebook[i])
+        return encode_grouped(values, bits=BITS[self.form.quantiser], group=self.form.group)
 
 
-def _floored(std: Tensor) -> Tensor:
-    """Std with a floor per layer: a share of the layer's median non-zero std, or 1 where every channel is constant."""
-    floors = []
-    for layer in std:
-        # Rounding in the sums leaves constant channels a hair above zero: they are not "moving".
-        moving = layer[layer > layer.max() * 1e-6]
-        floors.append(moving.median() * STD_FLOOR if moving.numel() else torch.ones_like(layer[0]))
-    return torch.maximum(std, torch.stack(floors).unsqueeze(-1))
-
-
-class Dequantiser(nn.Module):
+class Dequantiser(_Layers):
     """Codes as they were read, to tokens as the head wants them.
 
     Args:
         spec: the cache's settings.
         mean, std: the cache's channel_mean and channel_std, float32 [layer channel] over all stored layers.
+        fitted: the codec's other arrays, of all stored layers; see `Form.fitted_shapes`.
         layers: the layer numbers that were read, in that order; None for all.
         dtype: type of the tokens handed out; the arithmetic is float32.
     """
 
-    mean: Tensor
-    std: Tensor
+    matrix: Tensor | None
 
     def __init__(
         self,
@@ -135,29 +178,92 @@ class Dequantiser(nn.Module):
         mean: Tensor,
         std: Tensor,
         *,
+        fitted: Mapping[str, Tensor] | None = None,
         layers: Sequence[int] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__()
-        positions = spec.layer_positions(layers)
         expect("mean", mean, "layer channel", layer=len(spec.layers), channel=spec.channels)
-        expect("std", std, "layer channel", layer=len(spec.layers), channel=spec.channels)
-        self.codec = spec.codec
+        positions = spec.layer_positions(layers)
+        super().__init__(codec_form(spec.codec), mean, std, fitted or {}, positions)
         self.dtype = dtype
-        # Not persistent: they belong to the cache, and a head's checkpoint must not silently bring another cache's.
-        self.register_buffer("mean", mean[positions].float().clone(), persistent=False)
-        self.register_buffer("std", std[positions].float().clone(), persistent=False)
+        self.layers = tuple(spec.layers[position] for position in positions)
+        matrix = None
+        if self.rotation is not None and self.component_std is not None:
+            matrix = self.component_std.unsqueeze(-1) * self.rotation * self.std.unsqueeze(1)
+        self.register_buffer("matrix", matrix, persistent=False)
+
+    @classmethod
+    def of(
+        cls, split: Split, *, layers: Sequence[int] | None = None, dtype: torch.dtype = torch.float32
+    ) -> Dequantiser:
+        """With the codec and the statistics of a split."""
+        mean, std, fitted = arrays_of(split)
+        return cls(split.spec, mean, std, fitted=fitted, layers=layers, dtype=dtype)
 
     def forward(self, codes: Tensor, scale: Tensor | None) -> Tensor:
-        """codes [clip layer frame token channel], scale [clip layer frame token] or None → tokens like codes."""
-        expect("codes", codes, "clip layer frame token channel", layer=len(self.mean))
-        if self.codec == "float16":
+        """codes [clip layer frame token code], scale of the same clips or None → [clip layer frame token channel]."""
+        expect("codes", codes, "clip layer frame token code", layer=len(self.mean))
+        if self.form.is_exact:
             return codes.to(self.dtype)
-        if scale is None:
-            raise ValueError("int8 codes need their scale")
-        tokens = torch.empty(codes.shape, dtype=self.dtype, device=codes.device)
+        if scale is None and self.form.quantiser != "float16":
+            raise ValueError(f"{self.form.name} codes need their scale")
+        tokens = torch.empty((*codes.shape[:-1], self.channels), dtype=self.dtype, device=codes.device)
         # One layer at a time: the float32 intermediate is then a fraction of the result, not twice as large.
-        for i, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
-            steps = codes[:, i].float().mul_(scale[:, i].float().unsqueeze(-1))
-            tokens[:, i] = torch.addcmul(mean, steps, std)
+        for i in range(len(self.mean)):
+            values = self.values(codes[:, i], None if scale is None else scale[:, i], i)
+            if self.matrix is None:
+                tokens[:, i] = torch.addcmul(self.mean[i], values, self.std[i])
+            else:
+                tokens[:, i] = self.mean[i] + values @ self.matrix[i]
         return tokens
+
+    def values(self, codes: Tensor, scale: Tensor | None, i: int) -> Tensor:
+        """The quantised values of the i-th layer, before the affine map to channels: [... value].
+
+        codes [... code], scale [...] or [... group], of one layer.
+        """
+        form, dtype = self.form, self.mean.dtype
+        if form.quantiser == "float16" or scale is None:
+            return codes.to(dtype)
+        if form.quantiser == "int8":
+            return codes.to(dtype).mul_(scale.to(dtype).unsqueeze(-1))
+        count = form.values(self.channels)
+        if self.codebook is not None:
+            return decode_pq(codes, scale, self.codebook[i], count=count)
+        return decode_grouped(codes, scale.to(dtype), bits=BITS[form.quantiser], group=form.group, count=count)
+
+    def fold(self, weight: Tensor, bias: Tensor | None, i: int) -> tuple[Tensor, Tensor]:
+        """Take the affine map of the i-th layer into a linear layer that follows; gradients flow to its weights.
+
+        Args:
+            weight, bias: [out channel] and [out] of a linear layer on tokens. i: position among `layers`.
+
+        Returns:
+            weight [out value] and bias [out], so that weight' values + bias' equals weight tokens + bias. With pcaK the
+            product has K instead of all channels to go through, and the tokens are never made.
+        """
+        shift = weight @ self.mean[i].to(weight.dtype)
+        if self.form.is_exact:
+            return weight, torch.zeros_like(shift) if bias is None else bias
+        folded = weight * self.std[i] if self.matrix is None else weight @ self.matrix[i].to(weight.dtype).T
+        return folded, shift if bias is None else bias + shift
+
+    def fold_codebook(self, weight: Tensor, bias: Tensor | None, i: int) -> tuple[Tensor, Tensor]:
+        """The linear layer of every codeword of a pq codec, worked out beforehand.
+
+        Returns:
+            tables [part codeword out] and bias [out]: the product with a token is
+            scale · Σ over parts of tables[part, code of the part] + bias. Reading a table costs `out` additions per
+            part instead of `out · part` multiplications, which pays where memory is faster than arithmetic.
+        """
+        assert self.codebook is not None, "only pq codecs have a codebook"
+        folded, shift = self.fold(weight, bias, i)
+        parts, _, size = self.codebook[i].shape
+        padded = nn.functional.pad(folded, (0, parts * size - folded.shape[1])).view(-1, parts, size)
+        return torch.einsum("ops,pcs->pco", padded, self.codebook[i].to(weight.dtype)), shift
+
+
+def arrays_of(split: Split) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """channel_mean, channel_std and the codec's fitted arrays of a split, as tensors on the CPU."""
+    fitted = {name: torch.from_numpy(values) for name, values in split.fitted.items()}
+    return torch.from_numpy(split.channel_mean), torch.from_numpy(split.channel_std), fitted

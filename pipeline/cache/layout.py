@@ -174,10 +174,14 @@ class SplitLayout:
         """The arrays written shard by shard; `state` is the last, because it is written last."""
         spec, videos, views = self.spec, self.videos, self.spec.stored_views
         layers, frames = len(spec.layers), spec.sparse_frames
+        form, scale = spec.form, spec.form.scale_shape(spec.channels)
+        per_token = (videos, views, layers, frames, spec.tokens)
+        plain_codes = spec.codec in ("int8", "float16")
         sharded = [
-            ("tokens", spec.codec, "video view layer frame token channel",
-             (videos, views, layers, frames, spec.tokens, spec.channels), 3),
-            ("scale", "float16", "video view layer frame token", (videos, views, layers, frames, spec.tokens), 3),
+            ("tokens", form.code_dtype, f"video view layer frame token {'channel' if plain_codes else 'code'}",
+             (*per_token, form.code_width(spec.channels)), 3),
+            ("scale", "float16", "video view layer frame token" + " group" * len(scale or ()),
+             (*per_token, *(scale or ())), 3),
             ("embedding", "float16", "video view frame embed", (videos, views, frames, spec.embed), 2),
         ]  # fmt: skip
         plain = [
@@ -193,7 +197,7 @@ class SplitLayout:
         arrays = [
             self._array(name, dtype, axes, shape, single=single)
             for name, dtype, axes, shape, single in sharded
-            if name != "scale" or spec.codec == "int8"
+            if name != "scale" or scale is not None
         ]
         arrays += [self._array(name, dtype, axes, shape, single=0) for name, dtype, axes, shape in plain]
         return {array.name: array for array in arrays}
@@ -207,6 +211,10 @@ class SplitLayout:
             ("channel_std", "float32", "layer channel", (layers, self.spec.channels)),
             ("text", "float32", "class embed", (self.classes, self.spec.embed)),
             ("label", "int32", "video", (self.videos,)),
+            *(
+                (name, "float32", axes, shape)
+                for name, (axes, shape) in self.spec.fitted_shapes.items()
+            ),
         ]
         return {n: ArrayLayout(name=n, dtype=d, axes=a, shape=s, file_shape=s) for n, d, a, s in arrays}
 

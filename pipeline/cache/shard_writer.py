@@ -92,8 +92,8 @@ class ShardWriter:
 
         Args:
             row: row of the split; each row of the shard is added or failed once.
-            codes: [view layer frame token channel], int8 or float16 as the codec says; numpy or a tensor on the CPU.
-            scale: float16 [view layer frame token]; None for float16 codes.
+            codes, scale: as the split's `Quantiser` gives them: codes [view layer frame token code], scale float16
+                [view layer frame token] or [view layer frame token group] or None; numpy or tensors on the CPU.
             embedding: float [view frame embed].
             views: one per stored view.
             notes: what to count in the ledger, e.g. {"decoder": "decord"}.
@@ -104,8 +104,8 @@ class ShardWriter:
             ClipError: an embedding is not finite, or beyond float16.
         """
         spec, place = self._split.spec, self._place(row)
-        parts = {"tokens": _as_array("codes", codes, spec.codec)}
-        if spec.codec == "int8":
+        parts = {"tokens": _as_array("codes", codes, self._sharded["tokens"].array.dtype)}
+        if "scale" in self._sharded:
             parts["scale"] = _as_array("scale", scale, "float16")
         wide = np.asarray(embedding, dtype=np.float32)
         if not (np.abs(wide) <= np.finfo(np.float16).max).all():

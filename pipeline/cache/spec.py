@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from vidxfer.pipeline.cache.codec_form import Form, codec_form
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.shapes import STEM
 from vidxfer.pipeline.video.sampling import Sampling
@@ -21,7 +22,6 @@ from vidxfer.pipeline.video.sampling import Sampling
 FORMAT = 1
 """Version of the promise on disk. A change of layout raises it; caches of every past format stay readable."""
 
-Codec = Literal["int8", "float16"]
 ViewKind = Literal["train", "test"]
 ClipPrecision = Literal["fp32", "bf16", "fp16"]
 
@@ -47,8 +47,8 @@ class CacheSpec:
         sampling: how views are drawn.
         view_kind: "train" (random draws) or "test" (fixed temporal views × spatial crops).
         views, crops: stored views are `views` for training, `views * crops` for testing.
-        codec: how tokens are stored.
-        calibration_videos: size of the sample behind channel_mean and channel_std.
+        codec: how tokens are stored, as codec_form.py spells it.
+        calibration_videos: size of the sample behind channel_mean, channel_std and what else the codec fits.
         dataset, dataset_fingerprint, split: which videos.
     """
 
@@ -65,7 +65,7 @@ class CacheSpec:
     view_kind: ViewKind
     views: int
     crops: int
-    codec: Codec
+    codec: str
     calibration_videos: int
     dataset: str
     dataset_fingerprint: str
@@ -79,13 +79,26 @@ class CacheSpec:
             raise ValueError(f"calibration_videos={self.calibration_videos} must be at least 0")
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < STEM:
             raise ValueError(f"layers={self.layers} must ascend without repeats from {STEM} (the stem)")
-        for name, choices in (("codec", Codec), ("view_kind", ViewKind), ("clip_precision", ClipPrecision)):
+        for name, choices in (("view_kind", ViewKind), ("clip_precision", ClipPrecision)):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(get_args(choices))}")
+        if self.form.name != self.codec:
+            raise ValueError(f"codec={self.codec!r} is spelled {self.form.name!r}")
+        self.form.values(self.channels)
         if len(self.pixel_mean) != 3 or len(self.pixel_std) != 3:
             raise ValueError("pixel_mean and pixel_std hold three numbers each: red, green, blue")
         if not self.split or self.split.startswith(".") or "/" in self.split:
             raise ValueError(f"split={self.split!r} must be usable as the name of a folder")
+
+    @property
+    def form(self) -> Form:
+        """The codec, taken apart."""
+        return codec_form(self.codec)
+
+    @property
+    def fitted_shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Axes and shape of the arrays that the codec has beside channel_mean and channel_std."""
+        return self.form.fitted_shapes(len(self.layers), self.channels)
 
     @property
     def stored_views(self) -> int:
@@ -121,16 +134,15 @@ class CacheSpec:
     @property
     def token_bytes_per_view(self) -> int:
         """Bytes of the token codes of one view, without scales and checksums."""
-        values = len(self.layers) * self.sparse_frames * self.tokens * self.channels
-        return values * (1 if self.codec == "int8" else 2)
+        return len(self.layers) * self.sparse_frames * self.tokens * self.form.token_bytes(self.channels)[0]
 
     @property
     def bytes_per_view(self) -> int:
         """Bytes that one more view costs on disk, over all arrays, checksums and index entries included."""
         layers = len(self.layers)
         total = self.token_bytes_per_view + layers * CHUNK_OVERHEAD_BYTES
-        if self.codec == "int8":
-            total += layers * (self.sparse_frames * self.tokens * 2 + CHUNK_OVERHEAD_BYTES)
+        if scale_bytes := self.form.token_bytes(self.channels)[1]:
+            total += layers * (self.sparse_frames * self.tokens * scale_bytes + CHUNK_OVERHEAD_BYTES)
         total += self.sparse_frames * self.embed * 2 + CHUNK_OVERHEAD_BYTES
         geometry = self.sampling.dense_frames * 4 + 4 * 4 + 3  # frame_index, crop, resize_first + flip + grey
         return total + geometry

@@ -44,6 +44,7 @@ class Split:
         channel_mean, channel_std: float32 [layer channel].
         flip_pairs: label → label after a left-right flip.
         shard_videos: rows per shard.
+        fitted: what the codec fitted beside them, float32, by name; see `Form.fitted_shapes`.
         informs: what made it: versions, time; nothing depends on it.
         factors: name -> value per class, as the data set has them; optional on disk, none in older caches.
         extents: where the rows that hold videos begin and end, and which data set they came from; empty: all rows hold
@@ -62,6 +63,7 @@ class Split:
     flip_pairs: Mapping[int, int]
     shard_videos: int
     informs: Mapping[str, Any]
+    fitted: Mapping[str, np.ndarray[Any, np.dtype[np.float32]]] = field(default_factory=dict)
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extents: tuple[Extent, ...] = ()
 
@@ -102,6 +104,7 @@ class Split:
             "text": self.text,
             "channel_mean": self.channel_mean,
             "channel_std": self.channel_std,
+            **self.fitted,
         }
 
     @cached_property

@@ -46,6 +46,7 @@ def create_split(
     text: AnyArray,
     channel_mean: AnyArray,
     channel_std: AnyArray,
+    fitted: Mapping[str, AnyArray] | None = None,
     flip_pairs: Mapping[int, int] | None = None,
     shard_videos: int | None = None,
     informs: Mapping[str, Any] | None = None,
@@ -77,7 +78,11 @@ def create_split(
             **(informs or {}),
         },
         factors=_factors(factors),
+        fitted={name: np.asarray(values, dtype=np.float32) for name, values in (fitted or {}).items()},
     )
+    needed = {name: shape for name, (_, shape) in spec.fitted_shapes.items()}
+    if needed != {name: values.shape for name, values in split.fitted.items()}:
+        raise CacheError(f"{split.path}: codec {spec.codec} needs {needed}, got {sorted(split.fitted)}")
     if not split.video_ids:
         raise CacheError(f"{split.path}: there is not one video to store")
     with disk_errors(cache, 1 << 20):
@@ -108,6 +113,7 @@ def open_split(cache_path: Path | str | RemotePath, split: str) -> Split:
     # A RemotePath is typed as what it stands in for: it reads like a Path, and says what it is when written to.
     path = cast(Path, place_of(cache_path) / split)
     stored = _attributes(path)
+    spec = CacheSpec.from_dict(stored["spec"])
     group = open_group(path)
     extents = tuple(Extent(**extent) for extent in stored.get("extents", ()))
     rows = extents[-1].end if extents else None  # arrays may be longer: an addition that was never finished
@@ -117,7 +123,7 @@ def open_split(cache_path: Path | str | RemotePath, split: str) -> Split:
 
     opened = Split(
         path=path.absolute(),
-        spec=CacheSpec.from_dict(stored["spec"]),
+        spec=spec,
         cache_id=stored["cache_id"],
         video_ids=tuple(str(name) for name in fixed("video_id")[:rows]),
         labels=fixed("label")[:rows],
@@ -129,6 +135,7 @@ def open_split(cache_path: Path | str | RemotePath, split: str) -> Split:
         shard_videos=int(stored["shard_videos"]),
         informs=stored["informs"],
         factors=_factors(stored.get("factors")),
+        fitted={name: fixed(name) for name in spec.fitted_shapes},
         extents=extents,
     )
     expect_sealed(path, stored, opened.video_ids, opened.fixed)

@@ -190,11 +190,8 @@ class Assembler:
         self.split, self.needs, self.device, self.smoothing, self.tower = split, needs, device, smoothing, tower
         self.mixing, self.seed = mixing or Mixing(), seed
         expect_mixable(self.mixing, online=tower is not None)
-        self.dequantise = self._dequantiser() if needs.layers and tower is None else None
-
-    def _dequantiser(self) -> Dequantiser:
-        mean, std = torch.from_numpy(self.split.channel_mean), torch.from_numpy(self.split.channel_std)
-        return Dequantiser(self.split.spec, mean, std, layers=self.needs.layers).to(self.device)
+        cached = bool(needs.layers) and tower is None
+        self.dequantise = Dequantiser.of(split, layers=needs.layers).to(device) if cached else None
 
     def __call__(self, raw: RawBatch, *, step: int | None = None) -> ClipBatch:
         """One batch on the device; labels below 0 (unlabelled) give no targets.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vidxfer.pipeline.cache.spec import CacheSpec, Codec
+from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.heads.base import HeadInputs
 from vidxfer.pipeline.heads.dist import DistConfig, DistNet
 from vidxfer.pipeline.video.sampling import Sampling
@@ -87,7 +87,7 @@ class Published:
             image_px=IMAGE_PX,
         )
 
-    def cache_spec(self, codec: Codec = "int8", split: str = "train") -> CacheSpec:
+    def cache_spec(self, codec: str = "int8", split: str = "train") -> CacheSpec:
         """Settings of a cache of one view per video with every block, for its sizes only."""
         return CacheSpec(
             clip_model=self.clip.model,

@@ -39,7 +39,7 @@ def test_every_row_is_in_exactly_one_shard(world: Any, videos: int, shard_videos
 
 
 def test_planned_bytes_are_the_bytes_of_the_files(world: Any, tmp_path: Path) -> None:
-    for codec in ("int8", "float16"):
+    for codec in ("int8", "float16", "int6", "rotate+int4", "pca5+pq2"):
         split = world.fill(world.make(tmp_path / codec, codec=codec))
         written = [p for name in split.layout.owned for p in (split.path / name / "c").rglob("*") if p.is_file()]
         assert sum(p.stat().st_size for p in written) == split.layout.total_bytes

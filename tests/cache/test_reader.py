@@ -25,9 +25,10 @@ from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError, CacheIncomplete
 
 FAILED = (2, 6)
+LARGEST_ERROR = {"int8": 0.05, "float16": 0.002, "int4": 0.9}
 
 
-@pytest.fixture(scope="module", params=["int8", "float16"])
+@pytest.fixture(scope="module", params=["int8", "float16", "int4", "pca4+int6", "rotate+pq2"])
 def filled(request: pytest.FixtureRequest, world: Any, tmp_path_factory: pytest.TempPathFactory) -> Split:
     """Eleven videos in shards of four, two of them failed."""
     folder = tmp_path_factory.mktemp("filled")
@@ -61,11 +62,12 @@ def test_the_direct_reader_equals_zarr_python(
 def test_tokens_come_back_within_the_codec_s_error(world: Any, filled: Split) -> None:
     with CacheReader(filled) as reader:
         part = reader.read([3, 10], [1, 0], [7, -1])
-    mean, std = torch.from_numpy(filled.channel_mean), torch.from_numpy(filled.channel_std)
-    tokens = Dequantiser(filled.spec, mean, std, layers=[7, -1])(part.codes, part.scale)
+    tokens = Dequantiser.of(filled, layers=[7, -1])(part.codes, part.scale)
+    if filled.spec.codec not in LARGEST_ERROR:
+        return  # random directions and codewords: what they lose is told in test_codecs.py
     for clip, (row, view) in enumerate([(3, 1), (10, 0)]):
         exact = world.tokens_of(filled, row)[view][[2, 0]]
-        assert (tokens[clip] - exact).abs().max() < (0.05 if filled.spec.codec == "int8" else 0.002)
+        assert (tokens[clip] - exact).abs().max() < LARGEST_ERROR[filled.spec.codec]
 
 
 def test_what_is_known_of_a_row_comes_back(world: Any, filled: Split) -> None:
@@ -110,9 +112,9 @@ def test_requests_that_cannot_be_meant_are_refused(filled: Split) -> None:
 
 
 def test_no_clips_and_no_layers_are_empty_not_an_error(filled: Split) -> None:
-    reader = CacheReader(filled)
-    assert reader.read([], []).codes.shape == (0, 3, 2, 5, 6)
-    assert reader.read([0], [0], []).codes.shape == (1, 0, 2, 5, 6)
+    reader, width = CacheReader(filled), filled.spec.form.code_width(6)
+    assert reader.read([], []).codes.shape == (0, 3, 2, 5, width)
+    assert reader.read([0], [0], []).codes.shape == (1, 0, 2, 5, width)
     assert reader.embedding([], []).shape == (0, 2, 4)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidxfer.pipeline.cache.codec import encode_float16, encode_int8
+from vidxfer.pipeline.cache.codec import Quantiser
 from vidxfer.pipeline.cache.layout import as_stored
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
@@ -55,10 +55,25 @@ def make(folder: Path, *, videos: int = 7, shard_videos: int = 3, **changes: Any
         text=np.arange(len(CLASSES) * spec.embed, dtype=np.float32).reshape(len(CLASSES), spec.embed),
         channel_mean=np.linspace(-1, 1, layers * spec.channels, dtype=np.float32).reshape(layers, spec.channels),
         channel_std=np.linspace(0.5, 2, layers * spec.channels, dtype=np.float32).reshape(layers, spec.channels),
+        fitted=fitted_of(spec),
         flip_pairs={0: 1, 1: 0},
         shard_videos=shard_videos,
         informs={"vidxfer": "test"},
     )
+
+
+def fitted_of(spec: CacheSpec) -> dict[str, np.ndarray[Any, Any]]:
+    """What a codec has beside mean and std, drawn at random: directions at right angles, codewords near the data."""
+    rng = np.random.default_rng(1)
+    made = {
+        name: rng.normal(size=shape).astype(np.float32)
+        for name, (_, shape) in spec.form.fitted_shapes(len(spec.layers), spec.channels).items()
+    }
+    if "rotation" in made:
+        square = rng.normal(size=(len(spec.layers), spec.channels, spec.channels))
+        made["rotation"] = np.linalg.qr(square)[0][:, : made["rotation"].shape[1]].astype(np.float32)
+        made["component_std"] = np.abs(made["component_std"]) + 0.5
+    return made
 
 
 def tokens_of(split: Split, row: int) -> torch.Tensor:
@@ -72,8 +87,7 @@ def content_of(split: Split, row: int) -> tuple[torch.Tensor, torch.Tensor | Non
     """What `ShardWriter.add` takes for a row."""
     spec = split.spec
     tokens = tokens_of(split, row)
-    mean, std = torch.from_numpy(split.channel_mean), torch.from_numpy(split.channel_std)
-    codes, scale = encode_int8(tokens, mean, std) if spec.codec == "int8" else (encode_float16(tokens), None)
+    codes, scale = Quantiser.of(split)(tokens)
     rng = np.random.default_rng(10_000 + row)
     embedding = rng.normal(size=(spec.stored_views, spec.sparse_frames, spec.embed)).astype(np.float32)
     views = [
