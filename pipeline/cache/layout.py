@@ -211,10 +211,7 @@ class SplitLayout:
             ("channel_std", "float32", "layer channel", (layers, self.spec.channels)),
             ("text", "float32", "class embed", (self.classes, self.spec.embed)),
             ("label", "int32", "video", (self.videos,)),
-            *(
-                (name, "float32", axes, shape)
-                for name, (axes, shape) in self.spec.fitted_shapes.items()
-            ),
+            *((name, "float32", axes, shape) for name, (axes, shape) in self.spec.fitted_shapes.items()),
         ]
         return {n: ArrayLayout(name=n, dtype=d, axes=a, shape=s, file_shape=s) for n, d, a, s in arrays}
 

@@ -104,7 +104,7 @@ class Published:
             views=1,
             crops=1,
             codec=codec,
-            calibration_videos=64 if codec == "int8" else 0,
+            calibration_videos=0 if codec == "float16" else 64,
             dataset="sizes",
             dataset_fingerprint="0",
             split=split,

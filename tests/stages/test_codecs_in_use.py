@@ -14,9 +14,7 @@ from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
 
 
-@pytest.mark.parametrize(
-    ("codec", "most"), [("int4", 0.12), ("pca24+int8", 0.4), ("rotate+pq4", 0.3)]
-)
+@pytest.mark.parametrize(("codec", "most"), [("int4", 0.12), ("pca24+int8", 0.4), ("rotate+pq4", 0.3)])
 def test_a_cache_of_every_codec_is_extracted_checked_described_and_trained_on(
     toy: Any, invoke: Any, tmp_path: Path, codec: str, most: float
 ) -> None:
