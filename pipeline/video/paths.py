@@ -169,6 +169,15 @@ class PtsPath:
             found.update(self._run(run, deadline))
         return found
 
+    def pass_over(self, deadline: Deadline) -> None:
+        """Decode every frame once, without its pixels.
+
+        Raises:
+            PathFailed, VideoError: as `read`.
+        """
+        for run in plan_runs(self._packets, self.pts, range(len(self.pts))):
+            self._run(run, deadline, convert=False)
+
     def _run(self, run: Run, deadline: Deadline, *, convert: bool = True) -> dict[int, Pixels]:
         self._seek(run.start[1])
         decoding = Decoding(self._video, deadline, self.look)

@@ -1,5 +1,6 @@
 """Frames out of files, frame-exact or a `VideoError`.
 
+    a folder ──▶ pictures.py
     open_video ──▶ stat, all there? open ──▶ demux ──▶ gate ── passes ──▶ one PyAV pass: no damage? ──▶ decord
                                                  │                                         │ other frames
                                                  ├── unique time stamps ──▶ pyav-pts ──────┤ seek does not deliver
@@ -30,8 +31,9 @@ from vidxfer.pipeline.video.decord_path import DecordPath
 from vidxfer.pipeline.video.gate import judge, named_by_pts
 from vidxfer.pipeline.video.packets import Clock, Packets, Window, survey
 from vidxfer.pipeline.video.paths import PathFailed, PtsPath, SequentialPath
+from vidxfer.pipeline.video.pictures import PictureFolder
 
-__all__ = ["Decoder", "Limits", "VideoSource", "open_video"]
+__all__ = ["Decoder", "Limits", "PictureFolder", "VideoSource", "open_video"]
 
 Decoder = Literal["auto", "decord", "pyav"]
 WayToFrames = DecordPath | PtsPath | SequentialPath
@@ -46,13 +48,14 @@ def open_video(
     end_seconds: float | None = None,
     limits: Limits | None = None,
     known_good: bool = False,
-) -> Iterator[VideoSource]:
-    """Open one video, or the frames of a segment shown at start_seconds ≤ t < end_seconds of the file.
+) -> Iterator[VideoSource | PictureFolder]:
+    """Open one video (a file, or a folder of numbered pictures), or the frames of a segment shown at start_seconds ≤ t < end_seconds of the file.
 
     Several threads may each have their own source; one source belongs to one thread.
 
     Args:
-        decoder: "auto" and "decord" use decord where the gate passes, else PyAV; "pyav" never uses decord.
+        decoder: "auto" and "decord" use decord where the gate passes, else PyAV; "pyav" never uses decord. Pictures are
+            read by Pillow whatever is asked for.
         start_seconds, end_seconds: counted from the file's first time stamp; read with PyAV.
         limits: what the video may cost; `Limits()` when None.
         known_good: the whole file was read before without an error: skip the search for damage in front of decord.
@@ -66,11 +69,23 @@ def open_video(
     limits = limits or Limits()
     path = Path(path)
     window = _window(path, start_seconds, end_seconds)
+    if _is_folder(path):
+        if not window.is_whole:
+            raise VideoError(VideoReason.BAD_SEGMENT, path, "a folder of pictures has no time stamps to cut it by")
+        yield PictureFolder(path, limits)
+        return
     deadline = Deadline(path, limits)
     with opened(path, limits) as video:
         source = VideoSource(video, window)
         source._choose(deadline, use_decord=decoder != "pyav", known_good=known_good)
         yield source
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a loop of links, a NUL: `check_regular` names it
+        return False
 
 
 def _window(path: Path, start_seconds: float | None, end_seconds: float | None) -> Window:
@@ -158,9 +173,27 @@ class VideoSource:
                 return self._way.read(numbers, deadline)
             except PathFailed as failure:
                 self._fall_back(str(failure), deadline)
-            if self.frame_count != promised:
-                detail = f"{promised} frames by its packets, {self.frame_count} by decoding"
-                raise VideoError(VideoReason.DECODE_FAILED, self._video.path, detail)
+            self._expect(promised)
+
+    def decode_all(self) -> None:
+        """Decode every frame once, in sequence, and keep none; what opening has decoded already is not done again.
+
+        Raises:
+            VideoError: damage anywhere, or other frames than the packets promised.
+        """
+        if isinstance(self._way, PtsPath):
+            deadline = Deadline(self._video.path, self._video.limits)
+            promised = self.frame_count
+            try:
+                self._way.pass_over(deadline)
+            except PathFailed as failure:
+                self._fall_back(str(failure), deadline)
+            self._expect(promised)
+
+    def _expect(self, promised: int) -> None:
+        if self.frame_count != promised:
+            detail = f"{promised} frames by its packets, {self.frame_count} by decoding"
+            raise VideoError(VideoReason.DECODE_FAILED, self._video.path, detail)
 
     def _choose(self, deadline: Deadline, *, use_decord: bool, known_good: bool) -> None:
         packets = survey(self._video, deadline, window=None if self._window.is_whole else self._window)
