@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def _series(folder: Path, limits: Limits, deadline: Deadline) -> list[str]:
 def _missing(numbers: list[int]) -> list[int]:
     """The first few numbers that are not there."""
     found: list[int] = []
-    for number, after in zip(numbers, numbers[1:], strict=False):
+    for number, after in pairwise(numbers):
         found += range(number + 1, min(after, number + 1 + SHOWN))
         if len(found) >= SHOWN:
             break

@@ -49,7 +49,7 @@ def open_video(
     limits: Limits | None = None,
     known_good: bool = False,
 ) -> Iterator[VideoSource | PictureFolder]:
-    """Open one video (a file, or a folder of numbered pictures), or the frames of a segment shown at start_seconds ≤ t < end_seconds of the file.
+    """Open a video (a file, or a folder of numbered pictures), or a segment of a file: start_seconds ≤ t < end_seconds.
 
     Several threads may each have their own source; one source belongs to one thread.
 

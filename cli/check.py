@@ -1,0 +1,91 @@
+"""`vidxfer data check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidxfer.cli import options as o
+
+if TYPE_CHECKING:
+    from vidxfer.stages.check import SplitCheck
+
+SHOWN = 20
+
+
+def check(
+    dataset: o.DatasetOption = "ssv2",
+    root: o.RootOption = None,
+    labels: o.LabelsOption = None,
+    val_fraction: o.ValFractionOption = 0.2,
+    limit: o.LimitOption = None,
+    split: o.SplitOption = None,
+    out: Annotated[Path, typer.Option(help="One JSON line per video; a repeat reads only the rest.")] = Path(
+        "check.jsonl"
+    ),
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read videos.", rich_help_panel="Machine")] = 2,
+    quick: Annotated[bool, typer.Option("--quick", help="Packets only: damage inside them is not seen.")] = False,
+    decoder: Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel="Machine")] = "auto",
+    json: o.JsonOption = False,
+) -> None:
+    """Decode every video of a data set once and say what would fail, how videos are read, and why.
+
+    A check that was ended goes on where it was. Exits with 3 when a video would fail; all of them are listed in a file
+    beside --out that ends in .failed.tsv.
+
+    Example: vidxfer data check --dataset ssv2 --root ./ssv2 --workers 8 --out ssv2.jsonl
+    """
+    from vidxfer.cli import show
+    from vidxfer.cli.stage_one import data_source, parse_splits
+    from vidxfer.stages import check as stage
+
+    found = stage.check(
+        stage.CheckRequest(
+            data=data_source(dataset, root, labels, val_fraction, limit),
+            splits=parse_splits(split),
+            out=out,
+            workers=workers,
+            quick=quick,
+            decoder=decoder,  # type: ignore[arg-type]  # the stage checks it
+        ),
+        show.Shown(),
+    )
+    if json:
+        show.print_json(found)
+    else:
+        show_found(found)
+        print(f"lines: {out}   what would fail: {stage.failed_path(out)}")
+    if any(one.failed for one in found):
+        raise typer.Exit(3)
+
+
+def show_found(found: tuple[SplitCheck, ...]) -> None:
+    """The table of splits, why videos are off the fast path, and the first that would fail."""
+    from vidxfer.cli import show
+
+    show.table(
+        "Videos",
+        ["split", "videos", "read before", "would fail", "by decord", "otherwise", "frames", "reading took", "waiting"],
+        [
+            [one.split, f"{one.videos:,}", f"{one.known:,}", f"{len(one.failed):,}", _share(one),
+             ", ".join(f"{name} {n:,}" for name, n in sorted(one.decoders.items()) if name != "decord") or "-",
+             f"{one.frames:,}", show.duration(one.seconds), show.duration(one.wall_seconds)]
+            for one in found
+        ],
+    )  # fmt: skip
+    for one in found:
+        for note in one.notes:
+            print(f"note: {one.split}: {note}")
+        for why, count in sorted(one.why.items(), key=lambda item: -item[1])[:SHOWN]:
+            print(f"not by decord: {one.split}: {count:,} videos: {why}")
+        for name, reason in list(one.failed.items())[:SHOWN]:
+            print(f"would fail: {one.split}/{name}: {reason}")
+        if len(one.failed) > SHOWN:
+            print(f"would fail: {one.split}: and {len(one.failed) - SHOWN:,} more")
+
+
+def _share(one: SplitCheck) -> str:
+    readable = one.videos - len(one.failed)
+    return f"{100 * one.decoders.get('decord', 0) / readable:.1f} %" if readable else "-"

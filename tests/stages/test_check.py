@@ -1,0 +1,105 @@
+"""`vidxfer data check`: every video is read once, a killed check goes on, and what would fail is listed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from vidxfer.cli.main import PARTIAL, app
+from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.video.writer import write_video
+from vidxfer.stages.check import CheckRequest, check, failed_path
+from vidxfer.stages.settings import DataSource
+
+FRAMES = 10
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Six small videos in two classes; one is an AVI, one is damaged, one is a pipe."""
+    folder = tmp_path / "data"
+    frames = np.random.default_rng(0).integers(0, 255, (FRAMES, 64, 96, 3), np.uint8)
+    for split, name in (("train", "a/1.mp4"), ("train", "b/2.mp4"), ("val", "a/3.mp4"), ("val", "b/4.mp4")):
+        (folder / split / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(folder / split / name, frames, codec="libx264")
+    write_video(folder / "train/a/5.avi", frames, codec="mpeg4")
+    whole = (folder / "train/a/1.mp4").read_bytes()
+    (folder / "train/b/6.mp4").write_bytes(whole[:-300])
+    return folder
+
+
+def request_for(root: Path, **options) -> CheckRequest:
+    return CheckRequest(data=DataSource(kind="folder", root=root), out=root.parent / "check.jsonl", **options)
+
+
+def test_a_check_names_what_would_fail_and_how_the_rest_is_read(root):
+    train, val = check(request_for(root))
+    assert (train.videos, train.known, train.frames) == (4, 0, 3 * FRAMES)
+    assert train.decoders == {"decord": 2, "pyav-sequential": 1}
+    assert list(train.failed) == ["train/b/6.mp4"]
+    assert train.failed["train/b/6.mp4"].startswith("decode_failed: ")
+    assert list(train.why.values()) == [1]
+    assert next(iter(train.why)).startswith("no decord: avi is not")
+    assert (val.videos, val.failed, val.decoders) == (2, {}, {"decord": 2})
+    rows = failed_path(root.parent / "check.jsonl").read_text().splitlines()
+    assert rows[0].split("\t") == ["split", "id", "reason", "detail", "path"]
+    assert [row.split("\t")[:3] for row in rows[1:]] == [["train", "train/b/6.mp4", "decode_failed"]]
+
+
+def test_a_repeat_reads_only_what_is_new_changed_or_may_have_passed(root):
+    check(request_for(root))
+    assert [one.known for one in check(request_for(root))] == [4, 2]
+    whole = (root / "train/a/1.mp4").read_bytes()
+    (root / "train/b/6.mp4").write_bytes(whole)
+    train, _ = check(request_for(root))
+    assert (train.known, train.failed) == (3, {})
+    (root / "val/a/3.mp4").write_bytes(whole[:-300])
+    assert [one.known for one in check(request_for(root, quick=True))] == [4, 1]
+    assert [one.known for one in check(request_for(root))] == [4, 1], "a quick look is no answer to a whole one"
+
+
+def test_a_torn_line_is_dropped_and_another_file_is_refused(root):
+    check(request_for(root))
+    out = root.parent / "check.jsonl"
+    lines = out.read_bytes()
+    out.write_bytes(lines[:-20])
+    assert [one.known for one in check(request_for(root))] in ([4, 1], [3, 2])
+    assert sorted(map(json.loads, out.read_bytes().splitlines()), key=lambda line: line["id"])
+    out.write_text('{"something": "else"}\n')
+    with pytest.raises(RunError, match=r"line 1: not a line of `vidxfer data check`.*--out"):
+        check(request_for(root))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_ended_check_goes_on(root, number):
+    out = root.parent / "check.jsonl"
+    many = root / "train/a"
+    for copy in range(60):
+        os.link(many / "1.mp4", many / f"copy{copy}.mp4")
+    words = ["data", "check", "--dataset", "folder", "--root", str(root), "--out", str(out), "--workers", "1"]
+    command = [sys.executable, "-c", "import sys; from vidxfer.cli.main import app; app(sys.argv[1:])", *words]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (out.exists() and out.read_bytes().count(b"\n") >= 3):
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(number)
+    _, said = running.communicate(timeout=30)
+    assert running.returncode == (1 if number == signal.SIGTERM else -9)
+    if number == signal.SIGTERM:
+        assert "RunError: ended by SIGTERM after" in said
+    done = out.read_bytes().count(b"\n")
+    assert done < 66
+    found = CliRunner().invoke(app, [*words, "--json"])
+    assert found.exit_code == PARTIAL
+    report = json.loads(found.stdout)
+    assert sum(one["known"] for one in report) == done
+    assert [one["videos"] for one in report] == [64, 2]
