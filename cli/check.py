@@ -16,10 +16,11 @@ SHOWN = 20
 
 
 def check(
-    dataset: o.DatasetOption = "ssv2",
+    dataset: o.DatasetOption = "auto",
     root: o.RootOption = None,
     labels: o.LabelsOption = None,
     val_fraction: o.ValFractionOption = 0.2,
+    fold: o.FoldOption = None,
     limit: o.LimitOption = None,
     split: o.SplitOption = None,
     out: Annotated[Path, typer.Option(help="One JSON line per video; a repeat reads only the rest.")] = Path(
@@ -43,7 +44,7 @@ def check(
 
     found = stage.check(
         stage.CheckRequest(
-            data=data_source(dataset, root, labels, val_fraction, limit),
+            data=data_source(dataset, root, labels, val_fraction, limit, fold),
             splits=parse_splits(split),
             out=out,
             workers=workers,

@@ -7,22 +7,15 @@ from typing import Annotated
 
 import typer
 
-<<<<<<< HEAD
+from vidxfer.cli import check
 from vidxfer.cli import options as o
 from vidxfer.pipeline.errors import UsageError
-=======
-from vidxfer.cli import check
->>>>>>> 862d025 (vidxfer data check: every video decoded once, what would fail in a table and a file, a killed check goes on)
 
 app = typer.Typer(no_args_is_help=True, help="Make and look at data sets.", rich_markup_mode=None)
 
-
-<<<<<<< HEAD
-=======
 app.command("check")(check.check)
 
 
->>>>>>> 862d025 (vidxfer data check: every video decoded once, what would fail in a table and a file, a killed check goes on)
 @app.command("toy")
 def toy(
     folder: Annotated[Path, typer.Argument(help="Folder to make; gets ssv2/ (or k400/) and clip/.")],
