@@ -46,6 +46,7 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
             ["decoded by", ", ".join(f"{d} {n:,}" for d, n in noted.get("decoder", {}).items()) or "-"],
             ["why", "; ".join(f"{text} ({n:,})" for text, n in Counter(noted.get("why", {})).most_common(4)) or "-"],
             ["shards", f"{split['shards_finished']:,} of {split['shards']:,}, {split['shard_videos']} videos each"],
+            ["dense frames", dense_frames(split)],
             ["bytes", f"{show.size(split['bytes_on_disk'])} of {show.size(split['bytes_when_finished'])}"],
             ["data set", f"{spec['dataset']}, fingerprint {spec['dataset_fingerprint']}, {split['classes']} classes"],
             ["fingerprint", f"{split['fingerprint']} (of the tokens alone: {split['tokens_fingerprint']})"],
@@ -66,6 +67,16 @@ def flat_rows(values: dict[str, Any]) -> list[list[str]]:
         else:
             rows.append([name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)])
     return rows
+
+
+def dense_frames(split: dict[str, Any]) -> str:
+    """How a split keeps dense frames, and how many videos had to take a lower quality."""
+    kept = split["frames"]
+    if kept is None:
+        return "not kept; training decodes the videos"
+    lowered = sum(split["notes"].get("frames lowered", {}).values())
+    more = f"; lower for {lowered:,} videos, to fit" if lowered else ""
+    return f"JPEG, quality {kept['quality']}, {kept['subsampling']}{more}"
 
 
 @app.command("verify")

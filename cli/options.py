@@ -104,6 +104,25 @@ ShardVideosOption = Annotated[
     int | None,
     typer.Option("--shard-videos", min=1, help="Videos per shard; default about 1 GB.", rich_help_panel="Storage"),
 ]
+WithFramesOption = Annotated[
+    bool,
+    typer.Option(
+        "--with-frames", help="Also keep dense frames, as JPEG: training opens no video.", rich_help_panel="Storage"
+    ),
+]
+FrameQualityOption = Annotated[
+    int, typer.Option("--frame-quality", min=1, max=100, help="Quality of those JPEGs.", rich_help_panel="Storage")
+]
+FrameSubsamplingOption = Annotated[
+    str,
+    typer.Option("--frame-subsampling", help="Their colours: 4:4:4, 4:2:2 or 4:2:0.", rich_help_panel="Storage"),
+]
+FramesFromOption = Annotated[
+    str,
+    typer.Option(
+        "--frames-from", help="Dense frames: auto (the cache where it can), cache, videos.", rich_help_panel="Where"
+    ),
+]
 BatchFramesOption = Annotated[
     int, typer.Option("--batch-frames", min=1, help="Frames CLIP sees at once.", rich_help_panel="Machine")
 ]

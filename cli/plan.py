@@ -65,6 +65,9 @@ def plan(
     test_crops: o.TestCropsOption = 1,
     codec: o.CodecOption = "int8",
     shard_videos: o.ShardVideosOption = None,
+    with_frames: o.WithFramesOption = False,
+    frame_quality: o.FrameQualityOption = 90,
+    frame_subsampling: o.FrameSubsamplingOption = "4:4:4",
     decode_threads: o.ThreadsOption = 2,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Count this recipe's head, and tell the memory it trains in.")
@@ -103,6 +106,9 @@ def plan(
                 test_crops=test_crops,
                 codec=codec,
                 shard_videos=shard_videos,
+                with_frames=with_frames,
+                frame_quality=frame_quality,
+                frame_subsampling=frame_subsampling,
             ),
             cache=cache,
             splits=parse_splits(split),

@@ -24,6 +24,7 @@ def train(
     devices: Annotated[int, typer.Option(min=0, help="How many; 0: all GPUs, or one CPU.")] = 0,
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
     decode_threads: o.ThreadsOption = 2,
+    frames_from: o.FramesFromOption = "auto",
     log_every_steps: Annotated[int, typer.Option(min=1, help="Steps per line of metrics.jsonl.")] = 1,
     init_from: Annotated[
         Path | None, typer.Option("--init-from", help="Run whose weights a new run begins with.")
@@ -76,6 +77,7 @@ def train(
             devices=devices,
             precision=precision,
             decode_threads=decode_threads,
+            frames_from=frames_from,
             log_every_steps=log_every_steps,
             allow_incomplete=allow_incomplete,
             init_from=init_from,
@@ -119,6 +121,7 @@ def evaluate(
     fuse_clip: Annotated[float, typer.Option(min=0, max=1, help="Share of CLIP's own logits; published: 0.5.")] = 0.0,
     batch_clips: Annotated[int, typer.Option(min=1, help="Clips per forward.")] = 32,
     decode_threads: o.ThreadsOption = 2,
+    frames_from: o.FramesFromOption = "auto",
     json: o.JsonOption = False,
 ) -> None:
     """Score a run on a split: softmax summed over the stored views, with the coverage and every missing video named.
@@ -144,6 +147,7 @@ def evaluate(
             precision=precision,
             batch_clips=batch_clips,
             decode_threads=decode_threads,
+            frames_from=frames_from,
         ),
         show.Shown(),
     )

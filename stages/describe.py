@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vidxfer.pipeline.cache.codec_form import codec_form
+from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import TowerInfo
 from vidxfer.pipeline.datasets.base import Dataset
@@ -55,6 +56,29 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def frame_store(choice: CacheChoice, image_px: int) -> FrameStore | None:
+    """How dense frames are to be kept; None: not at all.
+
+    Raises:
+        UsageError: a quality or a colour resolution that there is not.
+    """
+    if not choice.with_frames:
+        return None
+    try:
+        return FrameStore.at(image_px, quality=choice.frame_quality, subsampling=choice.frame_subsampling)
+    except ValueError as error:
+        raise UsageError(f"--frame-quality, --frame-subsampling: {error}") from error
+
+
+def bytes_per_view(spec: CacheSpec, choice: CacheChoice) -> int:
+    """Bytes that one more view costs on disk; with dense frames about that."""
+    store = frame_store(choice, spec.sampling.image_px)
+    if store is None:
+        return spec.bytes_per_view
+    frames = spec.sampling.dense_frames
+    return spec.bytes_per_view + store.expected_bytes(frames, spec.sampling.image_px) + frames * 4
 
 
 def frames_to_store(choice: CacheChoice) -> int:

@@ -30,7 +30,8 @@ class Drawn:
 
     Attributes:
         views: as stored, with all their dense indices.
-        indices: the distinct frames that CLIP sees, sorted. pixels: uint8 [frame height width rgb], one per index.
+        indices: the distinct frames that are needed, sorted: those CLIP sees, or all dense ones.
+        pixels: uint8 [frame height width rgb], one per index.
         decoder, why: which path decoded it, and the reason.
         frame_count, source_px: of the video; (height, width) in pixels.
     """
@@ -81,8 +82,8 @@ def sparse(view: View, spec: CacheSpec) -> View:
     return replace(view, indices=view.indices[:: spec.sampling.alpha])
 
 
-def draw(video: Video, spec: CacheSpec, decoder: str = "auto") -> Drawn:
-    """Open a video once, draw its views, decode the frames that CLIP sees.
+def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = False) -> Drawn:
+    """Open a video once, draw its views, decode the frames that CLIP sees; with `dense`, those between them too.
 
     Raises:
         VideoError: it cannot be read frame-exactly.
@@ -94,7 +95,7 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto") -> Drawn:
         end_seconds=video.end_seconds,
     ) as source:
         views = draw_views(spec, video.id, source.frame_count, source.height, source.width)
-        wanted = sorted({index for view in views for index in sparse(view, spec).indices})
+        wanted = sorted({index for view in views for index in (view if dense else sparse(view, spec)).indices})
         frames = source.read(wanted)
         return Drawn(
             views=views,
@@ -107,10 +108,12 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto") -> Drawn:
         )
 
 
-def draw_guarded(video: Video, spec: CacheSpec, decoder: str = "auto", *, processes: int = 1) -> Drawn:
+def draw_guarded(
+    video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = False, *, processes: int = 1
+) -> Drawn:
     """`draw` in one of `processes` child processes, within a limit of time and memory.
 
     Raises:
         VideoError: as `draw`, and TOO_SLOW, OUT_OF_MEMORY or CRASHED where the child had to be ended or died.
     """
-    return shared_guard(processes).submit(video.path, draw, video, spec, decoder).result()
+    return shared_guard(processes).submit(video.path, draw, video, spec, decoder, dense).result()

@@ -17,12 +17,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import Video, View
-from vidxfer.pipeline.video.replay import replay
-from vidxfer.stages.draw import draw, draw_guarded, sparse
+from vidxfer.pipeline.video.jpeg import encode_frames
+from vidxfer.pipeline.video.replay import cut_out, replay
+from vidxfer.stages.draw import Drawn, draw, draw_guarded, sparse
 from vidxfer.stages.settings import ExtractRequest
 
 
@@ -34,6 +36,7 @@ class Prepared:
         views: the drawn views. pixels: normalised float32 [view frame rgb height width], sparse frames only.
         decoder, why: which path decoded it, and the reason.
         frame_count, source_px: of the video; (height, width) in pixels.
+        jpegs: one per view and dense frame, where they are asked for. frame_quality: the lowest that was used.
     """
 
     views: tuple[View, ...]
@@ -42,6 +45,8 @@ class Prepared:
     why: str
     frame_count: int
     source_px: tuple[int, int]
+    jpegs: tuple[list[bytes], ...] | None = None
+    frame_quality: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +58,26 @@ class Encoded:
     embedding: Tensor
 
 
-def prepare(video: Video, spec: CacheSpec, decoder: str = "auto", *, processes: int = 0) -> Prepared:
+def prepare(
+    video: Video, spec: CacheSpec, decoder: str = "auto", *, processes: int = 0, store: FrameStore | None = None
+) -> Prepared:
     """Open a video once, draw its views, decode their sparse frames, replay each view.
 
     Args:
         processes: decode in one of so many child processes; 0: here.
+        store: how to keep the dense frames too; None: not at all.
 
     Raises:
         VideoError: it cannot be read frame-exactly.
     """
-    drawn = draw_guarded(video, spec, decoder, processes=processes) if processes else draw(video, spec, decoder)
+    asked = video, spec, decoder, store is not None
+    drawn = draw_guarded(*asked, processes=processes) if processes else draw(*asked)
     seen = [sparse(view, spec) for view in drawn.views]
     clips = [
         replay(drawn.of(view), view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
         for view in seen
     ]
+    jpegs = None if store is None else [_jpegs(drawn, view, spec, store) for view in drawn.views]
     return Prepared(
         views=drawn.views,
         pixels=torch.stack(clips),
@@ -75,16 +85,31 @@ def prepare(video: Video, spec: CacheSpec, decoder: str = "auto", *, processes: 
         why=drawn.why,
         frame_count=drawn.frame_count,
         source_px=drawn.source_px,
+        jpegs=None if jpegs is None else tuple(files for files, _ in jpegs),
+        frame_quality=None if jpegs is None else min(quality for _, quality in jpegs),
     )
 
 
+def _jpegs(drawn: Drawn, view: View, spec: CacheSpec, store: FrameStore) -> tuple[list[bytes], int]:
+    """The dense frames of one view, and the lowest quality that one of them took."""
+    cut = cut_out(drawn.of(view), view, image_px=spec.sampling.image_px).numpy()
+    return encode_frames(cut, quality=store.quality, subsampling=store.subsampling, most_bytes=store.most_bytes)
+
+
 def prepare_all(
-    videos: Iterable[Video], spec: CacheSpec, *, threads: int, decoder: str = "auto", decode_in: str = "processes"
+    videos: Iterable[Video],
+    spec: CacheSpec,
+    *,
+    threads: int,
+    decoder: str = "auto",
+    decode_in: str = "processes",
+    store: FrameStore | None = None,
 ) -> Iterator[Prepared | VideoError]:
     """Prepared videos in order, a few decoded ahead; a video that cannot be read comes as its error.
 
     Args:
         threads: videos at the same time. decode_in: one of `DECODE_IN`; each thread then has a child process, or not.
+        store: how to keep dense frames; None: not at all.
     """
     processes = threads if decode_in == "processes" else 0
     waiting: deque[Future[Prepared]] = deque()
@@ -97,7 +122,7 @@ def prepare_all(
                 return error
 
         for video in videos:
-            waiting.append(pool.submit(prepare, video, spec, decoder, processes=processes))
+            waiting.append(pool.submit(prepare, video, spec, decoder, processes=processes, store=store))
             if len(waiting) > 2 * max(1, threads):
                 yield take()
         while waiting:
@@ -121,11 +146,20 @@ def encode_all(
 
 
 def encode_videos(
-    videos: Iterable[Video], spec: CacheSpec, tower: ClipTower, request: ExtractRequest
+    videos: Iterable[Video],
+    spec: CacheSpec,
+    tower: ClipTower,
+    request: ExtractRequest,
+    store: FrameStore | None = None,
 ) -> Iterator[Encoded | VideoError]:
     """`prepare_all`, then `encode_all`, as the request says."""
     ready = prepare_all(
-        videos, spec, threads=request.decode_threads, decoder=request.decoder, decode_in=request.decode_in
+        videos,
+        spec,
+        threads=request.decode_threads,
+        decoder=request.decoder,
+        decode_in=request.decode_in,
+        store=store,
     )
     return encode_all(ready, spec, tower, batch_frames=request.batch_frames)
 

@@ -36,7 +36,7 @@ class EvaluateRequest:
     Attributes:
         run: folder of the trained run; None: CLIP alone, without any training. cache: folder. split: to score.
         root: of the videos, if they have moved. fuse_clip: share of CLIP's own logits, 0 to 1.
-        device, precision, decode_threads, read_threads: as in training. batch_clips: clips per forward.
+        device, precision, decode_threads, read_threads, frames_from: as in training. batch_clips: clips per forward.
     """
 
     run: Path | None
@@ -49,6 +49,7 @@ class EvaluateRequest:
     decode_threads: int = 2
     read_threads: int = 2
     batch_clips: int = 32
+    frames_from: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +69,12 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Eval
         CacheIncomplete: not one video of the split is stored.
     """
     shown = progress or Silent()
-    source = cached_source(request.cache, request.split, request.root)
+    source = cached_source(request.cache, request.split, request.root, request.frames_from)
     split = source.split
     where = compute_on(request.device, request.precision)
     head = head_to_score(request, split).to(where.device)
+    if (origin := source.origin(head.needs)) is not None:
+        shown.line(str(origin))
     scored, result = score_split(
         head,
         source,
@@ -154,7 +157,7 @@ def score_split(
     if not rows:
         raise CacheIncomplete(f"{split.path}: not one stored video has a label; there is nothing to score")
     with (
-        source.loader(needs, decode_threads=threads[0], read_threads=threads[1]) as loader,
+        source.loader(needs, decode_threads=threads[0], read_threads=threads[1], device=where.device) as loader,
         shown.bar(f"score {split.spec.split}", len(rows) * split.spec.stored_views, "clips") as bar,
     ):
         assemble = Assembler(split, needs, where.device, tower=source.tower)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from vidxfer.pipeline.cache.frames import expect_same_frames
 from vidxfer.pipeline.cache.remote import local_folder
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
@@ -27,12 +28,12 @@ from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheMismatch, UsageError
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.pipeline.video.reader import Decoder
-from vidxfer.stages.describe import describe_split
+from vidxfer.stages.describe import describe_split, frame_store
 from vidxfer.stages.draw import DECODE_IN
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.quantise import calibrate
 from vidxfer.stages.room import expect_room_for, layout_for
-from vidxfer.stages.settings import ExtractRequest, library_versions
+from vidxfer.stages.settings import CacheChoice, ExtractRequest, library_versions
 from vidxfer.stages.shards import extract_shard, task_of
 
 __all__ = ["ExtractRequest", "SplitReport", "extract"]
@@ -87,13 +88,22 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
     specs = [describe_split(request.store, tower.info, dataset) for dataset in datasets]
     there = splits(request.cache)
     opened = {
-        spec.split: open_checked(request.cache, spec, dataset, request.store.templates)
+        spec.split: open_checked(request.cache, spec, dataset, request.store)
         for spec, dataset in zip(specs, datasets, strict=True)
         if spec.split in there
     }
-    new = [(spec, len(dataset)) for spec, dataset in zip(specs, datasets, strict=True) if spec.split not in opened]
     expect_room_for(
-        request.cache, [layout_for(spec, videos, shard_videos=request.store.shard_videos) for spec, videos in new]
+        request.cache,
+        [
+            layout_for(
+                spec,
+                len(dataset),
+                shard_videos=request.store.shard_videos,
+                frames=frame_store(request.store, spec.sampling.image_px),
+            )
+            for spec, dataset in zip(specs, datasets, strict=True)
+            if spec.split not in opened
+        ],
     )
     reports = []
     for dataset, spec in zip(datasets, specs, strict=True):
@@ -102,17 +112,18 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
     return tuple(reports)
 
 
-def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, templates: tuple[str, ...]) -> Split:
+def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, store: CacheChoice) -> Split:
     """The split that is there, if it was made with these settings and for these videos.
 
     Raises:
-        CacheMismatch: names each differing field with both values.
+        CacheMismatch: names each differing field with both values. CacheError: dense frames are wanted, it keeps none.
     """
     split = open_split(cache, spec.split)
     split.spec.expect_same(spec, split.path)
+    expect_same_frames(split.path, split.frames, frame_store(store, spec.sampling.image_px))
     known = tuple(split.informs.get("templates", ("{}",)))
-    if known != templates:
-        raise CacheMismatch(split.path, {"text templates": (known, templates)})
+    if known != store.templates:
+        raise CacheMismatch(split.path, {"text templates": (known, store.templates)})
     ids = tuple(video.id for video in dataset.videos)
     if split.video_ids != ids:
         raise CacheMismatch(split.path, {"order of the videos": (split.video_ids[:3], ids[:3])})
@@ -140,6 +151,7 @@ def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Cl
             "templates": list(request.store.templates),
         },
         factors=dataset.factors,
+        frames=frame_store(request.store, spec.sampling.image_px),
     )
 
 

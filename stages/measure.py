@@ -9,7 +9,6 @@ Every number is the best of what fits the time, after one try that is not counte
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import tempfile
@@ -22,16 +21,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
+from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
 from vidxfer.pipeline.training.build import build_head, head_inputs
-from vidxfer.pipeline.training.loader import dense_frames
+from vidxfer.pipeline.training.dense import dense_frames
 from vidxfer.pipeline.training.recipes import Recipe
+from vidxfer.pipeline.video.jpeg import decode_frames
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.stages.draw import draw_view
 from vidxfer.stages.encode import prepare
@@ -192,36 +192,33 @@ def _videos_per_second(work: Callable[[Video], object], dataset: Dataset, thread
 
 def measure_jpeg(spec: CacheSpec, dataset: Dataset, threads: int) -> tuple[float, float] | None:
     """Frames per second of JPEG to pixels in `threads` threads, and bytes per frame; None: no video can be read."""
-    picture = _picture(spec, dataset)
-    if picture is None:
+    file = _jpeg(spec, dataset)
+    if file is None:
         return None
-    packed = io.BytesIO()
-    picture.save(packed, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    raw = packed.getvalue()
+    raw = [np.frombuffer(bytearray(file), dtype=np.uint8)]
     began = time.monotonic()
     end = began + MEASURE_SECONDS / 2
 
     def decode(_: int) -> int:
-        done = 0
+        done, cpu = 0, torch.device("cpu")
         while time.monotonic() < end:
-            Image.open(io.BytesIO(raw)).load()
+            decode_frames(raw, cpu)
             done += 1
         return done
 
     with ThreadPoolExecutor(threads) as pool:
         done = sum(pool.map(decode, range(threads)))
-    return done / (time.monotonic() - began), float(len(raw))
+    return done / (time.monotonic() - began), float(len(file))
 
 
-def _picture(spec: CacheSpec, dataset: Dataset) -> Image.Image | None:
-    """A frame of the first readable video as CLIP sees it."""
+def _jpeg(spec: CacheSpec, dataset: Dataset) -> bytes | None:
+    """A frame of the first readable video, as a cache keeps dense frames."""
     one_frame = replace(spec, sampling=replace(spec.sampling, dense_frames=1, alpha=1))
+    store = FrameStore.at(spec.sampling.image_px, quality=JPEG_QUALITY, subsampling="4:4:4")
     for video in dataset.take(min(8, len(dataset))).videos:
         try:
-            pixels = prepare(video, one_frame).pixels[0, 0]
+            files = prepare(video, one_frame, store=store).jpegs
         except VideoError:
             continue
-        mean, std = (torch.tensor(values)[:, None, None] for values in (spec.pixel_mean, spec.pixel_std))
-        seen = (pixels * std + mean).mul(255).round().clamp(0, 255).to(torch.uint8)
-        return Image.fromarray(seen.permute(1, 2, 0).contiguous().numpy())
+        return files[0][0] if files else None
     return None

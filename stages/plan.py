@@ -29,7 +29,7 @@ from vidxfer.stages.costs import (
     epochs_until_it_paid,
     extract_seconds,
 )
-from vidxfer.stages.describe import describe_split
+from vidxfer.stages.describe import bytes_per_view, describe_split, frame_store
 from vidxfer.stages.memory import training_bytes
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.room import existing_parent, free_bytes, free_inodes, layout_for
@@ -119,7 +119,7 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
     if request.measure:
         rates, jpeg_bytes = measured(request, tower, spec, datasets[0], progress or Silent(), jpeg_bytes)
     clip = Clip(
-        token_bytes=first.bytes_per_view,
+        token_bytes=spec.bytes_per_view,
         jpeg_bytes=jpeg_bytes * spec.sampling.dense_frames,
         sparse_frames=spec.sparse_frames,
         dense_frames=spec.sampling.dense_frames,
@@ -185,13 +185,14 @@ def measured(
 def _plan_split(choice: CacheChoice, tower: ClipTower, spec: CacheSpec, dataset: Dataset) -> SplitPlan:
     if not len(dataset):
         raise UsageError(f"the {dataset.split} split of {dataset.root} has no videos")
-    layout = layout_for(spec, len(dataset), len(dataset.class_names), choice.shard_videos)
+    store = frame_store(choice, spec.sampling.image_px)
+    layout = layout_for(spec, len(dataset), len(dataset.class_names), choice.shard_videos, store)
     frames = len(dataset) * spec.stored_views * spec.sparse_frames
     return SplitPlan(
         split=spec.split,
         videos=len(dataset),
         views=spec.stored_views,
-        bytes_per_view=spec.bytes_per_view,
+        bytes_per_view=bytes_per_view(spec, choice),
         total_bytes=layout.total_bytes,
         files=layout.shard_count * len(layout.owned) + len(layout.owned) + 2 * len(layout.fixed) + 4,
         inodes=layout.inodes,

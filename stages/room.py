@@ -10,15 +10,22 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import SplitLayout
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.errors import CacheFull
 
 
-def layout_for(spec: CacheSpec, videos: int, classes: int = 1, shard_videos: int | None = None) -> SplitLayout:
+def layout_for(
+    spec: CacheSpec,
+    videos: int,
+    classes: int = 1,
+    shard_videos: int | None = None,
+    frames: FrameStore | None = None,
+) -> SplitLayout:
     """The layout that a new split of so many videos gets."""
     rows = max(1, min(shard_videos or spec.shard_videos_default, videos))
-    return SplitLayout(spec=spec, videos=videos, classes=classes, shard_videos=rows)
+    return SplitLayout(spec=spec, videos=videos, classes=classes, shard_videos=rows, frames=frames)
 
 
 def existing_parent(path: Path) -> Path:

@@ -108,6 +108,8 @@ class CacheChoice:
         calibration_videos: sample behind the codec's statistics; float16 has none.
         shard_videos: videos per shard; None: about 1 GB, at most 64 videos.
         templates: prompts around class names; several are averaged. Published: the bare name.
+        with_frames: also keep the dense frames of every view as JPEGs of `frame_quality` (1 to 100) and
+            `frame_subsampling` ("4:4:4", "4:2:2", "4:2:0"): training then opens no video.
     """
 
     dense_frames: int = 16
@@ -123,6 +125,9 @@ class CacheChoice:
     calibration_videos: int = 64
     shard_videos: int | None = None
     templates: tuple[str, ...] = ("{}",)
+    with_frames: bool = False
+    frame_quality: int = 90
+    frame_subsampling: str = "4:4:4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +162,7 @@ class TrainRequest:
         precision: "auto" (bf16 autocast where the device has it), "fp32" or "bf16".
         decode_threads, read_threads: of the loader. log_every_steps: steps per line of metrics.jsonl.
         allow_incomplete: train although the extraction has not finished.
+        frames_from: "auto" (dense frames from the cache, where it keeps what the head sees), "cache" or "videos".
         init_from: a run whose weights a new run begins with (a transfer, as from K710 to K400).
         online: CLIP computes the tokens of freshly drawn views in every step; cached tokens are not read.
         data, clip, store: what the online path sees, as for extraction; data None: the cache's own data set and CLIP.
@@ -173,6 +179,7 @@ class TrainRequest:
     read_threads: int = 2
     log_every_steps: int = 1
     allow_incomplete: bool = False
+    frames_from: str = "auto"
     init_from: Path | None = None
     online: bool = False
     data: DataSource | None = None

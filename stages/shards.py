@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.writer import ShardWriter
@@ -60,7 +61,7 @@ def extract_shard(task: ShardTask, split: Split, tower: ClipTower, advance: Call
     """
     quantise = Quantiser(split, tower)
     with ShardWriter(split, task.shard) as writer:
-        ready = encode_videos(task.videos, split.spec, tower, task.request)
+        ready = encode_videos(task.videos, split.spec, tower, task.request, split.frames)
         for row, video, one in zip(writer.rows, task.videos, ready, strict=True):
             if isinstance(one, VideoError):
                 writer.fail(row, one)
@@ -72,9 +73,10 @@ def extract_shard(task: ShardTask, split: Split, tower: ClipTower, advance: Call
                     scale,
                     one.embedding.float().cpu(),
                     one.prepared.views,
-                    notes=notes_of(video, one.prepared),
+                    notes=notes_of(video, one.prepared, split.frames),
                     frame_count=one.prepared.frame_count,
                     source_px=one.prepared.source_px,
+                    frames=one.prepared.jpegs,
                 )
             advance()
     if writer.record is None:
@@ -82,10 +84,14 @@ def extract_shard(task: ShardTask, split: Split, tower: ClipTower, advance: Call
     return writer.record
 
 
-def notes_of(video: Video, prepared: Prepared) -> dict[str, str]:
+def notes_of(video: Video, prepared: Prepared, store: FrameStore | None) -> dict[str, str]:
     """What the ledger keeps of how a video was read: the path; why; and, off the fast path, of which video it is said.
 
-    The last two are one text with a tab between them, so that counts by reason can be had from it.
+    The last two are one text with a tab between them, so that counts by reason can be had from it. Videos with dense
+    frames that took a lower quality than asked are counted by that quality.
     """
     why = f"{prepared.decoder}: {prepared.why}"
-    return {"decoder": prepared.decoder, "why": why if prepared.decoder == "decord" else f"{why}\t{video.id}"}
+    notes = {"decoder": prepared.decoder, "why": why if prepared.decoder == "decord" else f"{why}\t{video.id}"}
+    if store is not None and prepared.frame_quality != store.quality:
+        notes["frames lowered"] = f"quality {prepared.frame_quality}"
+    return notes

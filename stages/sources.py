@@ -14,6 +14,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
@@ -24,6 +25,7 @@ from vidxfer.pipeline.errors import CacheMismatch, UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.ahead import AheadLoader
+from vidxfer.pipeline.training.dense import Origin, expect_askable, origin_of
 from vidxfer.pipeline.training.loader import ClipLoader
 from vidxfer.pipeline.training.online import OnlineLoader
 from vidxfer.pipeline.video.mirror import flip_pairs
@@ -40,17 +42,32 @@ class Source:
         split: settings, ids, labels and text; on disk or in memory.
         find_videos: gives id -> video; called only when a head needs pixels.
         tower: on the online path; None: tokens are cached.
+        frames_from: "auto", "cache" or "videos": where dense frames beside cached tokens come from.
     """
 
     split: Split
     find_videos: Callable[[], dict[str, Video]]
     tower: ClipTower | None
+    frames_from: str = "auto"
 
-    def loader(self, needs: Needs, *, decode_threads: int, read_threads: int) -> AheadLoader:
-        """A loader of this source's clips, to be used in a `with` block."""
+    def origin(self, needs: Needs) -> Origin | None:
+        """Where a head's dense frames come from; None where it sees none, and on the online path.
+
+        Raises:
+            UsageError: the cache is asked for, and does not hold what the head sees.
+        """
+        return origin_of(self.split, needs, self.frames_from) if self.tower is None else None
+
+    def loader(
+        self, needs: Needs, *, decode_threads: int, read_threads: int, device: torch.device | None = None
+    ) -> AheadLoader:
+        """A loader of this source's clips, to be used in a `with` block; JPEGs are decoded on `device`."""
         if self.tower is None:
-            videos = self.find_videos() if needs.dense_multiple else None
-            return ClipLoader(self.split, needs, videos, decode_threads=decode_threads, read_threads=read_threads)
+            origin = self.origin(needs)
+            videos = self.find_videos() if origin is not None and not origin.cached else None
+            return ClipLoader(
+                self.split, needs, videos, device=device, decode_threads=decode_threads, read_threads=read_threads
+            )
         videos = self.find_videos()
         rows = [videos[name] for name in self.split.video_ids]
         spec, alpha = self.split.spec, self.split.spec.sampling.alpha
@@ -59,14 +76,17 @@ class Source:
         return OnlineLoader(self.split, rows, partial(draw_view, spec), decode_threads=decode_threads)
 
 
-def cached_source(folder: Path, name: str, root: Path | None) -> Source:
+def cached_source(folder: Path, name: str, root: Path | None, frames_from: str = "auto") -> Source:
     """A split of a cache, and the videos it was made from.
 
     Raises:
-        CacheError: no such split. UsageError, DatasetError: `root` (or the remembered folder) holds other videos.
+        CacheError: no such split. UsageError: `frames_from` asks for what the cache has not.
+        Later, of `find_videos`: UsageError, DatasetError: `root` (or the remembered folder) holds other videos.
     """
     split = open_split(folder, name)
-    return Source(split=split, find_videos=cache(partial(dense_videos, split, root)), tower=None)
+    expect_askable(split, frames_from)
+    videos = cache(partial(dense_videos, split, root))
+    return Source(split=split, find_videos=videos, tower=None, frames_from=frames_from)
 
 
 def dense_videos(split: Split, root: Path | None) -> dict[str, Video]:

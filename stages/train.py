@@ -21,6 +21,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import splits
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
+from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.build import expect_made_for, expect_same_kind, head_inputs
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.run import Run
@@ -74,9 +75,13 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> None:
 
     Raises:
         CacheMismatch: the recipe is for other frames or another CLIP, or the two splits are of different kinds.
+        UsageError: dense frames are asked from a cache that does not hold what the recipe's head sees.
     """
     spec = sources["train"].split.spec
-    expect_made_for(request.recipe, head_inputs(spec, len(sources["train"].split.class_names), request.recipe))
+    inputs = head_inputs(spec, len(sources["train"].split.class_names), request.recipe)
+    expect_made_for(request.recipe, inputs)
+    if request.frames_from == "cache":
+        sources["train"].origin(Needs(dense_multiple=inputs.alpha, sparse_frames=inputs.sparse_frames))
     if "val" in sources:
         val = sources["val"].split
         expect_same_kind(val.path, val.spec, spec, request.recipe)
@@ -155,7 +160,7 @@ def sources_of(request: TrainRequest, fabric: Fabric) -> dict[str, Source]:
         clip = replace(request.clip, device=str(fabric.device))
         return online_sources(request.cache, request.root, data=request.data, clip=clip, store=request.store)
     names = [name for name in ("train", "val") if name == "train" or name in splits(request.cache)]
-    return {name: cached_source(request.cache, name, request.root) for name in names}
+    return {name: cached_source(request.cache, name, request.root, request.frames_from) for name in names}
 
 
 def made_from(split: Split, *, online: bool, where: tuple[int, str, str] = (1, "cpu", "32-true")) -> dict[str, Any]:

@@ -69,8 +69,15 @@ class Trainer:
         if self.place.global_step and not self.place.finished:
             run.load_optimiser(self.optimiser)
         self.loader = stack.enter_context(
-            source.loader(self.needs, decode_threads=request.decode_threads, read_threads=request.read_threads)
+            source.loader(
+                self.needs,
+                decode_threads=request.decode_threads,
+                read_threads=request.read_threads,
+                device=fabric.device,
+            )
         )
+        if (origin := source.origin(self.needs)) is not None:
+            shown.line(str(origin))
         self.assemble = Assembler(
             split,
             self.needs,

@@ -43,6 +43,8 @@ DOORS = {
     "zarr": ("pipeline/cache/",),
     "numcodecs": ("pipeline/cache/",),
     "crc32c": ("pipeline/cache/",),
+    "PIL": ("pipeline/video/",),
+    "torchvision": ("pipeline/video/",),
     "torchmetrics": ("pipeline/training/",),
     "tensorboard": ("pipeline/training/",),
     "safetensors": ("pipeline/clip/", "pipeline/training/"),

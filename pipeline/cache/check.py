@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from vidxfer.pipeline.cache.layout import CRC_BYTES, FAILED, STORED
 from vidxfer.pipeline.cache.ledger import ShardRecord
+from vidxfer.pipeline.cache.packed import FrameReader
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.shard import read_plain
 from vidxfer.pipeline.cache.split import Split
@@ -50,7 +51,8 @@ def damage_of(reader: CacheReader, shard: int, record: ShardRecord | None = None
         with path.open("rb") as file:
             file.seek(max(path.stat().st_size - CRC_BYTES, 0))
             crc32c = int.from_bytes(file.read(CRC_BYTES), "little")
-        if path.stat().st_size != array.file_bytes(len(split.layout.rows(shard))) or crc32c != record.crc32c[name]:
+        expected_bytes = split.layout.file_bytes(array, shard, record.bytes)
+        if path.stat().st_size != expected_bytes or crc32c != record.crc32c[name]:
             found.append(f"{path}: length or crc32c is not what the ledger says")
         elif not array.chunk_shape:
             try:
@@ -68,6 +70,7 @@ def _damaged_reads(reader: CacheReader, shard: int, stored: int, failed: int) ->
         found.append(f"shard {shard}: the ledger counts {stored} stored and {failed} failed, the states differ")
     readable = [row for row in rows if reader.state[row] == STORED]
     buffer = reader.buffer(CLIPS_PER_READ)
+    frames = None if reader.split.frames is None else FrameReader(reader)
     for view in range(reader.split.spec.stored_views):
         for first in range(0, len(readable), CLIPS_PER_READ):
             clips = readable[first : first + CLIPS_PER_READ]
@@ -76,6 +79,8 @@ def _damaged_reads(reader: CacheReader, shard: int, stored: int, failed: int) ->
                 reader.embedding(clips, [view] * len(clips))
                 for row in clips:
                     reader.view(row, view)
+                    if frames is not None:
+                        frames.files(row, view)
             except CacheCorrupt as error:
                 found.append(str(error))
     return found

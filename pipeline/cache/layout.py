@@ -10,6 +10,9 @@
 A chunk's slot follows from (video, view, layer) alone, so a file's bytes do not depend on the order in which its videos
 arrived, and its length is known beforehand. Slots of failed videos are holes whose index entry says "absent". Arrays
 that are not sharded hold the rows of one shard per file, padded with zeros, with one crc behind them.
+
+Dense frames are `packed`: compressed chunks of any length, one behind the other in the order of the slots. The index
+says where; the length of the file follows from the shard's ledger line (`SplitLayout.file_bytes`).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.shapes import View
 
@@ -45,6 +49,7 @@ class ArrayLayout:
         name, dtype, axes, shape: as zarr knows them; numbers are little-endian, the fill value is zero.
         file_shape: the part of the array that one file holds.
         chunk_shape: for sharded arrays the part that one slot holds; else None.
+        packed_bytes: chunks are compressed, and this is about what one takes; None: they are as long as their numbers.
     """
 
     name: str
@@ -53,6 +58,12 @@ class ArrayLayout:
     shape: tuple[int, ...]
     file_shape: tuple[int, ...]
     chunk_shape: tuple[int, ...] | None = None
+    packed_bytes: int | None = None
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """Zarr's codecs of one checksummed unit."""
+        return ("bytes", "crc32c") if self.packed_bytes is None else ("bytes", "zstd", "crc32c")
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
@@ -61,7 +72,7 @@ class ArrayLayout:
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of one checksummed unit, without its crc."""
+        """Bytes of one checksummed unit, unpacked and without its crc."""
         return prod(self.chunk_shape or self.file_shape) * self.numpy_dtype.itemsize
 
     @cached_property
@@ -96,9 +107,12 @@ class ArrayLayout:
         return "/".join([self.name, "c", str(shard), *["0"] * (len(self.shape) - 1)])
 
     def file_bytes(self, rows: int) -> int:
-        """Length of the file of a shard that has `rows` videos."""
+        """Length of the file of a shard that has `rows` videos; of a packed array about that."""
         if self.chunk_shape is None:
             return self.chunk_bytes + CRC_BYTES
+        if self.packed_bytes is not None:
+            chunks = self.slots // self.file_shape[0] * rows
+            return chunks * (self.packed_bytes + CRC_BYTES) + self.index_bytes
         return self.offset(self.slots // self.file_shape[0] * rows) + self.index_bytes
 
 
@@ -112,6 +126,7 @@ class SplitLayout:
         shard_videos: rows per shard; the last shard may have fewer.
         extents: (first row, end) of each run of rows that hold videos; None: all rows do. Videos that came later begin
             at a shard of their own, so that no finished shard is touched; the rows before it are a gap.
+        frames: how dense frames are kept; None: they are not.
     """
 
     spec: CacheSpec
@@ -119,6 +134,7 @@ class SplitLayout:
     classes: int
     shard_videos: int
     extents: tuple[tuple[int, int], ...] | None = None
+    frames: FrameStore | None = None
 
     def __post_init__(self) -> None:
         if self.videos < 1 or self.shard_videos < 1:
@@ -148,13 +164,20 @@ class SplitLayout:
         return range(first_row, min(first_row + self.shard_videos, next(end for end in ends if end > first_row)))
 
     def shard_bytes(self, shard: int) -> int:
-        """Bytes of all files of one shard."""
+        """Bytes of all files of one shard; with dense frames about that."""
         rows = len(self.rows(shard))
         return sum(array.file_bytes(rows) for array in self.owned.values())
 
+    def file_bytes(self, array: ArrayLayout, shard: int, written_bytes: int) -> int:
+        """Length of an array's file of a finished shard; all its files have `written_bytes`, as the ledger says."""
+        rows = len(self.rows(shard))
+        if array.packed_bytes is None:
+            return array.file_bytes(rows)
+        return written_bytes - sum(one.file_bytes(rows) for one in self.owned.values() if one.packed_bytes is None)
+
     @property
     def total_bytes(self) -> int:
-        """Bytes of all files of all shards."""
+        """Bytes of all files of all shards; with dense frames about that."""
         total = 0
         for first_row, end in self.extents or ((0, self.videos),):
             first, last = first_row // self.shard_videos, (end - 1) // self.shard_videos
@@ -194,11 +217,17 @@ class SplitLayout:
             ("source_px", "int32", "video side", (videos, 2)),
             ("state", "uint8", "video", (videos,)),
         ]
+        dense = (videos, views, spec.sampling.dense_frames)
+        plain[:0] = [("frame_bytes", "int32", "video view dense", dense)] * (self.frames is not None)
         arrays = [
             self._array(name, dtype, axes, shape, single=single)
             for name, dtype, axes, shape, single in sharded
             if name != "scale" or scale is not None
         ]
+        if self.frames is not None:
+            kept = self._array("frames", "uint8", "video view dense byte", (*dense, self.frames.most_bytes), single=2)
+            packed_bytes = self.frames.expected_bytes(spec.sampling.dense_frames, spec.sampling.image_px)
+            arrays.append(replace(kept, packed_bytes=packed_bytes))
         arrays += [self._array(name, dtype, axes, shape, single=0) for name, dtype, axes, shape in plain]
         return {array.name: array for array in arrays}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import zarr
-from zarr.abc.store import ByteRequest, Store, SuffixByteRequest
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ObjectStore
@@ -115,6 +115,10 @@ class RemotePath(os.PathLike[str]):
     def read_end(self, size_bytes: int) -> bytes:
         """The last bytes of the object. Raises as `read_bytes`."""
         return self._found(SuffixByteRequest(size_bytes))
+
+    def read_part(self, offset: int, size_bytes: int) -> bytes:
+        """Some bytes of the object, fewer where it ends before. Raises as `read_bytes`."""
+        return self._found(RangeByteRequest(offset, offset + size_bytes))
 
     def _found(self, part: ByteRequest | None) -> bytes:
         found = self._get(part)

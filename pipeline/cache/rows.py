@@ -75,6 +75,12 @@ class Rows:
         height_px, width_px = (int(side) for side in self._rows_of("source_px", shard)[place])
         return int(self._rows_of("frame_count", shard)[place]), height_px, width_px
 
+    def frame_lengths(self, row: int, view: int) -> AnyArray:
+        """int32 [dense]: bytes of the JPEG of each dense frame of a stored view, where the split keeps dense frames."""
+        shard, place = divmod(row, self.split.shard_videos)
+        lengths: AnyArray = self._rows_of("frame_bytes", shard)[place, view]
+        return lengths
+
     def expect_stored(self, rows: Sequence[int]) -> None:
         """Raise CacheIncomplete, naming the videos, unless every row is stored."""
         wanted = np.asarray(rows, dtype=np.int64)

@@ -150,8 +150,9 @@ def parse_index(raw: bytes, data_bytes: int, array: ArrayLayout, where: str) -> 
         raise CacheCorrupt(f"{where}: the index at the end does not match its crc32c. {REMEDY}")
     index = np.frombuffer(raw[:-CRC_BYTES], dtype="<u8").reshape(array.slots, 2).astype(np.uint64)
     present = index[index[:, 0] != ABSENT]
-    wrong_length = (present[:, 1] != array.chunk_bytes + CRC_BYTES).any()
-    if wrong_length or (present[:, 0] > np.uint64(max(data_bytes - array.chunk_bytes - CRC_BYTES, 0))).any():
+    wrong_length = array.packed_bytes is None and (present[:, 1] != array.chunk_bytes + CRC_BYTES).any()
+    too_long = (present > np.uint64(data_bytes)).any() or (present.sum(axis=1) > np.uint64(data_bytes)).any()
+    if wrong_length or too_long:
         raise CacheCorrupt(f"{where}: the index points outside the file. {REMEDY}")
     return index
 

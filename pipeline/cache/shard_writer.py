@@ -4,7 +4,7 @@
                                 end of the block: index, fsync, rename of every file; `state` last ─▶ record
 
 A shard is done again from its start after a crash; nothing of a part file is trusted. Memory use is the index and the
-small arrays: token chunks go straight to their place in the file.
+small arrays: token chunks go straight to their place in the file, dense frames behind those of the row before.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from vidxfer.pipeline.cache.disk import disk_errors, expect_room, sync_folder
 from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED, AnyArray, view_arrays
 from vidxfer.pipeline.cache.ledger import Failure, ShardRecord
+from vidxfer.pipeline.cache.packed import PackedFile, packed_views
 from vidxfer.pipeline.cache.shard import PlainFile, ShardFile, read_plain
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import ClipError, VideoError
@@ -48,6 +49,7 @@ class ShardWriter:
         self._bytes = split.layout.shard_bytes(shard)
         self._sharded: dict[str, ShardFile] = {}
         self._plain: dict[str, PlainFile] = {}
+        self._packed: dict[str, PackedFile] = {}
         self._failed: dict[int, Failure] = {}
         self._notes: dict[str, Counter[str]] = {}
         self._started = 0.0
@@ -60,7 +62,9 @@ class ShardWriter:
                 for name, array in self._split.layout.owned.items():
                     final = self._folder / array.key(self.shard)
                     final.parent.mkdir(parents=True, exist_ok=True)
-                    if array.chunk_shape:
+                    if array.packed_bytes is not None:
+                        self._packed[name] = PackedFile(array, final, len(self.rows))
+                    elif array.chunk_shape:
                         self._sharded[name] = ShardFile(array, final, len(self.rows))
                     else:
                         self._plain[name] = PlainFile(array, final)
@@ -87,6 +91,7 @@ class ShardWriter:
         notes: Mapping[str, str] | None = None,
         frame_count: int = 0,
         source_px: tuple[int, int] = (0, 0),
+        frames: Sequence[Sequence[bytes]] | None = None,
     ) -> None:
         """Store one video.
 
@@ -98,6 +103,7 @@ class ShardWriter:
             views: one per stored view.
             notes: what to count in the ledger, e.g. {"decoder": "decord"}.
             frame_count, source_px: frames and (height, width) of the video; 0 = unknown.
+            frames: one JPEG per view and dense frame, where the split keeps them; else None.
 
         Raises:
             ValueError: a shape, a type or a row is not as the spec says.
@@ -118,7 +124,13 @@ class ShardWriter:
             layout = self._sharded[name].array
             sizes = dict(zip(layout.axes.split()[1:], layout.shape[1:], strict=True))
             expect(name, values, " ".join(sizes), **sizes)
+        if (frames is None) != (self._split.frames is None):
+            raise ValueError(
+                f"{self._split.path} keeps {self._split.frames or 'no dense frames'}; the row says otherwise"
+            )
         with disk_errors(self._split.path, self._bytes):
+            if frames is not None:
+                self._add_frames(place, frames)
             for name, values in parts.items():
                 file = self._sharded[name]
                 for inner in np.ndindex(*file.array.grid[1 : 2 if name == "embedding" else 3]):
@@ -143,15 +155,29 @@ class ShardWriter:
         with disk_errors(self._split.path, self._bytes):
             for sharded in self._sharded.values():
                 sharded.copy(places, self._split.path / sharded.array.key(self.shard))
+            for packed in self._packed.values():
+                packed.copy(places, self._split.path / packed.array.key(self.shard))
         for plain in self._plain.values():
             plain.values[places] = read_plain(self._split.path / plain.array.key(self.shard), plain.array)[places]
         if not (self._plain["state"].values[places] == STORED).all():
             raise ValueError(f"shard {self.shard}: rows to be taken over were not all stored")
         self._notes = {what: Counter(counts) for what, counts in record.notes.items()}
 
+    def _add_frames(self, place: int, frames: Sequence[Sequence[bytes]]) -> None:
+        spec, store = self._split.spec, self._split.frames
+        counts = [len(files) for files in frames]
+        if store is None or counts != [spec.sampling.dense_frames] * spec.stored_views:
+            raise ValueError(f"expected {spec.stored_views} views of {spec.sampling.dense_frames} JPEGs, not {counts}")
+        chunks, lengths = packed_views(frames, store.most_bytes)
+        self._packed["frames"].write(place, chunks)
+        self._plain["frame_bytes"].values[place] = lengths
+
     def fail(self, row: int, error: VideoError) -> None:
         """Note that a video could not be read, and why."""
         place = self._place(row)
+        with disk_errors(self._split.path, self._bytes):
+            for file in self._packed.values():
+                file.skip(place)
         self._failed[row] = Failure(id=self._split.video_ids[row], reason=error.reason.value, detail=error.detail)
         self._plain["state"].values[place] = FAILED
 
@@ -168,7 +194,9 @@ class ShardWriter:
             forgotten = [self.rows[0] + int(i) for i in np.flatnonzero(state == PENDING)]
             raise ValueError(f"rows {forgotten} of shard {self.shard} were neither added nor failed")
         stored = int((state == STORED).sum())
-        files: dict[str, ShardFile | PlainFile] = {**self._sharded, **self._plain}  # `state` is the last
+        files: dict[str, ShardFile | PlainFile | PackedFile] = {}
+        for name in self._split.layout.owned:  # `state` is the last
+            files[name] = self._sharded.get(name) or self._packed.get(name) or self._plain[name]
         with disk_errors(self._split.path, self._bytes):
             crcs = {name: file.finish() for name, file in files.items()}
             for name, file in files.items() if self._folder == self._split.path else ():
@@ -183,14 +211,18 @@ class ShardWriter:
             last_row=self.rows[-1],
             stored=stored,
             failed=tuple(self._failed[row] for row in sorted(self._failed)),
-            bytes=self._bytes,
+            bytes=self._written_bytes(),
             crc32c=crcs,
             notes={what: dict(sorted(counts.items())) for what, counts in sorted(self._notes.items())},
             seconds=round(time.monotonic() - self._started, 3),
         )
 
+    def _written_bytes(self) -> int:
+        fixed = [file.array.file_bytes(len(self.rows)) for file in [*self._sharded.values(), *self._plain.values()]]
+        return sum(fixed) + sum(file.file_bytes for file in self._packed.values())
+
     def _close(self) -> None:
-        for file in [*self._sharded.values(), *self._plain.values()]:
+        for file in [*self._sharded.values(), *self._packed.values(), *self._plain.values()]:
             file.close()
 
 

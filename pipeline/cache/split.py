@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import SplitLayout
 from vidxfer.pipeline.cache.ledger import Ledger
 from vidxfer.pipeline.cache.spec import CacheSpec
@@ -49,6 +50,7 @@ class Split:
         factors: name -> value per class, as the data set has them; optional on disk, none in older caches.
         extents: where the rows that hold videos begin and end, and which data set they came from; empty: all rows hold
             videos of the data set the spec names. Rows between extents have the id "" and no label.
+        frames: how dense frames are kept; None: they are not, and training decodes the videos.
     """
 
     path: Path
@@ -66,6 +68,7 @@ class Split:
     fitted: Mapping[str, np.ndarray[Any, np.dtype[np.float32]]] = field(default_factory=dict)
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extents: tuple[Extent, ...] = ()
+    frames: FrameStore | None = None
 
     def __post_init__(self) -> None:
         spec, videos = self.spec, len(self.video_ids)
@@ -94,6 +97,7 @@ class Split:
             classes=len(self.class_names),
             shard_videos=self.shard_videos,
             extents=tuple((one.first_row, one.end) for one in self.extents) or None,
+            frames=self.frames,
         )
 
     @property

@@ -91,7 +91,7 @@ def recover(split: Split) -> list[int]:
     finished = split.ledger.finished()
     for folder in _staged(split):
         record = _sealed(split, folder)
-        if record is not None and record.shard not in finished and _is_whole(split, folder, record.shard):
+        if record is not None and record.shard not in finished and _is_whole(split, folder, record):
             adopt(split, SealedShard(record=record, folder=folder))
             finished[record.shard] = record
             found.append(record.shard)
@@ -124,10 +124,12 @@ def _sealed(split: Split, folder: Path) -> ShardRecord | None:
     return record if (record.first_row, record.last_row) == (rows[0], rows[-1]) else None
 
 
-def _is_whole(split: Split, folder: Path, shard: int) -> bool:
-    rows = len(split.layout.rows(shard))
-    files = ((folder / array.key(shard), array.file_bytes(rows)) for array in split.layout.owned.values())
-    return all(path.is_file() and path.stat().st_size == bytes_ for path, bytes_ in files)
+def _is_whole(split: Split, folder: Path, record: ShardRecord) -> bool:
+    for array in split.layout.owned.values():
+        file = folder / array.key(record.shard)
+        if not file.is_file() or file.stat().st_size != split.layout.file_bytes(array, record.shard, record.bytes):
+            return False
+    return True
 
 
 def _finish(split: Split, commit: Path, record: ShardRecord) -> None:

@@ -48,6 +48,7 @@ def _of_split(split: Split) -> dict[str, Any]:
         "bytes_per_token": sum(spec.form.token_bytes(spec.channels)),
         "bytes_per_view": spec.bytes_per_view,
         "times_smaller_than_float16": 2 * spec.channels / sum(spec.form.token_bytes(spec.channels)),
+        "frames": None if split.frames is None else split.frames.to_dict(),
         "layers": list(spec.layers),
         "shards": split.shard_count,
         "shards_finished": len(records),

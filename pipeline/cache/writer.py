@@ -50,7 +50,8 @@ class SplitWriter:
     def pending(self) -> list[int]:
         """Shards still to be written: no ledger line, or a file is missing or has the wrong length."""
         finished, layout = self.split.ledger.finished(), self.split.layout
-        return [shard for shard in range(layout.shard_count) if shard not in finished or not self._is_whole(shard)]
+        shards = range(layout.shard_count)
+        return [k for k in shards if k not in finished or not self._is_whole(k, finished[k].bytes)]
 
     @contextmanager
     def shard(self, shard: int) -> Iterator[ShardWriter]:
@@ -79,10 +80,10 @@ class SplitWriter:
         """Mark a shard that a `ShardWriter`, here or in another process, has finished."""
         self.split.ledger.append(record)
 
-    def _is_whole(self, shard: int) -> bool:
-        rows = len(self.split.layout.rows(shard))
-        for array in self.split.layout.owned.values():
+    def _is_whole(self, shard: int, written_bytes: int) -> bool:
+        layout = self.split.layout
+        for array in layout.owned.values():
             file = self.split.path / array.key(shard)
-            if not file.is_file() or file.stat().st_size != array.file_bytes(rows):
+            if not file.is_file() or file.stat().st_size != layout.file_bytes(array, shard, written_bytes):
                 return False
         return True

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from vidxfer.pipeline.cache.batch import Codes
 from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.video.replay import CutFrames
 
 AHEAD = 2
 """Batches under way while one is used; one more buffer than that is kept, since the used one is still being read."""
@@ -32,13 +33,14 @@ class RawBatch:
 
     Attributes:
         codes: cached tokens; None on the online path. embedding: [clip frame embed].
-        dense: [clip dense rgb height width]. labels: int64 [clip], swapped where a view is mirrored.
+        dense: [clip dense rgb height width], normalised, or what is still to be finished on the device.
+        labels: int64 [clip], swapped where a view is mirrored.
         rows: row of the split of every clip. ids: of the videos.
     """
 
     codes: Codes | None
     embedding: Tensor | None
-    dense: Tensor | None
+    dense: Tensor | CutFrames | None
     labels: Tensor
     rows: tuple[int, ...]
     ids: tuple[str, ...]

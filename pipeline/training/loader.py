@@ -1,8 +1,8 @@
-"""Batches: cached tokens and freshly decoded dense frames of the same views, ready one batch ahead.
+"""Batches: cached tokens and the dense frames of the same views, ready one batch ahead.
 
     plan [(row, view), …] per step
         ├─ cache reader ─▶ codes, scales (reused buffers)        ┐
-        ├─ decode threads ─▶ frames ─ replay(view) ─▶ dense      ├─▶ RawBatch ─ assemble on the device ─▶ ClipBatch
+        ├─ decode threads ─▶ dense frames (training/dense.py)    ├─▶ RawBatch ─ assemble on the device ─▶ ClipBatch
         └─ labels, swapped where the stored view was mirrored    ┘
 
 One thread keeps up to `AHEAD` batches under way, inside the trainer's process: no worker processes, no copies. A
@@ -26,13 +26,13 @@ from torch import Tensor
 from vidxfer.pipeline.cache.batch import Codes
 from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.plain import open_reader
-from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.errors import CacheError, UsageError
+from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
 from vidxfer.pipeline.training.ahead import AHEAD, AheadLoader, Plan, RawBatch
 from vidxfer.pipeline.training.bank import Bank, Drawn
+from vidxfer.pipeline.training.dense import CachedFrames, Clip, VideoFrames
 from vidxfer.pipeline.training.mixing import (
     Mix,
     Mixing,
@@ -43,28 +43,7 @@ from vidxfer.pipeline.training.mixing import (
     mix_targets,
 )
 from vidxfer.pipeline.training.optimise import soft_targets
-from vidxfer.pipeline.video.reader import open_video
-from vidxfer.pipeline.video.replay import replay
-
-
-def dense_frames(video: Video, view: View, spec: CacheSpec, expected_frames: int) -> Tensor:
-    """Decode and replay the dense frames of one stored view: normalised float32 [dense rgb height width].
-
-    Raises:
-        VideoError: the file cannot be read frame-exactly.
-        CacheError: the file has another number of frames than when the cache was made (0: not known then).
-    """
-    # known_good: extraction decoded this very file whole; here only its frame count is compared again.
-    with open_video(
-        video.path, start_seconds=video.start_seconds, end_seconds=video.end_seconds, known_good=True
-    ) as source:
-        if source.frame_count != expected_frames != 0:
-            raise CacheError(
-                f"{video.path}: {video.id!r} had {expected_frames} frames when the cache was made and now has "
-                f"{source.frame_count}: it is not the same file. Put the old one back, or extract again."
-            )
-        frames = source.read(view.indices)
-    return replay(frames.pixels, view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
+from vidxfer.pipeline.video.replay import CutFrames, finish
 
 
 class ClipLoader(AheadLoader):
@@ -73,12 +52,13 @@ class ClipLoader(AheadLoader):
     Args:
         split: the opened split.
         needs: the head's declaration.
-        videos: id -> video, where dense frames are needed; None otherwise.
-        decode_threads: videos decoded at the same time.
+        videos: id -> video, where dense frames are needed; None: they come from the cache.
+        device: where cached dense frames are decoded.
+        decode_threads: clips decoded at the same time.
         read_threads: of the cache reader (see `open_reader`).
 
     Raises:
-        UsageError: dense frames are needed and the data set is not given, or alpha or the frames do not fit.
+        UsageError: dense frames are needed and neither given nor in the cache, or alpha or the frames do not fit.
     """
 
     def __init__(
@@ -87,24 +67,29 @@ class ClipLoader(AheadLoader):
         needs: Needs,
         videos: dict[str, Video] | None,
         *,
+        device: torch.device | None = None,
         decode_threads: int = 2,
         read_threads: int = 2,
     ) -> None:
         super().__init__(split, decode_threads=decode_threads)
         self.needs = needs
         self.reader = open_reader(split, threads=read_threads)
-        if needs.dense_multiple and videos is None:
+        if needs.dense_multiple and videos is None and split.frames is None:
             raise UsageError("this head needs dense frames: give the data set's folder with --root")
         if needs.dense_multiple not in (0, split.spec.sampling.alpha):
             raise UsageError(
                 f"the head wants {needs.dense_multiple} dense frames per sparse frame, "
                 f"the cache was made with {split.spec.sampling.alpha}"
             )
-        self.videos = {} if videos is None else videos
         spec = split.spec
         used = needs.sparse_frames or spec.sparse_frames
         self.bank = Bank(stored=spec.sparse_frames, used=used, alpha=spec.sampling.alpha)
         self._buffers: deque[Codes] = deque()
+        self._dense: CachedFrames | VideoFrames | None = None
+        if needs.dense_multiple and videos is None:
+            self._dense = CachedFrames(self.reader, self.bank, device or torch.device("cpu"))
+        elif needs.dense_multiple and videos is not None:
+            self._dense = VideoFrames(self.reader, videos)
 
     def __exit__(self, *what: object) -> None:
         super().__exit__(*what)
@@ -123,14 +108,13 @@ class ClipLoader(AheadLoader):
         views = [view for _, view in clips]
         stored = [self.reader.view(row, view) for row, view in clips]
         drawn = [self._drawn(row, view) for row, view in zip(rows, stored, strict=True)]
-        pending = []
-        if self.needs.dense_multiple:
-            found = [self._video(row) for row in rows]
-            counts = [self.reader.source_of(row)[0] for row in rows]
-            pending = [
-                self._decode.submit(dense_frames, video, replace(view, indices=one.indices), self.split.spec, count)
-                for video, view, one, count in zip(found, stored, drawn, counts, strict=True)
+        pixels = None
+        if self._dense is not None:
+            shown = [
+                Clip(row=row, number=number, view=replace(view, indices=one.indices))
+                for (row, number), view, one in zip(clips, stored, drawn, strict=True)
             ]
+            pixels = self._dense.begin(shown, self._decode)
         codes = None
         places = [one.places for one in drawn]
         if self.needs.layers:
@@ -144,7 +128,7 @@ class ClipLoader(AheadLoader):
         return RawBatch(
             codes=codes,
             embedding=embedding,
-            dense=torch.stack([future.result() for future in pending]) if pending else None,
+            dense=None if pixels is None else pixels(),
             labels=torch.tensor([self.label_of(row, view.flip) for row, view in zip(rows, stored, strict=True)]),
             rows=tuple(rows),
             ids=tuple(self.split.video_ids[row] for row in rows),
@@ -155,12 +139,6 @@ class ClipLoader(AheadLoader):
         if self.epoch is None or self.bank.group == 1:
             return self.bank.fixed(view)
         return self.bank.draw(view, self.split.video_ids[row], *self.epoch)
-
-    def _video(self, row: int) -> Video:
-        name = self.split.video_ids[row]
-        if name not in self.videos:
-            raise UsageError(f"video {name!r} is in the cache and not in the data set: is --root the right folder?")
-        return self.videos[name]
 
 
 class Assembler:
@@ -200,7 +178,7 @@ class Assembler:
             raw: as the loader delivers it. step: optimiser steps done, from which mixing is drawn; None: no mixing.
         """
         mix = None if step is None else self._draw(step)
-        dense = None if raw.dense is None else raw.dense.to(self.device, non_blocking=True)
+        dense = self._pixels(raw.dense)
         before_clip = mix is not None and self.mixing.kind == "pixels"
         if before_clip and mix is not None and dense is not None:
             dense = mix_pixels(dense, mix)
@@ -212,6 +190,11 @@ class Assembler:
             targets = mix_targets(targets, mix) if before_clip and mix is not None else targets
         batch = ClipBatch(tokens=tokens, embedding=embedding, dense=dense, targets=targets, labels=labels, ids=raw.ids)
         return batch if mix is None or before_clip else mix_batch(batch, mix)
+
+    def _pixels(self, dense: Tensor | CutFrames | None) -> Tensor | None:
+        if isinstance(dense, CutFrames):
+            return finish(dense, mean=self.split.spec.pixel_mean, std=self.split.spec.pixel_std, device=self.device)
+        return None if dense is None else dense.to(self.device, non_blocking=True)
 
     def _draw(self, step: int) -> Mix | None:
         spec = self.split.spec

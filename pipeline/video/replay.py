@@ -1,19 +1,22 @@
 """Frames and a view in, CLIP's input out: the same numbers each time the view is replayed.
 
 uint8 [frame height width rgb] ──▶ /255 ──▶ cut / resize (bilinear, no antialias) ──▶ grey? ──▶ normalise ──▶ mirror?
-                                                                      float32 [frame rgb image_px image_px]
+                                                     │                        float32 [frame rgb image_px image_px]
+                                                     └─▶ uint8: `cut_out`, what a cache of dense frames keeps;
+                                                         `finish` does the rest from there
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from vidxfer.pipeline.shapes import View, expect
+from vidxfer.pipeline.shapes import View, _PrintsShapes, expect
 from vidxfer.pipeline.video.views import square_in_resized
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
@@ -41,6 +44,56 @@ def replay(
     Raises:
         ValueError: pixels are not uint8 rgb frames, or the box leaves the picture.
     """
+    clip, repeats = _cut(pixels, view, image_px)
+    if view.grey:
+        clip = _grey(clip)
+    clip = (clip - _per_channel(mean)) / _per_channel(std)
+    if view.flip:
+        clip = clip.flip(-1)
+    return clip.contiguous() if repeats is None else clip[torch.from_numpy(repeats)].contiguous()
+
+
+def cut_out(pixels: np.ndarray[Any, np.dtype[np.uint8]], view: View, *, image_px: int) -> torch.Tensor:
+    """What `replay` has after cutting and resizing, rounded: uint8 [frame height width rgb]. Arguments as there.
+
+    Neither mirrored nor grey: both are a view's flags, and `finish` applies them exactly to whatever comes back.
+    """
+    clip, repeats = _cut(pixels, view, image_px)
+    rounded = clip.mul(255.0).round_().to(torch.uint8).permute(0, 2, 3, 1)
+    return rounded.contiguous() if repeats is None else rounded[torch.from_numpy(repeats)].contiguous()
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class CutFrames(_PrintsShapes):
+    """Frames of several clips as `cut_out` left them, and what is still to be done to each clip.
+
+    Attributes:
+        pixels: uint8 [clip dense rgb height width]. flip, grey: bool [clip], the views' flags.
+    """
+
+    pixels: torch.Tensor
+    flip: torch.Tensor
+    grey: torch.Tensor
+
+    def __post_init__(self) -> None:
+        seen = expect("pixels", self.pixels, "clip dense rgb height width", rgb=3)
+        expect("flip", self.flip, "clip", clip=seen["clip"])
+        expect("grey", self.grey, "clip", clip=seen["clip"])
+
+
+def finish(cut: CutFrames, *, mean: Sequence[float], std: Sequence[float], device: torch.device) -> torch.Tensor:
+    """The rest of `replay`, on `device`: float32 [clip dense rgb height width]."""
+    clips = cut.pixels.to(device, non_blocking=True).to(torch.float32).div_(255.0)
+    for place in cut.grey.nonzero().flatten().tolist():
+        clips[place] = _grey(clips[place])
+    clips.sub_(_per_channel(mean).to(device)).div_(_per_channel(std).to(device))
+    for place in cut.flip.nonzero().flatten().tolist():
+        clips[place] = clips[place].flip(-1)
+    return clips
+
+
+def _cut(pixels: np.ndarray[Any, np.dtype[np.uint8]], view: View, image_px: int) -> tuple[torch.Tensor, Any]:
+    """float32 0 … 1 [frame rgb height width] of each distinct index, and how to repeat them (None: as they are)."""
     sizes = expect("pixels", pixels, "frame height width rgb", rgb=3)
     if pixels.dtype != np.uint8:
         raise ValueError(f"pixels are {pixels.dtype}, expected uint8")
@@ -48,13 +101,12 @@ def replay(
     chosen = np.ascontiguousarray(pixels if repeats is None else pixels[first])
     source = torch.from_numpy(chosen if chosen.flags.writeable else chosen.copy())  # torch warns of read-only arrays
     cut = _resize_then_cut if view.resize_first else _cut_then_resize
-    clip = cut(source, view, image_px)
-    if view.grey:
-        clip = (clip * _per_channel(GREY_WEIGHTS)).sum(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-    clip = (clip - _per_channel(mean)) / _per_channel(std)
-    if view.flip:
-        clip = clip.flip(-1)
-    return clip.contiguous() if repeats is None else clip[torch.from_numpy(repeats)].contiguous()
+    return cut(source, view, image_px), repeats
+
+
+def _grey(clip: torch.Tensor) -> torch.Tensor:
+    weighted = clip * _per_channel(GREY_WEIGHTS).to(clip.device)
+    return weighted.sum(dim=-3, keepdim=True).expand(*clip.shape[:-3], 3, *clip.shape[-2:])
 
 
 def _cut_then_resize(source: torch.Tensor, view: View, image_px: int) -> torch.Tensor:

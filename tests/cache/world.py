@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from vidxfer.pipeline.cache.codec import Quantiser
+from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import as_stored
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
@@ -42,7 +43,9 @@ SPEC = CacheSpec(
 CLASSES = ("pushing, left to right", "„Straße“ öffnen")
 
 
-def make(folder: Path, *, videos: int = 7, shard_videos: int = 3, **changes: Any) -> Split:
+def make(
+    folder: Path, *, videos: int = 7, shard_videos: int = 3, frames: FrameStore | None = None, **changes: Any
+) -> Split:
     """A new split with every row pending. Ids hold blanks, commas and letters from elsewhere."""
     spec = replace(SPEC, **changes)
     layers = len(spec.layers)
@@ -59,6 +62,7 @@ def make(folder: Path, *, videos: int = 7, shard_videos: int = 3, **changes: Any
         flip_pairs={0: 1, 1: 0},
         shard_videos=shard_videos,
         informs={"vidxfer": "test"},
+        frames=frames,
     )
 
 
@@ -105,14 +109,26 @@ def content_of(split: Split, row: int) -> tuple[torch.Tensor, torch.Tensor | Non
     return codes, scale, embedding, views
 
 
+def jpegs_of(split: Split, row: int) -> list[list[bytes]] | None:
+    """One file per view and dense frame: bytes of any kind, since the cache does not look into them."""
+    if split.frames is None:
+        return None
+    rng, most = np.random.default_rng(20_000 + row), split.frames.most_bytes
+    views, dense = split.spec.stored_views, split.spec.sampling.dense_frames
+    return [[rng.bytes(int(rng.integers(1, most + 1))) for _ in range(dense)] for _ in range(views)]
+
+
 def add(shard: ShardWriter, split: Split, row: int) -> None:
     """Store a row's content."""
-    add_content(shard, row, content_of(split, row))
+    add_content(shard, row, content_of(split, row), jpegs_of(split, row))
 
 
-def add_content(shard: ShardWriter, row: int, content: tuple[Any, Any, Any, list[View]]) -> None:
+def add_content(
+    shard: ShardWriter, row: int, content: tuple[Any, Any, Any, list[View]], frames: list[list[bytes]] | None = None
+) -> None:
     """Store what `content_of` gave for a row."""
-    shard.add(row, *content, notes={"decoder": "pyav-pts"}, frame_count=90 + row, source_px=(40, 60 + row))
+    known = {"notes": {"decoder": "pyav-pts"}, "frame_count": 90 + row, "source_px": (40, 60 + row)}
+    shard.add(row, *content, **known, frames=frames)
 
 
 def bad(detail: str = "cut off") -> VideoError:

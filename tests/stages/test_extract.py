@@ -17,7 +17,7 @@ from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheFull, CacheMismatch, ClipError, DatasetError, UsageError
-from vidxfer.pipeline.training.loader import dense_frames
+from vidxfer.pipeline.training.dense import dense_frames
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.stages.draw import draw_view
 from vidxfer.stages.encode import prepare

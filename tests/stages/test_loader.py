@@ -18,7 +18,7 @@ from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheError, UsageError, VideoError
 from vidxfer.pipeline.heads.base import Needs
-from vidxfer.pipeline.training import loader as loading
+from vidxfer.pipeline.training import dense as pixels
 from vidxfer.pipeline.training.ahead import AHEAD, AheadLoader
 from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.loader import Assembler, ClipLoader
@@ -67,7 +67,7 @@ def test_a_probe_opens_no_video_and_reads_no_token(toy: Any, monkeypatch: pytest
     def never(*_: object, **__: object) -> None:
         raise AssertionError("not declared in needs")
 
-    monkeypatch.setattr(loading, "open_video", never)
+    monkeypatch.setattr(pixels, "open_video", never)
     monkeypatch.setattr(CacheReader, "read", never)
     (batch,) = batches_of(toy.int8, Needs(embedding=True), [[(0, 0), (3, 1)]])
     assert (batch.tokens, batch.dense) == (None, None)

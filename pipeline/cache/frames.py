@@ -1,0 +1,123 @@
+"""Dense frames in a cache: what is kept of each view, where it lies, and what it takes. Arithmetic only.
+
+    frames        [video view dense byte] uint8     each frame's JPEG at the start of its row, zeros behind it
+    frame_bytes   [video view dense]      int32     how many of the row's bytes are the JPEG's
+
+    a row     │ff d8 … JPEG … ff d9│0 0 0 0 0 0 0 …│        most_bytes long
+    a chunk   one (video, view): the rows of its dense frames, zstd, crc32c: zeros take no room on disk
+
+A JPEG is the view's crop at CLIP's size, in colour and unmirrored: the flags `flip` and `grey` stand beside it.
+Consequence: plain arrays that any Zarr reader opens, and one positional read per view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from vidxfer.pipeline.errors import CacheError, CacheMismatch
+
+HEADER_BYTES = 4096
+"""Room for tables and headers beside the bytes of a frame's pixels."""
+
+BYTES_PER_PIXEL = {1: 0.04, 50: 0.14, 75: 0.2, 90: 0.33, 95: 0.48, 100: 1.1}
+"""Median over real videos at 224 px and 4:4:4, by quality; between them a straight line. For plans only."""
+
+SHARE_OF_444 = {"4:4:4": 1.0, "4:2:2": 0.9, "4:2:0": 0.78}
+"""What other colour resolutions take of that."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameStore:
+    """How a split keeps dense frames. No part of the spec: a token does not depend on it.
+
+    Attributes:
+        quality: of the JPEGs, 1 to 100. subsampling: their colour resolution: "4:4:4", "4:2:2" or "4:2:0".
+        most_bytes: that one frame may have; one that does not fit is encoded at a lower quality.
+    """
+
+    quality: int
+    subsampling: str
+    most_bytes: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"quality={self.quality} must lie in 1..100")
+        if self.subsampling not in SHARE_OF_444:
+            raise ValueError(f"subsampling={self.subsampling!r} must be one of {', '.join(SHARE_OF_444)}")
+        if self.most_bytes < 1:
+            raise ValueError(f"most_bytes={self.most_bytes} must be at least 1")
+
+    @classmethod
+    def at(cls, image_px: int, *, quality: int, subsampling: str) -> FrameStore:
+        """A store for pictures of `image_px`: a frame may take as many bytes as its pixels, and a header."""
+        return cls(quality=quality, subsampling=subsampling, most_bytes=3 * image_px * image_px + HEADER_BYTES)
+
+    def __str__(self) -> str:
+        return f"JPEG, quality {self.quality}" + ("" if self.subsampling == "4:4:4" else f", {self.subsampling}")
+
+    def expected_bytes(self, frames: int, image_px: int) -> int:
+        """About how many bytes the JPEGs of so many frames take; an estimate for plans."""
+        known = sorted(BYTES_PER_PIXEL)
+        per_pixel = np.interp(self.quality, known, [BYTES_PER_PIXEL[quality] for quality in known])
+        least = 700  # tables and headers of a picture without content
+        return int(frames * (least + per_pixel * SHARE_OF_444[self.subsampling] * image_px * image_px))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the split's attributes."""
+        return {"format": "jpeg", **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> FrameStore:
+        """The inverse of `to_dict`.
+
+        Raises:
+            CacheError: a key is unknown or missing, or frames are kept in a format of a later vidxfer.
+        """
+        known = {field.name for field in fields(cls)} | {"format"}
+        if set(stored) != known or stored["format"] != "jpeg":
+            raise CacheError(
+                f"the cache's dense frames are not kept as this version of vidxfer knows it: found {dict(stored)}, "
+                f"expected {', '.join(sorted(known))} with format 'jpeg'. Use the version that made the cache."
+            )
+        try:
+            return cls(**{name: value for name, value in stored.items() if name != "format"})
+        except (TypeError, ValueError) as error:
+            raise CacheError(f"the cache's settings of dense frames cannot be meant: {error}") from error
+
+
+def expect_same_frames(where: object, there: FrameStore | None, wanted: FrameStore | None) -> None:
+    """Check that a cache keeps the frames a run asks for; a run that does not ask takes what is there.
+
+    Raises:
+        CacheMismatch: other settings, named with both values. CacheError: the cache keeps none.
+    """
+    if wanted is None or there == wanted:
+        return
+    if there is None:
+        raise CacheError(
+            f"{where} was made without dense frames, and they are stored while a shard is written. Go on without "
+            "--with-frames (training then decodes the videos), or extract into another folder (--cache)."
+        )
+    mine, theirs = there.to_dict(), wanted.to_dict()
+    raise CacheMismatch(where, {f"frames.{k}": (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]})
+
+
+def pack(files: Sequence[bytes], most_bytes: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[int]]:
+    """The JPEGs of one view as uint8 [dense byte], and the length of each.
+
+    Raises:
+        ValueError: a file is empty or has more than `most_bytes` bytes.
+    """
+    lengths = [len(file) for file in files]
+    if min(lengths) < 1 or max(lengths) > most_bytes:
+        raise ValueError(
+            f"frames have {min(lengths)} to {max(lengths)} bytes, the place of each holds 1 to {most_bytes}"
+        )
+    rows = np.zeros((len(files), most_bytes), dtype=np.uint8)
+    for row, file in zip(rows, files, strict=True):
+        row[: len(file)] = np.frombuffer(file, dtype=np.uint8)
+    return rows, lengths

@@ -1,0 +1,178 @@
+"""Where the dense frames of a clip come from: the cache, if it keeps them and they are what the head sees; else videos.
+
+    cache    (row, view) ─▶ JPEGs ─ threads, or nvjpeg for the whole batch ─▶ uint8 ─▶ grey, normalise, mirror
+    videos   view ─▶ open, decode, replay                                   float32, the same up to the JPEGs' error
+
+A head that draws its own frames in every epoch (training/bank.py) sees frames that no view stored: it needs the videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from vidxfer.pipeline.cache.packed import FrameReader
+from vidxfer.pipeline.cache.rows import Rows
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.errors import CacheError, UsageError
+from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.shapes import Video, View
+from vidxfer.pipeline.training.bank import Bank
+from vidxfer.pipeline.video.jpeg import Pixels, decode_frames
+from vidxfer.pipeline.video.reader import open_video
+from vidxfer.pipeline.video.replay import CutFrames, replay
+
+FramesFrom = Literal["auto", "cache", "videos"]
+"""What a person asks for: "auto" is the cache where it can serve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the dense frames come from, and why; printed, it is the line a person reads."""
+
+    cached: bool
+    why: str
+
+    def __str__(self) -> str:
+        return f"dense frames: from the {'cache' if self.cached else 'videos'} ({self.why})"
+
+
+def origin_of(split: Split, needs: Needs, asked: str) -> Origin | None:
+    """Where a head's dense frames come from; None where it sees none.
+
+    Raises:
+        UsageError: the cache is asked for and cannot serve.
+    """
+    if not needs.dense_multiple:
+        return None
+    why_not = None if asked == "videos" else _why_not(split, needs)
+    if asked == "cache" and why_not is not None:
+        raise UsageError(f"--frames-from cache: {split.path}: {why_not}. Use --frames-from videos.")
+    if asked == "videos":
+        return Origin(cached=False, why="as asked")
+    return Origin(cached=False, why=why_not) if why_not is not None else Origin(cached=True, why=str(split.frames))
+
+
+def expect_askable(split: Split, asked: str) -> None:
+    """Check what can be checked before it is known which head asks.
+
+    Raises:
+        UsageError: no such word, or the cache is asked for and keeps no dense frames.
+    """
+    if asked not in get_args(FramesFrom):
+        raise UsageError(f"--frames-from {asked!r} is none of {', '.join(get_args(FramesFrom))}")
+    if asked == "cache" and split.frames is None:
+        origin_of(split, Needs(dense_multiple=1), asked)
+
+
+def _why_not(split: Split, needs: Needs) -> str | None:
+    spec = split.spec
+    if split.frames is None:
+        return "the cache keeps none; extract --with-frames stores them"
+    used = needs.sparse_frames or spec.sparse_frames
+    if spec.view_kind == "train" and used != spec.sparse_frames:
+        return f"each epoch draws its own {used} of {spec.sparse_frames} cached frames, and dense frames between them"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One clip to be loaded: its row, the number of its stored view, and what is shown of it (indices are drawn)."""
+
+    row: int
+    number: int
+    view: View
+
+
+class CachedFrames:
+    """Dense frames out of a split's JPEGs.
+
+    Args:
+        rows: a reader of the split. bank: which of the stored frames are shown. device: where JPEGs are decoded.
+    """
+
+    def __init__(self, rows: Rows, bank: Bank, device: torch.device) -> None:
+        self._reader, self._device = FrameReader(rows), device
+        dense = range(rows.split.spec.sampling.dense_frames)
+        self._places = None if bank.group == 1 else dense[:: bank.group]
+
+    def begin(self, clips: Sequence[Clip], threads: Executor) -> Callable[[], CutFrames]:
+        """Start on some clips; what is returned waits for their pixels. Raises then, as `FrameReader.files`."""
+        if self._device.type == "cuda":
+            started = threads.map(self._files, clips)
+            return lambda: _flagged(clips, self._on_device(list(started)))
+        decoded = threads.map(self._decoded, clips)
+        return lambda: _flagged(clips, torch.stack(list(decoded)))
+
+    def _on_device(self, clips: list[list[Pixels]]) -> Tensor:
+        decoded = decode_frames([file for files in clips for file in files], self._device)
+        return rearrange(decoded, "(clip dense) rgb height width -> clip dense rgb height width", clip=len(clips))
+
+    def _files(self, clip: Clip) -> list[Pixels]:
+        return self._reader.files(clip.row, clip.number, self._places)
+
+    def _decoded(self, clip: Clip) -> Tensor:
+        return decode_frames(self._files(clip), self._device)
+
+
+def _flagged(clips: Sequence[Clip], pixels: Tensor) -> CutFrames:
+    return CutFrames(
+        pixels=pixels,
+        flip=torch.tensor([clip.view.flip for clip in clips]),
+        grey=torch.tensor([clip.view.grey for clip in clips]),
+    )
+
+
+class VideoFrames:
+    """Dense frames out of the videos, replayed.
+
+    Args:
+        rows: a reader of the split. videos: id -> video.
+    """
+
+    def __init__(self, rows: Rows, videos: Mapping[str, Video]) -> None:
+        self._rows, self._videos = rows, videos
+
+    def begin(self, clips: Sequence[Clip], threads: Executor) -> Callable[[], Tensor]:
+        """Start on some clips; what is returned waits for float32 [clip dense rgb height width]. Raises then too.
+
+        Raises:
+            UsageError: the data set lacks a video. Later: as `dense_frames`.
+        """
+        for clip in clips:
+            name = self._rows.video_ids[clip.row]
+            if name not in self._videos:
+                raise UsageError(f"video {name!r} is in the cache and not in the data set: is --root the right folder?")
+        started = threads.map(self._replayed, clips)
+        return lambda: torch.stack(list(started))
+
+    def _replayed(self, clip: Clip) -> Tensor:
+        video = self._videos[self._rows.video_ids[clip.row]]
+        return dense_frames(video, clip.view, self._rows.split.spec, self._rows.source_of(clip.row)[0])
+
+
+def dense_frames(video: Video, view: View, spec: CacheSpec, expected_frames: int) -> Tensor:
+    """Decode and replay the dense frames of one stored view: normalised float32 [dense rgb height width].
+
+    Raises:
+        VideoError: the file cannot be read frame-exactly.
+        CacheError: the file has another number of frames than when the cache was made (0: not known then).
+    """
+    # known_good: extraction decoded this very file whole; here only its frame count is compared again.
+    with open_video(
+        video.path, start_seconds=video.start_seconds, end_seconds=video.end_seconds, known_good=True
+    ) as source:
+        if source.frame_count != expected_frames != 0:
+            raise CacheError(
+                f"{video.path}: {video.id!r} had {expected_frames} frames when the cache was made and now has "
+                f"{source.frame_count}: it is not the same file. Put the old one back, or extract again."
+            )
+        frames = source.read(view.indices)
+    return replay(frames.pixels, view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
