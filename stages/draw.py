@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from vidxfer.pipeline.cache.layout import as_stored
 from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.views import as_stored
 from vidxfer.pipeline.shapes import Video, View
 from vidxfer.pipeline.video.guard import shared_guard
 from vidxfer.pipeline.video.reader import open_video

@@ -17,7 +17,6 @@ says where; the length of the file follows from the shard's ledger line (`SplitL
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -27,7 +26,6 @@ import numpy as np
 
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
-from vidxfer.pipeline.shapes import View
 
 PENDING, STORED, FAILED = 0, 1, 2
 """Values of the `state` array."""
@@ -248,34 +246,3 @@ class SplitLayout:
         """`single` leading axes have length 1 in a chunk; 0 means not sharded."""
         array = ArrayLayout(name=name, dtype=dtype, axes=axes, shape=shape, file_shape=(self.shard_videos, *shape[1:]))
         return replace(array, chunk_shape=(1,) * single + shape[single:]) if single else array
-
-
-def view_arrays(views: Sequence[View]) -> dict[str, AnyArray]:
-    """The stored form of one video's views: frame_index [view dense], crop [view box], the others [view]."""
-    return {
-        "frame_index": np.array([view.indices for view in views], dtype=np.int32),
-        "crop": np.array([view.crop for view in views], dtype=np.float32),
-        "resize_first": np.array([view.resize_first for view in views], dtype=bool),
-        "flip": np.array([view.flip for view in views], dtype=bool),
-        "grey": np.array([view.grey for view in views], dtype=bool),
-    }
-
-
-def stored_view(arrays: Mapping[str, AnyArray], *place: int) -> View:
-    """The view that stands at `place` (row, view) of the stored arrays."""
-    top, left, height, width = (float(side) for side in arrays["crop"][place])
-    return View(
-        indices=tuple(int(index) for index in arrays["frame_index"][place]),
-        crop=(top, left, height, width),
-        resize_first=bool(arrays["resize_first"][place]),
-        flip=bool(arrays["flip"][place]),
-        grey=bool(arrays["grey"][place]),
-    )
-
-
-def as_stored(view: View) -> View:
-    """The view with its box rounded to float32, as the cache will give it back.
-
-    Extraction shows CLIP *this* view, so that what is replayed later is what was seen.
-    """
-    return stored_view(view_arrays([view]), 0)

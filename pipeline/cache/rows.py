@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from vidxfer.pipeline.cache.layout import GAP, PENDING, STORED, AnyArray, stored_view
+from vidxfer.pipeline.cache.layout import GAP, PENDING, STORED, AnyArray
 from vidxfer.pipeline.cache.shard import read_plain
 from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.views import stored_view
 from vidxfer.pipeline.errors import CacheIncomplete
 from vidxfer.pipeline.shapes import View
 

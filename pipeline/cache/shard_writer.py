@@ -18,11 +18,12 @@ from typing import Any, Self
 import numpy as np
 
 from vidxfer.pipeline.cache.disk import disk_errors, expect_room, sync_folder
-from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED, AnyArray, view_arrays
+from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED, AnyArray
 from vidxfer.pipeline.cache.ledger import Failure, ShardRecord
 from vidxfer.pipeline.cache.packed import PackedFile, packed_views
 from vidxfer.pipeline.cache.shard import PlainFile, ShardFile, read_plain
 from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.views import view_arrays
 from vidxfer.pipeline.errors import ClipError, VideoError
 from vidxfer.pipeline.shapes import View, expect
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidxfer.pipeline.cache.layout import SplitLayout, as_stored, stored_view, view_arrays
+from vidxfer.pipeline.cache.layout import SplitLayout
+from vidxfer.pipeline.cache.views import as_stored, stored_view, view_arrays
 from vidxfer.pipeline.shapes import View
 
 

@@ -11,10 +11,10 @@ import torch
 
 from vidxfer.pipeline.cache.codec import Quantiser
 from vidxfer.pipeline.cache.frames import FrameStore
-from vidxfer.pipeline.cache.layout import as_stored
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split
+from vidxfer.pipeline.cache.views import as_stored
 from vidxfer.pipeline.cache.writer import ShardWriter, SplitWriter
 from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.pipeline.shapes import View

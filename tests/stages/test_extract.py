@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from vidxfer.pipeline.cache.layout import as_stored
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.store import open_split
+from vidxfer.pipeline.cache.views import as_stored
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheFull, CacheMismatch, ClipError, DatasetError, UsageError
 from vidxfer.pipeline.training.dense import dense_frames
