@@ -2,7 +2,8 @@
 
     View ──▶ view_arrays ──▶ frame_index, crop, resize_first, flip, grey ──▶ stored_view ──▶ the same View
 
-A box comes back as float32. Consequence: whatever is to be seen again is shown to CLIP after that rounding (`as_stored`).
+A box comes back as float32. Consequence: CLIP is shown a view after that rounding (`as_stored`), so that it can be seen
+again.
 """
 
 from __future__ import annotations
