@@ -116,7 +116,7 @@ def find_damage(split: Split, records: dict[int, ShardRecord], threads: int, bar
     unreadable = unreadable_states(split)
     found: dict[int, list[str]] = {}
     bytes_read = 0
-    with CacheReader(split, threads=threads, without=unreadable) as reader:
+    with CacheReader(split, threads=threads, without=unreadable, direct=True) as reader:  # the disk, not memory
         for shard, record in sorted(records.items()):
             lines = [unreadable[shard]] if shard in unreadable else damage_of(reader, shard, record)
             if lines:

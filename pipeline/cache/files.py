@@ -8,6 +8,8 @@ Indices stay: 16 bytes per chunk, 46 MB for 240,000 videos of 12 layers.
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import resource
 import weakref
@@ -24,6 +26,7 @@ from vidxfer.pipeline.cache.shard import REMEDY, read_index
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
 
 OPEN_FILES_MOST = 256
+ALIGNED_BYTES = 4096  # O_DIRECT: offset, length and memory are multiples of it
 
 Offsets = np.ndarray[Any, np.dtype[np.uint64]]
 
@@ -104,11 +107,21 @@ class OpenFiles:
 
 
 def _open_direct(path: Path) -> tuple[int, bool]:
-    """A descriptor, and whether it reads past the file cache: not every file system can (EINVAL)."""
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_DIRECT", 0)), hasattr(os, "O_DIRECT")
-    except OSError:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
+    """A descriptor, and whether it reads past the file cache: not every file system can, and some say so only later."""
+    if hasattr(os, "O_DIRECT"):
+        fd = -1
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+            with mmap.mmap(-1, ALIGNED_BYTES) as first:
+                os.preadv(fd, [first], 0)
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+        else:
+            return fd, True
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
 
 
 def _close_all(files: OrderedDict[tuple[str, int], OpenFile]) -> None:

@@ -1,6 +1,7 @@
 """The same reads through zarr-python: for stores behind a URL, and the proof that a cache needs none of our code.
 
-    local folder ──▶ CacheReader        anything else zarr-python opens (s3, http, memory ...) ──▶ ZarrReader
+    local folder                                       ──▶ CacheReader, past the file cache where memory cannot hold it
+    anything else zarr-python opens (s3, http, memory) ──▶ ZarrReader
 
 2-4 times slower on a local disk. Basic slices only: list and `oindex` selections of sharded arrays read 0.015 GB/s and
 exhaust the memory (zarr 3.1.6). zarr reads what is missing as zeros, so each shard's index is read and checked first.
@@ -8,6 +9,7 @@ exhaust the memory (zarr 3.1.6). zarr reads what is missing as zeros, so each sh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -30,15 +32,33 @@ REMOTE_THREADS = 8
 """Clips fetched at the same time where each request has a long way."""
 
 
-def open_reader(split: Split, *, threads: int = 2) -> TokenReader:
+DIRECT_THREADS = 4
+"""Reads at the same time past the file cache: they wait for the disk, not for a core."""
+
+
+def open_reader(split: Split, *, layers: Sequence[int] | None = None, threads: int = 2) -> TokenReader:
     """The reader for where a split lies; its `how` says which was chosen.
 
+    A local split of which an epoch reads more than this machine's memory is read past the system's file cache: nothing
+    of it would still be there when it is wanted again, and filling the cache takes the CPU as long as everything else.
+
     Args:
-        threads: concurrent reads of local files; from behind a URL at least `REMOTE_THREADS`.
+        layers: what will be read of it; None: all.
+        threads: concurrent reads of local files; at least `DIRECT_THREADS` past the file cache, and at least
+            `REMOTE_THREADS` from behind a URL.
     """
     if is_remote(split.path):
         return ZarrReader(split, threads=max(threads, REMOTE_THREADS))
+    epoch_bytes = split.layout.owned["tokens"].file_bytes(split.shard_videos) * split.shard_count
+    kept = len(split.spec.layer_positions(layers)) / len(split.spec.layers)
+    if epoch_bytes * kept > memory_bytes():
+        return CacheReader(split, threads=max(threads, DIRECT_THREADS), direct=True)
     return CacheReader(split, threads=threads)
+
+
+def memory_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 class ZarrReader(TokenReader):

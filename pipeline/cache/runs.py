@@ -14,21 +14,22 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import local
 from typing import Any
 
 import numpy as np
 from crc32c import crc32c
 
-from vidxfer.pipeline.cache.files import OpenFile
+from vidxfer.pipeline.cache.files import ALIGNED_BYTES, OpenFile
 from vidxfer.pipeline.cache.layout import CRC_BYTES, AnyArray
 from vidxfer.pipeline.cache.shard import REMEDY
 from vidxfer.pipeline.errors import CacheCorrupt
 
-RUN_BYTES_MOST = 4 << 20  # large enough for the disk's full rate, small enough to checksum from the CPU's cache
-RUN_PIECES_MOST = 256  # two buffers each; Linux takes 1024 per call
-ALIGNED_BYTES = 4096  # O_DIRECT: offset, length and memory are multiples of it
+RUN_BYTES_MOST = 16 << 20  # one thread's stretch of a file: long ones let the system read ahead
+CALL_BYTES_MOST = 1 << 20  # of one system call (or one chunk): checked while it is still in the CPU's cache
+DIRECT_BYTES_MOST = 4 << 20  # of one call past the file cache: nothing is read ahead there
+CALL_PIECES_MOST = 256  # two buffers each; Linux takes 1024 per call
 
 _scratch = local()
 
@@ -75,7 +76,7 @@ def runs_of(wanted: Wanted, file: OpenFile, places: AnyArray, offsets: AnyArray)
         places: int64 [chunk], where each goes. offsets: int64 [chunk], where each begins in the file.
     """
     stride = wanted.chunk_bytes + CRC_BYTES
-    most = max(1, min(RUN_BYTES_MOST // stride, RUN_PIECES_MOST))
+    most = max(1, RUN_BYTES_MOST // stride)
     order = np.argsort(offsets, kind="stable")
     sorted_offsets, sorted_places = offsets[order], places[order]
     starts = np.flatnonzero(np.diff(sorted_offsets, prepend=-1 - stride) != stride)
@@ -93,19 +94,30 @@ def read_run(run: Run) -> None:
     Raises:
         CacheCorrupt: the disk cannot read, the file ends too early, or a crc32c differs; names the chunk.
     """
-    wanted = run.wanted
+    wanted, stride = run.wanted, run.wanted.chunk_bytes + CRC_BYTES
     if wanted.frames is not None and not wanted.verify and not run.file.direct:
         _read_frames(run, wanted.frames)
-    elif wanted.frames is not None or run.file.direct:
-        _read_through_scratch(run)
-    else:
-        crcs = memoryview(bytearray(CRC_BYTES * len(run.places)))
-        buffers: list[memoryview] = []
-        for i, place in enumerate(run.places):
-            buffers += [wanted.kept(place), crcs[CRC_BYTES * i : CRC_BYTES * (i + 1)]]
-        _preadv(run, buffers, run.offset)
-        for i in range(len(run.places) if wanted.verify else 0):
-            _expect_crc(run, i, buffers[2 * i], buffers[2 * i + 1])
+        return
+    through_scratch = wanted.frames is not None or run.file.direct
+    call_bytes = DIRECT_BYTES_MOST if run.file.direct else CALL_BYTES_MOST
+    most = max(1, min(call_bytes // stride, CALL_PIECES_MOST))
+    for first in range(0, len(run.places), most):
+        part = replace(run, offset=run.offset + first * stride, places=run.places[first : first + most])
+        if through_scratch:
+            _read_through_scratch(part)
+        else:
+            _read_straight(part)
+
+
+def _read_straight(run: Run) -> None:
+    wanted = run.wanted
+    crcs = memoryview(bytearray(CRC_BYTES * len(run.places)))
+    buffers: list[memoryview] = []
+    for i, place in enumerate(run.places):
+        buffers += [wanted.kept(place), crcs[CRC_BYTES * i : CRC_BYTES * (i + 1)]]
+    _preadv(run, buffers, run.offset)
+    for i in range(len(run.places) if wanted.verify else 0):
+        _expect_crc(run, i, buffers[2 * i], buffers[2 * i + 1])
 
 
 def _read_through_scratch(run: Run) -> None:

@@ -73,7 +73,7 @@ class ClipLoader(AheadLoader):
     ) -> None:
         super().__init__(split, decode_threads=decode_threads)
         self.needs = needs
-        self.reader = open_reader(split, threads=read_threads)
+        self.reader = open_reader(split, layers=needs.layers, threads=read_threads)
         if needs.dense_multiple and videos is None and split.frames is None:
             raise UsageError("this head needs dense frames: give the data set's folder with --root")
         if needs.dense_multiple not in (0, split.spec.sampling.alpha):

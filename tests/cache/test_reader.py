@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidxfer.pipeline.cache import files, runs
+from vidxfer.pipeline.cache import files, plain, runs
 from vidxfer.pipeline.cache import reader as reader_module
 from vidxfer.pipeline.cache.codec import Dequantiser
-from vidxfer.pipeline.cache.plain import ZarrReader
+from vidxfer.pipeline.cache.plain import ZarrReader, open_reader
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.writer import SplitWriter
@@ -47,16 +48,18 @@ def test_the_direct_reader_equals_zarr_python(
     filled: Split, clips: list[tuple[int, int]], layers: list[int] | None, threads: int, run_bytes: int
 ) -> None:
     rows, views = [row for row, _ in clips], [view for _, view in clips]
-    plain = ZarrReader(filled)
+    through_zarr = ZarrReader(filled)
     with pytest.MonkeyPatch.context() as patched, CacheReader(filled, threads=threads) as direct:
         patched.setattr(runs, "RUN_BYTES_MOST", run_bytes)
+        patched.setattr(runs, "CALL_BYTES_MOST", max(1, run_bytes // 3))
+        patched.setattr(runs, "DIRECT_BYTES_MOST", max(1, run_bytes // 2))
         patched.setattr(reader_module, "SHARDS_AT_ONCE", threads)
-        found, expected = direct.read(rows, views, layers), plain.read(rows, views, layers)
+        found, expected = direct.read(rows, views, layers), through_zarr.read(rows, views, layers)
         assert torch.equal(found.codes, expected.codes)
         assert (found.scale is None) == (expected.scale is None) == (filled.spec.codec == "float16")
         if found.scale is not None and expected.scale is not None:
             assert torch.equal(found.scale, expected.scale)
-        np.testing.assert_array_equal(direct.embedding(rows, views), plain.embedding(rows, views))
+        np.testing.assert_array_equal(direct.embedding(rows, views), through_zarr.embedding(rows, views))
 
 
 def test_tokens_come_back_within_the_codec_s_error(world: Any, filled: Split) -> None:
@@ -217,12 +220,46 @@ def test_any_frames_of_a_clip_are_those_of_the_whole_clip(
     for reader in (CacheReader(filled, threads=threads, **how), ZarrReader(filled, threads=threads)):
         with pytest.MonkeyPatch.context() as patched, reader:
             patched.setattr(runs, "RUN_BYTES_MOST", run_bytes)
+            patched.setattr(runs, "CALL_BYTES_MOST", max(1, run_bytes // 3))
+            patched.setattr(runs, "DIRECT_BYTES_MOST", max(1, run_bytes // 2))
             found = reader.read(rows, views, layers, frames=frames)
             for clip in range(len(clips)):
                 at = slice(None) if frames is None else frames[clip]
                 assert torch.equal(found.codes[clip], whole.codes[clip][:, at])
                 if found.scale is not None and whole.scale is not None:
                     assert torch.equal(found.scale[clip], whole.scale[clip][:, at])
+
+
+def test_what_memory_cannot_hold_is_read_past_the_file_cache(filled: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = filled.layout.owned["tokens"].file_bytes(4) * 3
+    for memory, layers, direct in ((tokens, None, False), (tokens - 1, None, True), (tokens - 1, [3, 7], False)):
+        monkeypatch.setattr(plain, "memory_bytes", lambda memory=memory: memory)
+        with open_reader(filled, layers=layers) as reader:
+            assert ("past the file cache" in reader.how) == direct
+            assert ("4 threads" in reader.how) == direct
+            assert torch.equal(reader.read([5], [1]).codes, ZarrReader(filled).read([5], [1]).codes)
+    assert plain.memory_bytes() > 0
+
+
+@pytest.mark.parametrize("refused_at", ["open", "preadv"])
+def test_a_file_system_without_direct_reads_is_read_as_usual(
+    filled: Split, monkeypatch: pytest.MonkeyPatch, refused_at: str
+) -> None:
+    real = getattr(os, refused_at)
+
+    def refuses(first: Any, second: Any, *more: Any, **words: Any) -> Any:
+        flags = second if refused_at == "open" else fcntl.fcntl(first, fcntl.F_GETFL)
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(first, second, *more, **words)
+
+    expected = CacheReader(filled).read(STORED, [1] * len(STORED)).codes
+    before = open_descriptors()
+    with CacheReader(filled, direct=True) as reader:
+        monkeypatch.setattr(files.os, refused_at, refuses)
+        assert torch.equal(reader.read(STORED, [1] * len(STORED)).codes, expected)
+        reader.close()
+        assert open_descriptors() == before
 
 
 def test_frames_that_cannot_be_meant_are_refused(filled: Split) -> None:
