@@ -4,7 +4,7 @@
     disk        add row 0      add row 1 …      finish: index, fsync, rename ─▶ its Future
 
 Writing waits for the disk and CLIP for its device: apart they cost the longer of the two. What was handed over and is
-not done is bounded in bytes. After an error nothing more is done; whoever hands over next, or leaves the block, gets it.
+not done is bounded in bytes. After an error nothing more is done; who hands over next, or leaves the block, gets it.
 """
 
 from __future__ import annotations
