@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidxfer.cli import options as o
+from vidxfer.cli.engine import SLURM
+from vidxfer.cli.engine import engine as engine_options
+from vidxfer.cli.taking import taking
 from vidxfer.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
+    from vidxfer.stages.engine_choice import EngineChoice
     from vidxfer.stages.extract import SplitReport
     from vidxfer.stages.settings import DataSource
 
 DEFAULT_MODEL = "ViT-B-16-quickgelu"
 
 
+@taking(engine=engine_options)
 def extract(
     dataset: o.DatasetOption = "ssv2",
     root: o.RootOption = None,
@@ -56,11 +61,18 @@ def extract(
         str,
         typer.Option(help="processes (one that hangs or crashes is named) or threads.", rich_help_panel="Machine"),
     ] = "processes",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try refused videos again; the others keep their bytes.")
+    ] = False,
+    engine: EngineChoice = None,  # type: ignore[assignment]  # `taking` makes it
+    slurm_dry_run: Annotated[
+        bool, typer.Option("--slurm-dry-run", help="Only print the job script.", rich_help_panel=SLURM)
+    ] = False,
     json: o.JsonOption = False,
 ) -> None:
     """Run CLIP once over a few frames of every video and keep the tokens. Goes on where an earlier run ended.
 
-    Exits with 3 when some videos were refused; each is named with its reason.
+    Exits with 3 when some videos were refused, or some shards could not be finished; each is named with its reason.
 
     Example: vidxfer extract --dataset ssv2 --root ./ssv2 --cache ./zarr
     """
@@ -68,6 +80,9 @@ def extract(
     from vidxfer.stages import extract as stage
     from vidxfer.stages.settings import CacheChoice, ClipChoice
 
+    if slurm_dry_run:
+        print(stage.slurm_script(engine), end="")
+        return
     reports = stage.extract(
         stage.ExtractRequest(
             data=data_source(dataset, root, labels, val_fraction, limit, fold),
@@ -91,6 +106,8 @@ def extract(
                 templates=parse_templates(template),
             ),
             cache=cache,
+            engine=engine,
+            retry_failed=retry_failed,
             splits=parse_splits(split),
             batch_frames=batch_frames,
             decode_threads=decode_threads,
@@ -103,7 +120,7 @@ def extract(
         show.print_json(reports)
     else:
         show_reports(cache, reports)
-    if any(report.failed for report in reports):
+    if any(report.failed or report.left for report in reports):
         raise typer.Exit(3)
 
 
@@ -123,6 +140,10 @@ def show_reports(cache: Path, reports: tuple[SplitReport, ...]) -> None:
     for one in reports:
         for name, reason in one.failed.items():
             print(f"refused: {one.split}/{name}: {reason}")
+        for shard, reason in one.left.items():
+            print(f"left: {one.split}, shard {shard}: {reason}. It is still pending: run the same command again.")
+    if any(one.failed for one in reports):
+        print("After mending refused videos, the same command with --retry-failed tries them again.")
 
 
 def data_source(

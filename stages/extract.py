@@ -1,10 +1,10 @@
 """Stage one: run CLIP once over a few frames of every video and keep the tokens.
 
-    data set ─▶ spec ─▶ (same cache already there? go on with it : calibrate, create) ─▶ shard by shard:
-        decode + replay ─▶ CLIP taps ─▶ quantise on the device ─▶ shard file ─▶ ledger line
+    data set ─▶ splits opened or made (prepare.py) ─▶ one task per shard without a ledger line
+        ─▶ an engine runs them, here or on other machines (engines.py, shards.py) ─▶ shard moved in ─▶ ledger line
 
 Ended at any moment, it goes on with the shards that have no ledger line. A video that cannot be read becomes a row with
-a reason; the run does not stop for it.
+a reason; the run does not stop for it. This process alone holds the splits' locks and writes their ledgers.
 """
 
 from __future__ import annotations
@@ -12,29 +12,22 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
-from vidxfer.pipeline.cache.frames import expect_same_frames
 from vidxfer.pipeline.cache.remote import local_folder
-from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.store import create_split, open_split, splits
+from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.cache.summary import bytes_on_disk
 from vidxfer.pipeline.cache.writer import SplitWriter
-from vidxfer.pipeline.clip.load import load_tower
-from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.errors import CacheMismatch, UsageError
-from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.pipeline.video.reader import Decoder
-from vidxfer.stages.describe import describe_split, frame_store
 from vidxfer.stages.draw import DECODE_IN
+from vidxfer.stages.engine_choice import EngineChoice
+from vidxfer.stages.engines import Engine, engine_for
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.quantise import calibrate
-from vidxfer.stages.room import expect_room_for, layout_for
-from vidxfer.stages.settings import CacheChoice, ExtractRequest, library_versions
-from vidxfer.stages.shards import extract_shard, task_of
+from vidxfer.stages.settings import ExtractRequest
+from vidxfer.stages.shards import task_of
 
 __all__ = ["ExtractRequest", "SplitReport", "extract"]
 
@@ -45,7 +38,8 @@ class SplitReport:
 
     Attributes:
         videos, stored, resumed: rows; stored in all; of those, stored before this run began.
-        failed: id -> reason and detail. decoders: path -> videos decoded by it (over all runs).
+        failed: id -> reason and detail. left: shard -> why no worker could finish it; they are still pending.
+        decoders: path -> videos decoded by it (over all runs).
         bytes_on_disk: of the whole split. seconds: of this run.
         fingerprint: of the cache's spec. notes: of the data set.
     """
@@ -55,6 +49,7 @@ class SplitReport:
     stored: int
     resumed: int
     failed: dict[str, str]
+    left: dict[int, str]
     decoders: dict[str, int]
     bytes_on_disk: int
     seconds: float
@@ -71,6 +66,7 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
         CacheMismatch: the cache was made with other settings.
         CacheError: the cache is behind a URL.
         CacheFull: the disk is too small, said before anything is written, or full in the middle.
+        CacheBusy: another process extracts into this cache. ClusterError: the cluster is gone or unfit.
     """
     shown = progress or Silent()
     if request.decoder not in get_args(Decoder):
@@ -82,107 +78,74 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
     for dataset in datasets:
         for note in dataset.notes:
             shown.line(f"{dataset.split}: {note}")
-    tower = load_tower(
-        request.clip.model, request.clip.pretrained, device=request.clip.device, precision=request.clip.precision
-    )
-    specs = [describe_split(request.store, tower.info, dataset) for dataset in datasets]
-    there = splits(request.cache)
-    opened = {
-        spec.split: open_checked(request.cache, spec, dataset, request.store)
-        for spec, dataset in zip(specs, datasets, strict=True)
-        if spec.split in there
-    }
-    expect_room_for(
-        request.cache,
-        [
-            layout_for(
-                spec,
-                len(dataset),
-                shard_videos=request.store.shard_videos,
-                frames=frame_store(request.store, spec.sampling.image_px),
-            )
-            for spec, dataset in zip(specs, datasets, strict=True)
-            if spec.split not in opened
-        ],
-    )
     reports = []
-    for dataset, spec in zip(datasets, specs, strict=True):
-        split = opened.get(spec.split) or create(request, dataset, spec, tower, shown)
-        reports.append(extract_split(request, dataset, split, tower, shown))
+    with engine_for(request, shown) as engine:
+        made = engine.prepare(datasets)
+        for dataset in datasets:
+            split = open_made(request, dataset, made[dataset.split])
+            reports.append(extract_split(request, dataset, split, engine, shown))
     return tuple(reports)
 
 
-def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, store: CacheChoice) -> Split:
-    """The split that is there, if it was made with these settings and for these videos.
+def slurm_script(choice: EngineChoice) -> str:
+    """The job script that an extraction on Slurm would submit.
 
     Raises:
-        CacheMismatch: names each differing field with both values. CacheError: dense frames are wanted, it keeps none.
+        UsageError: no jobs are asked for, or dask-jobqueue is not installed.
     """
-    split = open_split(cache, spec.split)
-    split.spec.expect_same(spec, split.path)
-    expect_same_frames(split.path, split.frames, frame_store(store, spec.sampling.image_px))
-    known = tuple(split.informs.get("templates", ("{}",)))
-    if known != store.templates:
-        raise CacheMismatch(split.path, {"text templates": (known, store.templates)})
-    ids = tuple(video.id for video in dataset.videos)
-    if split.video_ids != ids:
-        raise CacheMismatch(split.path, {"order of the videos": (split.video_ids[:3], ids[:3])})
-    return split
+    from vidxfer.stages.slurm import job_script
+
+    if choice.slurm is None:
+        raise UsageError("--slurm-dry-run goes with --slurm JOBS")
+    return job_script(choice.slurm)
 
 
-def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress) -> Split:
-    """Calibrate the codec where it needs that, and make the empty split."""
-    fitted = calibrate(request, dataset, spec, tower, shown)
-    return create_split(
-        request.cache,
-        spec,
-        video_ids=[video.id for video in dataset.videos],
-        labels=[-1 if video.label is None else video.label for video in dataset.videos],
-        class_names=dataset.class_names,
-        text=tower.encode_text(dataset.class_names, request.store.templates).numpy(),
-        **fitted.as_arrays(),
-        flip_pairs=flip_pairs(dataset.class_names),
-        shard_videos=request.store.shard_videos,
-        informs={
-            **library_versions(),
-            "data": request.data.to_dict(),
-            "clip": request.clip.to_dict(),
-            "logit_scale": tower.info.logit_scale,
-            "templates": list(request.store.templates),
-        },
-        factors=dataset.factors,
-        frames=frame_store(request.store, spec.sampling.image_px),
+def open_made(request: ExtractRequest, dataset: Dataset, cache_id: str) -> Split:
+    """The split that was prepared, as this process sees it.
+
+    Raises:
+        ClusterError: it sees another one, or none.
+    """
+    if dataset.split in splits(request.cache):
+        split = open_split(request.cache, dataset.split)
+        if split.cache_id == cache_id and split.video_ids == tuple(video.id for video in dataset.videos):
+            return split
+    raise ClusterError(
+        f"{request.cache / dataset.split}: a worker prepared this split, but here another one or none is seen. Workers "
+        "and the process that leads them must see the same --cache and the same videos under the same paths."
     )
 
 
 def extract_split(
-    request: ExtractRequest, dataset: Dataset, split: Split, tower: ClipTower, shown: Progress
+    request: ExtractRequest, dataset: Dataset, split: Split, engine: Engine, shown: Progress
 ) -> SplitReport:
-    """Write every shard that has no ledger line yet."""
+    """Write every shard that has no ledger line yet, and with `retry_failed` those with failed videos again."""
     began = time.monotonic()
+    name, total = split.spec.split, len(dataset)
     with SplitWriter(split) as writer:
-        pending = writer.pending()
-        waiting = sum(len(split.layout.rows(shard)) for shard in pending)
-        resumed = sum(record.stored for shard, record in split.ledger.finished().items() if shard not in pending)
-        total = len(dataset)
-        if waiting == 0:
-            shown.line(f"{split.spec.split}: all {total} videos were extracted before")
+        finished, pending = split.ledger.finished(), writer.pending()
+        again = [shard for shard in finished if request.retry_failed and finished[shard].failed]
+        tasks = [task_of(request, dataset, split, shard) for shard in pending]
+        tasks += [task_of(request, dataset, split, k, finished[k]) for k in sorted(set(again) - set(pending))]
+        resumed = sum(record.stored for shard, record in finished.items() if shard not in pending)
+        waiting = sum(task.count for task in tasks)
+        left: dict[int, str] = {}
+        if tasks:
+            with shown.bar(f"extract {name}", total, "videos", total - waiting) as bar:
+                left = engine.run(split, tasks, bar, writer.adopt)
         else:
-            with shown.bar(f"extract {split.spec.split}", total, "videos", total - waiting) as bar:
-                for shard in pending:
-                    writer.begin(shard)
-                    task = task_of(request, dataset, split, shard)
-                    writer.record(extract_shard(task, split, tower, bar.advance))
+            shown.line(f"{name}: all {total} videos were extracted before")
     records = split.ledger.finished().values()
     decoders: Counter[str] = Counter()
     for record in records:
         decoders.update(record.notes.get("decoder", {}))
     return SplitReport(
-        split=split.spec.split,
+        split=name,
         videos=total,
         stored=sum(record.stored for record in records),
         resumed=resumed,
         failed={one.id: f"{one.reason}: {one.detail}" for record in records for one in record.failed},
+        left=left,
         decoders=dict(decoders),
         bytes_on_disk=bytes_on_disk(split.path),
         seconds=time.monotonic() - began,

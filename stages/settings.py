@@ -12,6 +12,7 @@ from vidxfer.pipeline.datasets.load import layout_of, load_dataset, resolve_kind
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.training.metrics import Score
 from vidxfer.pipeline.training.recipes import Recipe
+from vidxfer.stages.engine_choice import EngineChoice
 
 VIEW_KIND = {"train": "train", "val": "test", "test": "test"}
 """Which views a split gets: random draws to train on, fixed ones to score."""
@@ -139,12 +140,16 @@ class ExtractRequest:
         batch_frames: frames CLIP sees at once. decode_threads: videos decoded at the same time.
         decoder: "auto", "decord" or "pyav".
         decode_in: "processes" (what a bad video hangs or crashes is ended and named) or "threads"; see video/guard.py.
+        engine: where shards are extracted.
+        retry_failed: try the refused videos of finished shards again; the other videos keep their bytes.
     """
 
     data: DataSource
     clip: ClipChoice
     store: CacheChoice
     cache: Path
+    engine: EngineChoice = field(default_factory=EngineChoice)
+    retry_failed: bool = False
     splits: tuple[str, ...] = ("train", "val")
     batch_frames: int = 128
     decode_threads: int = 2

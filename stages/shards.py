@@ -1,28 +1,40 @@
 """One function extracts one shard, in whatever process it runs.
 
-    ShardTask ─▶ decode + replay ─▶ CLIP taps ─▶ quantise on the device ─▶ shard files ─▶ ShardRecord
-    (a few kB)                                                                            (about 1 kB)
+    ShardTask ─▶ decode + replay ─▶ CLIP taps ─▶ quantise on the device ─▶ files beside the split ─▶ SealedShard
+    (a few kB)                                                                                       (about 1 kB)
 
-The process that hands out tasks holds the split's lock and writes the ledger line; whoever runs a task writes the
-shard's files and nothing else. Consequence: a task that dies, or runs twice, loses minutes and no content.
+The process that hands out tasks holds the split's lock, moves the files in and writes the ledger line; whoever runs a
+task writes into a folder of its own and nothing else. Consequence: a task that dies, or runs twice, loses minutes and
+no content.
+
+A task with an `old` record makes the failed rows of a finished shard again. Where all fail again only their reasons are
+new; else the other rows' bytes are taken over, each compared with its checksum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from vidxfer.pipeline.cache.frames import FrameStore
-from vidxfer.pipeline.cache.ledger import ShardRecord
+from vidxfer.pipeline.cache.ledger import Failure, ShardRecord
+from vidxfer.pipeline.cache.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.writer import ShardWriter
+from vidxfer.pipeline.cache.staging import SealedShard, seal, staging_folder
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.errors import CacheError, VideoError
+from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import Video
-from vidxfer.stages.encode import Prepared, encode_videos
+from vidxfer.stages.encode import Encoded, Prepared, encode_videos
 from vidxfer.stages.quantise import Quantiser
 from vidxfer.stages.settings import ExtractRequest
+
+Result = tuple[int, Encoded | VideoError]
+"""A row, and what became of its video."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,57 +43,95 @@ class ShardTask:
 
     Attributes:
         request: the whole request. split, cache_id: name and identity of the split. shard: its number.
-        videos: of its rows, in order; sent along, so that no worker scans the data set and all see the same one.
+        rows, videos: what to extract, in order; the videos are sent along, so that no worker scans the data set and
+            all see the same one.
+        attempt: names this attempt; its folder begins with it.
+        old: the ledger line of the finished shard whose failed rows are tried again; None: the shard is made whole.
     """
 
     request: ExtractRequest
     split: str
     cache_id: str
     shard: int
+    rows: tuple[int, ...]
     videos: tuple[Video, ...]
+    attempt: str
+    old: ShardRecord | None = None
+
+    @property
+    def count(self) -> int:
+        """Videos to extract."""
+        return len(self.rows)
+
+    def again(self, request: ExtractRequest) -> ShardTask:
+        """The same task as another attempt."""
+        return replace(self, request=request, attempt=_new_attempt(self.shard))
 
 
-def task_of(request: ExtractRequest, dataset: Dataset, split: Split, shard: int) -> ShardTask:
+def task_of(
+    request: ExtractRequest, dataset: Dataset, split: Split, shard: int, old: ShardRecord | None = None
+) -> ShardTask:
     """The task of one shard of a split."""
-    rows = split.layout.rows(shard)
+    failed = {failure.id for failure in old.failed} if old else set()
+    rows = tuple(row for row in split.layout.rows(shard) if old is None or split.video_ids[row] in failed)
     return ShardTask(
         request=request,
         split=split.spec.split,
         cache_id=split.cache_id,
         shard=shard,
+        rows=rows,
         videos=tuple(dataset.videos[row] for row in rows),
+        attempt=_new_attempt(shard),
+        old=old,
     )
 
 
-def extract_shard(task: ShardTask, split: Split, tower: ClipTower, advance: Callable[[], None]) -> ShardRecord:
+def extract_shard(task: ShardTask, split: Split, tower: ClipTower, advance: Callable[[], None]) -> SealedShard:
     """Write one shard: all its rows, stored or failed with a reason; `advance` is called after each.
 
     Raises:
-        CacheBusy: another process writes the same shard. CacheFull: the disk cannot hold it.
+        CacheFull: the disk cannot hold it. CacheCorrupt: rows that were to be taken over are damaged.
     """
-    quantise = Quantiser(split, tower)
-    with ShardWriter(split, task.shard) as writer:
-        ready = encode_videos(task.videos, split.spec, tower, task.request, split.frames)
-        for row, video, one in zip(writer.rows, task.videos, ready, strict=True):
-            if isinstance(one, VideoError):
-                writer.fail(row, one)
-            else:
-                codes, scale = quantise(one)
-                writer.add(
-                    row,
-                    codes,
-                    scale,
-                    one.embedding.float().cpu(),
-                    one.prepared.views,
-                    notes=notes_of(video, one.prepared, split.frames),
-                    frame_count=one.prepared.frame_count,
-                    source_px=one.prepared.source_px,
-                    frames=one.prepared.jpegs,
-                )
-            advance()
-    if writer.record is None:
-        raise CacheError(f"shard {task.shard} of {split.path} ended without a record")
-    return writer.record
+    ready = encode_videos(task.videos, split.spec, tower, task.request, split.frames)
+    results: Iterator[Result] = _counted(zip(task.rows, ready, strict=True), advance)
+    failed: dict[int, VideoError] = {}
+    if task.old is not None:
+        for row, one in results:
+            if not isinstance(one, VideoError):
+                results = chain([(row, one)], results)
+                break
+            failed[row] = one
+        else:
+            return SealedShard(record=_with_reasons(task.old, split, failed), folder=None)
+    with _own_folder(split, task) as writer:
+        for row, error in failed.items():
+            writer.fail(row, error)
+        if task.old is not None:
+            writer.copy([row for row in writer.rows if row not in task.rows], task.old)
+        _write(results, writer, split, Quantiser(split, tower), dict(zip(task.rows, task.videos, strict=True)))
+    assert writer.record is not None
+    return seal(split, writer.folder, writer.record)
+
+
+def _write(
+    results: Iterator[Result], writer: ShardWriter, split: Split, quantise: Quantiser, videos: Mapping[int, Video]
+) -> None:
+    for row, one in results:
+        if isinstance(one, VideoError):
+            writer.fail(row, one)
+            continue
+        codes, scale = quantise(one)
+        writer.add(
+            row,
+            codes,
+            scale,
+            one.embedding.float().cpu(),
+            one.prepared.views,
+            notes=notes_of(videos[row], one.prepared, split.frames),
+            frame_count=one.prepared.frame_count,
+            source_px=one.prepared.source_px,
+            frames=one.prepared.jpegs,
+        )
 
 
 def notes_of(video: Video, prepared: Prepared, store: FrameStore | None) -> dict[str, str]:
@@ -95,3 +145,31 @@ def notes_of(video: Video, prepared: Prepared, store: FrameStore | None) -> dict
     if store is not None and prepared.frame_quality != store.quality:
         notes["frames lowered"] = f"quality {prepared.frame_quality}"
     return notes
+
+
+@contextmanager
+def _own_folder(split: Split, task: ShardTask) -> Iterator[ShardWriter]:
+    """A writer into a folder of this execution; nothing of it stays after an error."""
+    folder = staging_folder(split, task.attempt)
+    try:
+        with ShardWriter(split, task.shard, folder) as writer:
+            yield writer
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _counted(results: Iterator[Result], advance: Callable[[], None]) -> Iterator[Result]:
+    for result in results:
+        yield result
+        advance()
+
+
+def _with_reasons(old: ShardRecord, split: Split, failed: dict[int, VideoError]) -> ShardRecord:
+    """The record of a shard whose files stay, with what was seen this time."""
+    reasons = [Failure(id=split.video_ids[row], reason=e.reason.value, detail=e.detail) for row, e in failed.items()]
+    return replace(old, failed=tuple(reasons))
+
+
+def _new_attempt(shard: int) -> str:
+    return f"{shard}-{uuid.uuid4().hex[:8]}"

@@ -36,3 +36,22 @@ def stop_on_signal() -> Iterator[Stop]:
         for asked, handler in before.items():
             if signal.getsignal(asked) is ask:
                 signal.signal(asked, handler)
+
+
+@contextmanager
+def exit_on_term() -> Iterator[None]:
+    """SIGTERM ends the process as Ctrl-C does, through every `finally`: what was started elsewhere is ended too."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not the main thread: whoever runs us there handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -49,9 +49,10 @@ DOORS = {
     "tensorboard": ("pipeline/training/",),
     "safetensors": ("pipeline/clip/", "pipeline/training/"),
     "lightning_fabric": ("stages/",),
-    "dask": (),  # not before extraction is spread over machines
-    "distributed": (),
     "pyarrow": ("pipeline/datasets/",),
+    "dask": ("stages/spread",),
+    "distributed": ("stages/spread",),
+    "dask_jobqueue": ("stages/slurm.py",),
     "typer": ("cli/",),
     "rich": ("cli/",),
     "click": ("cli/",),
@@ -62,7 +63,8 @@ HEAVY = ("torch", "torchvision", "open_clip", "av", "decord", "zarr", "numcodecs
          "lightning_fabric", "torchmetrics", "tensorboard", "safetensors", "einops", "numpy")  # fmt: skip
 """What `vidxfer --help` must not load."""
 
-SETTINGS = {"Recipe", "DistConfig", "Mixing", "Published", "Sampling", "DataSource", "ClipChoice", "CacheChoice"}
+SETTINGS = {"Recipe", "DistConfig", "Mixing", "Published", "Sampling", "DataSource", "ClipChoice", "CacheChoice",
+            "EngineChoice", "SlurmChoice"}  # fmt: skip
 """Classes of settings, with every `…Request`: a field that nobody reads would be a setting that does nothing."""
 
 MOST_LINES, MOST_STATEMENTS = 280, 40

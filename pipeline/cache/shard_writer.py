@@ -43,7 +43,7 @@ class ShardWriter:
 
     def __init__(self, split: Split, shard: int, folder: Path | None = None) -> None:
         self.shard = shard
-        self._folder = folder or split.path
+        self.folder = folder or split.path
         self.rows = split.layout.rows(shard)
         self.record: ShardRecord | None = None
         self._split = split
@@ -61,7 +61,7 @@ class ShardWriter:
         try:
             with disk_errors(self._split.path, self._bytes):
                 for name, array in self._split.layout.owned.items():
-                    final = self._folder / array.key(self.shard)
+                    final = self.folder / array.key(self.shard)
                     final.parent.mkdir(parents=True, exist_ok=True)
                     if array.packed_bytes is not None:
                         self._packed[name] = PackedFile(array, final, len(self.rows))
@@ -200,7 +200,7 @@ class ShardWriter:
             files[name] = self._sharded.get(name) or self._packed.get(name) or self._plain[name]
         with disk_errors(self._split.path, self._bytes):
             crcs = {name: file.finish() for name, file in files.items()}
-            for name, file in files.items() if self._folder == self._split.path else ():
+            for name, file in files.items() if self.folder == self._split.path else ():
                 folder = (self._split.path / file.array.key(self.shard)).parent
                 while folder != self._split.path / name:  # c/<shard>/0/…: each may be new
                     sync_folder(folder)

@@ -38,8 +38,9 @@ class SealedShard:
 
 
 def staging_folder(split: Split, attempt: str) -> Path:
-    """A folder of its own for every execution of an attempt: nobody else ever writes in it."""
-    return split.path.with_name(f".{split.path.name}.{attempt}-{uuid.uuid4().hex[:8]}{PART}")
+    """A folder of its own for every execution of an attempt, with its process in the name: nobody else writes in it."""
+    owner = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return split.path.with_name(f".{split.path.name}.{attempt}-{owner}{PART}")
 
 
 def was_begun(split: Split, attempt: str) -> bool:

@@ -1,0 +1,93 @@
+"""Where extraction runs, as options: this process, workers of this machine, a dask cluster, or Slurm jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SPREAD, SLURM = "Where it runs", "Slurm (with --slurm)"
+
+
+def engine(
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            "--engine", help="inline, local, scheduler or slurm; told by the options below.", rich_help_panel=SPREAD
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=0, help="Workers on this machine, one per GPU; 0: all GPUs.", rich_help_panel=SPREAD
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", help="Address of a dask scheduler, tcp://host:8786.", rich_help_panel=SPREAD),
+    ] = None,
+    scheduler_file: Annotated[
+        Path | None,
+        typer.Option("--scheduler-file", help="The file that scheduler wrote.", rich_help_panel=SPREAD),
+    ] = None,
+    losses_most: Annotated[
+        int,
+        typer.Option(
+            "--worker-losses",
+            min=0,
+            help="How often a shard whose worker died is given to another.",
+            rich_help_panel=SPREAD,
+        ),
+    ] = 3,
+    slurm: Annotated[
+        int | None,
+        typer.Option("--slurm", min=1, help="Submit this many Slurm jobs, one worker each.", rich_help_panel=SPREAD),
+    ] = None,
+    partition: Annotated[
+        str | None, typer.Option("--slurm-partition", help="Queue of the jobs.", rich_help_panel=SLURM)
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option("--slurm-account", help="Who is charged.", rich_help_panel=SLURM)
+    ] = None,
+    walltime: Annotated[str, typer.Option("--slurm-walltime", help="Of a job.", rich_help_panel=SLURM)] = "04:00:00",
+    cpus: Annotated[int, typer.Option("--slurm-cpus", min=1, help="Of a job.", rich_help_panel=SLURM)] = 8,
+    memory: Annotated[str, typer.Option("--slurm-memory", help="Of a job.", rich_help_panel=SLURM)] = "32GB",
+    gres: Annotated[str, typer.Option("--slurm-gres", help="Device of a job.", rich_help_panel=SLURM)] = "gpu:1",
+    directive: Annotated[
+        list[str] | None,
+        typer.Option("--slurm-directive", help="One more #SBATCH option, as --qos=long.", rich_help_panel=SLURM),
+    ] = None,
+    setup: Annotated[
+        list[str] | None,
+        typer.Option("--slurm-setup", help="A line of shell before the worker starts.", rich_help_panel=SLURM),
+    ] = None,
+    logs: Annotated[
+        Path | None, typer.Option("--slurm-logs", help="Folder for the jobs' output.", rich_help_panel=SLURM)
+    ] = None,
+) -> Any:
+    """An `EngineChoice`."""
+    from vidxfer.stages.engine_choice import EngineChoice, SlurmChoice
+
+    jobs = None
+    if slurm is not None:
+        jobs = SlurmChoice(
+            jobs=slurm,
+            partition=partition,
+            account=account,
+            walltime=walltime,
+            cpus=cpus,
+            memory=memory,
+            gres=gres,
+            directives=tuple(directive or ()),
+            setup=tuple(setup or ()),
+            log_folder=logs,
+        )
+    return EngineChoice(
+        engine=engine,
+        workers=workers,
+        scheduler=scheduler,
+        scheduler_file=scheduler_file,
+        slurm=jobs,
+        losses_most=losses_most,
+    )

@@ -1,0 +1,104 @@
+"""Before the first shard: every split is there, made with these settings and for these videos.
+
+    data sets, tower ─▶ specs ─▶ those that are there: compared, field by field ─▶ room on the disk? ─▶ the others: made
+
+Consequence: whatever is refused is refused before anything is written. This runs where the tower is, which may be
+another machine than the one that hands out the shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vidxfer.pipeline.cache.frames import expect_same_frames
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.store import create_split, open_split, splits
+from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.errors import CacheMismatch
+from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.stages.describe import describe_split, frame_store
+from vidxfer.stages.progress import Progress
+from vidxfer.stages.quantise import calibrate
+from vidxfer.stages.room import expect_room_for, layout_for
+from vidxfer.stages.settings import CacheChoice, ExtractRequest, library_versions
+
+
+def prepare_splits(
+    request: ExtractRequest, datasets: Sequence[Dataset], tower: ClipTower, shown: Progress
+) -> dict[str, str]:
+    """Open and compare the splits that are there, make the others; returns name -> `cache_id`.
+
+    Raises:
+        UsageError: a setting does not fit the tower. CacheMismatch: a split was made with other settings.
+        CacheFull: the disk is too small.
+    """
+    specs = [describe_split(request.store, tower.info, dataset) for dataset in datasets]
+    there = splits(request.cache)
+    opened = {
+        spec.split: open_checked(request.cache, spec, dataset, request.store)
+        for spec, dataset in zip(specs, datasets, strict=True)
+        if spec.split in there
+    }
+    expect_room_for(
+        request.cache,
+        [
+            layout_for(
+                spec,
+                len(dataset),
+                shard_videos=request.store.shard_videos,
+                frames=frame_store(request.store, spec.sampling.image_px),
+            )
+            for spec, dataset in zip(specs, datasets, strict=True)
+            if spec.split not in opened
+        ],
+    )
+    for dataset, spec in zip(datasets, specs, strict=True):
+        if spec.split not in opened:
+            opened[spec.split] = create(request, dataset, spec, tower, shown)
+    return {name: split.cache_id for name, split in opened.items()}
+
+
+def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, store: CacheChoice) -> Split:
+    """The split that is there, if it was made with these settings and for these videos.
+
+    Raises:
+        CacheMismatch: names each differing field with both values. CacheError: dense frames are wanted, it keeps none.
+    """
+    split = open_split(cache, spec.split)
+    split.spec.expect_same(spec, split.path)
+    expect_same_frames(split.path, split.frames, frame_store(store, spec.sampling.image_px))
+    known = tuple(split.informs.get("templates", ("{}",)))
+    if known != store.templates:
+        raise CacheMismatch(split.path, {"text templates": (known, store.templates)})
+    ids = tuple(video.id for video in dataset.videos)
+    if split.video_ids != ids:
+        raise CacheMismatch(split.path, {"order of the videos": (split.video_ids[:3], ids[:3])})
+    return split
+
+
+def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress) -> Split:
+    """Calibrate the codec where it needs that, and make the empty split."""
+    fitted = calibrate(request, dataset, spec, tower, shown)
+    return create_split(
+        request.cache,
+        spec,
+        video_ids=[video.id for video in dataset.videos],
+        labels=[-1 if video.label is None else video.label for video in dataset.videos],
+        class_names=dataset.class_names,
+        text=tower.encode_text(dataset.class_names, request.store.templates).numpy(),
+        **fitted.as_arrays(),
+        flip_pairs=flip_pairs(dataset.class_names),
+        shard_videos=request.store.shard_videos,
+        informs={
+            **library_versions(),
+            "data": request.data.to_dict(),
+            "clip": request.clip.to_dict(),
+            "logit_scale": tower.info.logit_scale,
+            "templates": list(request.store.templates),
+        },
+        factors=dataset.factors,
+        frames=frame_store(request.store, spec.sampling.image_px),
+    )

@@ -1,0 +1,112 @@
+"""What runs inside a dask worker: the tower and the opened split are kept between tasks, and small events tell how far.
+
+    prepare_on_worker(request, run) ──▶ name -> cache_id of every split
+    run_task(task, run)             ──▶ SealedShard            events: (attempt, videos done), a few per second at most
+
+Consequence: a worker loads CLIP once per extraction, and nothing large passes the scheduler in either direction.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.staging import SealedShard
+from vidxfer.pipeline.cache.store import open_split
+from vidxfer.pipeline.clip.load import load_tower
+from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.errors import CacheMismatch, ClusterError
+from vidxfer.stages.prepare import prepare_splits
+from vidxfer.stages.settings import ClipChoice, ExtractRequest
+from vidxfer.stages.shards import ShardTask, extract_shard
+
+SAY_SECONDS = 0.5
+"""Between two events of one worker."""
+
+
+@lru_cache(maxsize=1)
+def _tower(clip: ClipChoice, run: str) -> ClipTower:
+    """This process's tower; another run reads the weights again, since they may have changed."""
+    return load_tower(clip.model, clip.pretrained, device=clip.device, precision=clip.precision)
+
+
+@lru_cache(maxsize=4)
+def _split(cache: Path, name: str, run: str) -> Split:
+    return open_split(cache, name)
+
+
+def prepare_on_worker(request: ExtractRequest, run: str) -> dict[str, str]:
+    """`prepare_splits` in a worker, which has the device."""
+    datasets = [request.data.load(split) for split in request.splits]
+    return prepare_splits(request, datasets, _tower(request.clip, run), _Told(run))
+
+
+def run_task(task: ShardTask, run: str) -> SealedShard:
+    """`extract_shard` in a worker.
+
+    Raises:
+        ClusterError: this worker sees another cache than the process that sent the task.
+        CacheMismatch: this worker has other weights, or computes in another precision.
+    """
+    split = _split(task.request.cache, task.split, run)
+    if split.cache_id != task.cache_id:
+        raise ClusterError(
+            f"a worker sees another cache at {split.path} than the process that leads it. They must share that folder."
+        )
+    tower = _tower(task.request.clip, run)
+    spec, info = split.spec, tower.info
+    if (info.weights_sha256, info.precision) != (spec.clip_weights_sha256, spec.clip_precision):
+        raise CacheMismatch(
+            split.path,
+            {
+                "clip_weights_sha256": (spec.clip_weights_sha256, info.weights_sha256),
+                "clip_precision": (spec.clip_precision, info.precision),
+            },
+        )
+    teller = _Teller(run, {"kind": "videos", "attempt": task.attempt})
+    return extract_shard(task, split, tower, teller.advance)
+
+
+class _Teller:
+    """Sends how many are done, not too often."""
+
+    def __init__(self, run: str, event: dict[str, Any]) -> None:
+        from distributed import get_worker
+
+        self._worker, self._run, self._event = get_worker(), run, event
+        self._done, self._said = 0, time.monotonic()
+
+    def advance(self, done: int = 1, note: str | None = None) -> None:
+        """`done` more; a bar's note is not sent."""
+        self._done += done
+        if time.monotonic() - self._said >= SAY_SECONDS:
+            self.say()
+
+    def say(self, **more: Any) -> None:
+        """Send it now."""
+        self._said = time.monotonic()
+        self._worker.log_event(self._run, {**self._event, "done": self._done, **more})
+
+
+class _Told:
+    """A `Progress` whose bars and lines are shown by the process that leads."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+
+    @contextmanager
+    def bar(self, title: str, total: int, unit: str, done: int = 0) -> Iterator[_Teller]:
+        """Shown far away."""
+        teller = _Teller(self._run, {"kind": "bar", "title": title, "total": total, "unit": unit})
+        teller.say(open=True)
+        yield teller
+        teller.say(open=False)
+
+    def line(self, text: str) -> None:
+        """Shown far away."""
+        _Teller(self._run, {"kind": "line", "text": text}).say()
