@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from vidxfer.cli import cache, data, plan, recipes, reproduce, stage_one, stage_two, weights
+from vidxfer.cli import cache, data, doctor, plan, recipes, reproduce, stage_one, stage_two, weights
 from vidxfer.pipeline.errors import UsageError, VidxferError
 
 OK, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
@@ -48,5 +48,6 @@ app.command("recipes")(recipes.recipes)
 app.command("import")(weights.import_weights)
 app.command("export")(weights.export_weights)
 app.command("reproduction")(reproduce.reproduction)
+app.command("doctor")(doctor.doctor)
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")
