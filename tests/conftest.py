@@ -180,7 +180,9 @@ def content() -> Callable[[Path], dict[str, Any]]:
             name = str(file.relative_to(cache))
             if file.name.endswith(".ledger.jsonl"):
                 lines = [json.loads(line) for line in file.read_text().splitlines()]
-                kept = [{k: v for k, v in line.items() if k not in ("cache_id", "seconds")} for line in lines]
+                kept = [
+                    {k: v for k, v in line.items() if k not in ("cache_id", "seconds", "line_crc32c")} for line in lines
+                ]
                 found[name] = sorted(kept, key=lambda line: line["shard"])
             elif file.parent.parent == cache and file.name == "zarr.json":
                 attributes = json.loads(file.read_text())["attributes"]["vidxfer"]

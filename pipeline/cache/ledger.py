@@ -17,8 +17,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from crc32c import crc32c
+
 from vidxfer.pipeline.cache.disk import disk_errors, sync_folder, write_all
 from vidxfer.pipeline.errors import CacheCorrupt
+
+CHECK = "line_crc32c"
+"""Key of a line's own checksum; optional: older lines have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +66,13 @@ class Ledger:
     Args:
         path: the file; it need not exist.
         cache_id: identity of the split whose lines count.
+        shards: how many the split has, as its opener sees it; lines of later ones belong to videos added since.
     """
 
-    def __init__(self, path: Path, cache_id: str) -> None:
+    def __init__(self, path: Path, cache_id: str, shards: int | None = None) -> None:
         self.path = path
         self._cache_id = cache_id
+        self._shards = shards
 
     def finished(self) -> dict[int, ShardRecord]:
         """The record of each finished shard.
@@ -79,7 +86,9 @@ class Ledger:
             try:
                 entry = json.loads(line)
                 shard = int(entry["shard"])
-                if entry["cache_id"] != self._cache_id:
+                if CHECK in entry and entry.pop(CHECK) != _check_of(entry):
+                    raise ValueError("the line does not match its crc32c")
+                if entry["cache_id"] != self._cache_id or (self._shards is not None and shard >= self._shards):
                     continue
                 if "dropped" in entry:
                     records.pop(shard, None)
@@ -118,7 +127,7 @@ class Ledger:
         Raises:
             ValueError, KeyError, TypeError: it is no such line.
         """
-        fields = {name: value for name, value in entry.items() if name != "cache_id"}
+        fields = {name: value for name, value in entry.items() if name not in ("cache_id", CHECK)}
         failed = tuple(Failure(**failure) for failure in fields.pop("failed"))
         return ShardRecord(**fields, failed=failed)
 
@@ -148,7 +157,12 @@ class Ledger:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    return json.dumps(entry, ensure_ascii=False) + "\n"
+    return json.dumps({**entry, CHECK: _check_of(entry)}, ensure_ascii=False) + "\n"
+
+
+def _check_of(entry: dict[str, Any]) -> int:
+    """crc32c of an entry without its own checksum, as JSON gives it back."""
+    return int(crc32c(json.dumps(json.loads(json.dumps(entry)), sort_keys=True).encode()))
 
 
 def _is_json(line: bytes) -> bool:

@@ -136,4 +136,4 @@ class Split:
     @property
     def ledger(self) -> Ledger:
         """The ledger beside the group."""
-        return Ledger(self.path.with_name(self.path.name + ".ledger.jsonl"), self.cache_id)
+        return Ledger(self.path.with_name(self.path.name + ".ledger.jsonl"), self.cache_id, self.shard_count)

@@ -116,7 +116,16 @@ def open_split(cache_path: Path | str | RemotePath, split: str) -> Split:
     """
     # A RemotePath is typed as what it stands in for: it reads like a Path, and says what it is when written to.
     path = cast(Path, place_of(cache_path) / split)
-    stored = _attributes(path)
+    while True:
+        stored = _attributes(path)
+        try:
+            return _open(path, stored)
+        except CacheError:
+            if _attributes(path) == stored:
+                raise  # else videos were added meanwhile: grow.py
+
+
+def _open(path: Path, stored: Mapping[str, Any]) -> Split:
     spec = CacheSpec.from_dict(stored["spec"])
     group = open_group(path)
     extents = tuple(Extent(**extent) for extent in stored.get("extents", ()))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -66,3 +68,16 @@ def test_lines_of_another_split_of_the_same_name_do_not_count(tmp_path: Path) ->
     mine = Ledger(path, "me")
     mine.append(replace(record(1)))
     assert list(mine.finished()) == [1]
+
+
+def test_a_line_that_was_changed_but_is_still_json_is_found(world: Any, tmp_path: Path) -> None:
+    split = world.fill(world.make(tmp_path))
+    text = split.ledger.path.read_text()
+    split.ledger.path.write_text(text.replace('"stored": 3', '"stored": 2', 1))
+    with pytest.raises(CacheCorrupt, match=r"line 1: not a line of a ledger.*does not match its crc32c"):
+        split.ledger.finished()
+    lines = [json.loads(line) for line in text.splitlines()]
+    for line in lines:
+        del line["line_crc32c"]  # as ledgers of before have it
+    split.ledger.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert sorted(split.ledger.finished()) == [0, 1, 2]
