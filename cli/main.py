@@ -5,6 +5,7 @@ Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 done with some videos refused.
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -20,6 +21,9 @@ class _Commands(typer.core.TyperGroup):
     """Turns errors that were raised on purpose into a message and an exit code; any other keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # paths need not be UTF-8
         try:
             return super().invoke(ctx)
         except VidxferError as error:

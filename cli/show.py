@@ -31,7 +31,8 @@ def console(stderr: bool = False) -> Console:
 
 def print_json(report: Any) -> None:
     """A report as JSON on standard output."""
-    print(json.dumps(_plain(report), indent=1, ensure_ascii=False))
+    text = json.dumps(_plain(report), indent=1, ensure_ascii=False)
+    print(text.encode("utf-8", "backslashreplace").decode())  # a path that is not UTF-8 as JSON escapes it
 
 
 def _plain(value: Any) -> Any:

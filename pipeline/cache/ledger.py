@@ -132,7 +132,7 @@ class Ledger:
         return ShardRecord(**fields, failed=failed)
 
     def _append(self, text: str) -> None:
-        line = text.encode()
+        line = text.encode("utf-8", "backslashreplace")  # a detail may hold a path that is not UTF-8
         with disk_errors(self.path, len(line)):
             is_new = not self.path.exists()
             _, whole_bytes = self._lines()

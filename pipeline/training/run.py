@@ -232,7 +232,7 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tup
 def write_text(path: Path, text: str) -> None:
     """Write a small file whole or not at all: a temporary name, fsync, rename."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_text(text, encoding="utf-8", errors="backslashreplace")  # paths need not be UTF-8
     _sync(part)
     part.rename(path)
 

@@ -50,7 +50,7 @@ class DecordPath:
             self._compare(len(reader), reader.get_frame_timestamp(range(len(reader))))
             deadline.check()
             pixels = reader.get_batch(list(numbers)).asnumpy()
-        except (decord.DECORDError, RuntimeError, IndexError) as error:
+        except (decord.DECORDError, RuntimeError, IndexError, UnicodeEncodeError) as error:  # the last: names not UTF-8
             raise PathFailed(f"decord failed: {one_line(error)}") from error
         if self.look is None or pixels.shape[1:3] != self.look.upright:
             raise PathFailed(f"decord's frames are {pixels.shape[1:3]}, PyAV's {self.look and self.look.upright}")
