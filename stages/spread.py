@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.staging import SealedShard, was_begun
+from vidxfer.pipeline.cache.staging import SealedShard, sealed_by, was_begun
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import ClusterError, VidxferError
 from vidxfer.stages.progress import Bar, Progress
@@ -97,6 +97,7 @@ class Spread:
                 continue
             del given[one.task.attempt]
             sealed, why = self._outcome(one.future)
+            sealed = sealed or sealed_by(split, one.task.attempt)
             bar.advance((one.task.count if sealed else 0) - one.said)
             if sealed is not None:
                 done(sealed)

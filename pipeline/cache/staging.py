@@ -48,6 +48,15 @@ def was_begun(split: Split, attempt: str) -> bool:
     return any(split.path.parent.glob(f".{split.path.name}.{attempt}-*{PART}"))
 
 
+def sealed_by(split: Split, attempt: str) -> SealedShard | None:
+    """The shard that this attempt finished although nobody was told, as when its process died just then."""
+    for folder in split.path.parent.glob(f".{split.path.name}.{attempt}-*{PART}"):
+        record = _sealed(split, folder)
+        if record is not None and _is_whole(split, folder, record):
+            return SealedShard(record=record, folder=folder)
+    return None
+
+
 def seal(split: Split, folder: Path, record: ShardRecord) -> SealedShard:
     """Say, durably and after every other byte, that the shard in `folder` is whole."""
     payload = (Ledger.line_of(record, split.cache_id)).encode()
