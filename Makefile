@@ -92,6 +92,7 @@ golden: $(STAMP)  ## only the tests against numbers from the official modules
 .PHONY: bench
 bench: $(STAMP)  ## seconds of a training step: DiST plain and fast, CLIP, reading; minutes; ARGS='--threads 1'
 	$(BIN)/python tests/bench/bench_dist.py $(ARGS)
+	$(BIN)/python tests/bench/bench_frames.py $(ARGS)
 
 .PHONY: check
 check: $(STAMP)  ## lint, format and types; changes nothing

@@ -75,7 +75,7 @@ def texture(rng: np.random.Generator, side_px: int) -> torch.Tensor:
     cells = 4
     while cells <= side_px:
         noise = torch.from_numpy(rng.normal(size=(1, 3, cells, cells)).astype(np.float32))
-        total += F.interpolate(noise, size=(side_px, side_px), mode="bicubic") / cells**0.75
+        total += F.interpolate(noise, size=(side_px, side_px), mode="bicubic") / cells**0.6
         cells *= 2
     total -= total.mean()
     return (128 + 45 * total / total.std()).clamp(0, 255)[0]
