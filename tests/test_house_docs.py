@@ -25,6 +25,7 @@ from typer.testing import CliRunner
 
 from vidxfer.cli.main import FAILED, OK, PARTIAL, USAGE, app
 from vidxfer.pipeline.cache.codec import decode_int8
+from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import SplitLayout
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.spec import FORMAT
@@ -265,8 +266,9 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 def test_the_format_is_described_array_by_array() -> None:
     text = (ROOT / "docs/cache-format.md").read_text(encoding="utf-8")
+    frames = FrameStore.at(224, quality=90, subsampling="4:4:4")
     layout, fitted = (
-        SplitLayout(spec=PUBLISHED[0].cache_spec(codec), videos=8, classes=4, shard_videos=4)
+        SplitLayout(spec=PUBLISHED[0].cache_spec(codec), videos=8, classes=4, shard_videos=4, frames=frames)
         for codec in ("int8", "rotate+pq")
     )
     arrays = text.partition("## Arrays")[2].partition("\n## ")[0]
