@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from vidxfer.cli import cache, data, doctor, plan, recipes, reproduce, stage_one, stage_two, weights
+from vidxfer.cli import cache, cache_life, data, doctor, plan, recipes, reproduce, stage_one, stage_two, weights
 from vidxfer.pipeline.errors import UsageError, VidxferError
 
 OK, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
@@ -53,5 +53,6 @@ app.command("import")(weights.import_weights)
 app.command("export")(weights.export_weights)
 app.command("reproduction")(reproduce.reproduction)
 app.command("doctor")(doctor.doctor)
+cache.app.command("add")(cache_life.add)
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")

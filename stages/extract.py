@@ -125,8 +125,8 @@ def extract_split(
     with SplitWriter(split) as writer:
         finished, pending = split.ledger.finished(), writer.pending()
         again = [shard for shard in finished if request.retry_failed and finished[shard].failed]
-        tasks = [task_of(request, dataset, split, shard) for shard in pending]
-        tasks += [task_of(request, dataset, split, k, finished[k]) for k in sorted(set(again) - set(pending))]
+        tasks = [task_of(request, dataset.videos, split, shard) for shard in pending]
+        tasks += [task_of(request, dataset.videos, split, k, finished[k]) for k in sorted(set(again) - set(pending))]
         resumed = sum(record.stored for shard, record in finished.items() if shard not in pending)
         waiting = sum(task.count for task in tasks)
         left: dict[int, str] = {}

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -26,7 +26,6 @@ from vidxfer.pipeline.cache.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.staging import SealedShard, seal, staging_folder
 from vidxfer.pipeline.clip.tower import ClipTower
-from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.stages.encode import Encoded, Prepared, encode_videos
@@ -69,9 +68,13 @@ class ShardTask:
 
 
 def task_of(
-    request: ExtractRequest, dataset: Dataset, split: Split, shard: int, old: ShardRecord | None = None
+    request: ExtractRequest,
+    videos: Sequence[Video] | Mapping[int, Video],
+    split: Split,
+    shard: int,
+    old: ShardRecord | None = None,
 ) -> ShardTask:
-    """The task of one shard of a split."""
+    """The task of one shard of a split; `videos` by row."""
     failed = {failure.id for failure in old.failed} if old else set()
     rows = tuple(row for row in split.layout.rows(shard) if old is None or split.video_ids[row] in failed)
     return ShardTask(
@@ -80,7 +83,7 @@ def task_of(
         cache_id=split.cache_id,
         shard=shard,
         rows=rows,
-        videos=tuple(dataset.videos[row] for row in rows),
+        videos=tuple(videos[row] for row in rows),
         attempt=_new_attempt(shard),
         old=old,
     )

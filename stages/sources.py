@@ -69,7 +69,8 @@ class Source:
                 self.split, needs, videos, device=device, decode_threads=decode_threads, read_threads=read_threads
             )
         videos = self.find_videos()
-        rows = [videos[name] for name in self.split.video_ids]
+        # A row of a gap is never asked for; any video stands in its place.
+        rows = [videos[name or self.split.video_ids[0]] for name in self.split.video_ids]
         spec, alpha = self.split.spec, self.split.spec.sampling.alpha
         if needs.sparse_frames:
             spec = replace(spec, sampling=replace(spec.sampling, dense_frames=needs.sparse_frames * alpha))
@@ -95,6 +96,8 @@ def dense_videos(split: Split, root: Path | None) -> dict[str, Video]:
     Raises:
         UsageError, DatasetError: the folder is not there, or holds another data set.
     """
+    if split.extents:
+        return _videos_of_extents(split, root)
     data = DataSource.from_dict(dict(split.informs["data"]), root)
     found = data.load(split.spec.split)
     if found.fingerprint != split.spec.dataset_fingerprint:
@@ -104,6 +107,23 @@ def dense_videos(split: Split, root: Path | None) -> dict[str, Video]:
             "Give the right folder with --root."
         )
     return {video.id: video for video in found.videos}
+
+
+def _videos_of_extents(split: Split, root: Path | None) -> dict[str, Video]:
+    """As `dense_videos`, of a cache to which videos were added: each from where it came; `root` is the first one's."""
+    videos: dict[str, Video] = {}
+    for number, extent in enumerate(split.extents):
+        data = replace(DataSource.from_dict(dict(extent.data), root if number == 0 else None), limit=None)
+        found = {video.id: video for video in data.load(split.spec.split).videos}
+        names = split.video_ids[extent.first_row : extent.end]
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise UsageError(
+                f"{data.root} lacks {len(missing)} of the {len(names)} videos that this cache has from it: "
+                f"{', '.join(missing[:3])}. Give the first data set's folder with --root, put later ones back."
+            )
+        videos |= {name: found[name] for name in names}
+    return videos
 
 
 def online_sources(
