@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidxfer.cli import codecs
 from vidxfer.cli import options as o
 
 if TYPE_CHECKING:
     from vidxfer.stages.verify import SplitCheck
 
 app = typer.Typer(no_args_is_help=True, help="Look at a cache, and check it.", rich_markup_mode=None)
+app.command("fidelity")(codecs.fidelity)
+app.command("recode")(codecs.recode)
 
 
 @app.command("info")

@@ -148,6 +148,10 @@ class Fitting:
         if self._sample is not None:
             self._sample.update(tokens)
 
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and std, float32 [layer channel], whatever the codec needs of them."""
+        return self._sums.finish()
+
     def finish(self, form: Form, device: torch.device) -> Fitted:
         """Fit one codec on `device`; what is handed out is on the CPU.
 

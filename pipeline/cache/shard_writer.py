@@ -27,6 +27,9 @@ from vidxfer.pipeline.cache.views import view_arrays
 from vidxfer.pipeline.errors import ClipError, VideoError
 from vidxfer.pipeline.shapes import View, expect
 
+TOKEN_ARRAYS = ("tokens", "scale")
+"""What depends on the codec and the layers; everything else follows from the views alone."""
+
 
 class ShardWriter:
     """Writes all files of one shard; they appear when the `with` block ends without an error, or not at all.
@@ -53,6 +56,7 @@ class ShardWriter:
         self._packed: dict[str, PackedFile] = {}
         self._failed: dict[int, Failure] = {}
         self._notes: dict[str, Counter[str]] = {}
+        self._without_tokens: set[int] = set()
         self._started = 0.0
 
     def __enter__(self) -> Self:
@@ -111,9 +115,7 @@ class ShardWriter:
             ClipError: an embedding is not finite, or beyond float16.
         """
         spec, place = self._split.spec, self._place(row)
-        parts = {"tokens": _as_array("codes", codes, self._sharded["tokens"].array.dtype)}
-        if "scale" in self._sharded:
-            parts["scale"] = _as_array("scale", scale, "float16")
+        parts = self._token_parts(codes, scale)
         wide = np.asarray(embedding, dtype=np.float32)
         if not (np.abs(wide) <= np.finfo(np.float16).max).all():
             raise ClipError(f"{self._split.video_ids[row]}: the CLIP embedding is not finite or exceeds float16")
@@ -121,6 +123,25 @@ class ShardWriter:
         geometry: dict[str, Any] = view_arrays(views) if len(views) == spec.stored_views else {}
         if not geometry or geometry["frame_index"].shape[1:] != (spec.sampling.dense_frames,):
             raise ValueError(f"expected {spec.stored_views} views of {spec.sampling.dense_frames} dense frames")
+        self._write_chunks(place, parts)
+        for name, values in {**geometry, "frame_count": frame_count, "source_px": source_px}.items():
+            self._plain[name].values[place] = values
+        self._plain["state"].values[place] = STORED
+        for what, value in (notes or {}).items():
+            self._notes.setdefault(what, Counter())[value] += 1
+
+    def add_tokens(self, row: int, codes: Any, scale: Any) -> None:
+        """Store the codes of a row that was copied without them; arguments as for `add`."""
+        self._without_tokens.remove(row)
+        self._write_chunks(row - self.rows[0], self._token_parts(codes, scale))
+
+    def _token_parts(self, codes: Any, scale: Any) -> dict[str, AnyArray]:
+        parts = {"tokens": _as_array("codes", codes, self._sharded["tokens"].array.dtype)}
+        if "scale" in self._sharded:
+            parts["scale"] = _as_array("scale", scale, "float16")
+        return parts
+
+    def _write_chunks(self, place: int, parts: Mapping[str, AnyArray]) -> None:
         for name, values in parts.items():
             layout = self._sharded[name].array
             sizes = dict(zip(layout.axes.split()[1:], layout.shape[1:], strict=True))
@@ -136,30 +157,31 @@ class ShardWriter:
                 file = self._sharded[name]
                 for inner in np.ndindex(*file.array.grid[1 : 2 if name == "embedding" else 3]):
                     file.write(values[inner], place, *inner)
-        for name, values in {**geometry, "frame_count": frame_count, "source_px": source_px}.items():
-            self._plain[name].values[place] = values
-        self._plain["state"].values[place] = STORED
-        for what, value in (notes or {}).items():
-            self._notes.setdefault(what, Counter())[value] += 1
 
-    def copy(self, rows: Sequence[int], record: ShardRecord) -> None:
-        """Take stored rows over from the files that the shard has now, each chunk compared with its checksum.
+    def copy(self, rows: Sequence[int], record: ShardRecord, *, tokens_apart_from: Split | None = None) -> None:
+        """Take stored rows over from finished files of the same shard, each chunk compared with its checksum.
 
         Args:
             rows: which; each counts as added.
             record: the ledger line of those files.
+            tokens_apart_from: another split with the same rows and shards, whose files are taken but for the tokens,
+                which `add_tokens` then gives; None: the files that this split has now.
 
         Raises:
             CacheCorrupt: they are damaged.
         """
         places = [self._place(row) for row in rows]
+        folder = (tokens_apart_from or self._split).path
+        apart = TOKEN_ARRAYS if tokens_apart_from else ()
         with disk_errors(self._split.path, self._bytes):
-            for sharded in self._sharded.values():
-                sharded.copy(places, self._split.path / sharded.array.key(self.shard))
+            for name, sharded in self._sharded.items():
+                if name not in apart:
+                    sharded.copy(places, folder / sharded.array.key(self.shard))
             for packed in self._packed.values():
-                packed.copy(places, self._split.path / packed.array.key(self.shard))
+                packed.copy(places, folder / packed.array.key(self.shard))
         for plain in self._plain.values():
-            plain.values[places] = read_plain(self._split.path / plain.array.key(self.shard), plain.array)[places]
+            plain.values[places] = read_plain(folder / plain.array.key(self.shard), plain.array)[places]
+        self._without_tokens.update(rows if apart else ())
         if not (self._plain["state"].values[places] == STORED).all():
             raise ValueError(f"shard {self.shard}: rows to be taken over were not all stored")
         self._notes = {what: Counter(counts) for what, counts in record.notes.items()}
@@ -194,6 +216,8 @@ class ShardWriter:
         if (state == PENDING).any():
             forgotten = [self.rows[0] + int(i) for i in np.flatnonzero(state == PENDING)]
             raise ValueError(f"rows {forgotten} of shard {self.shard} were neither added nor failed")
+        if self._without_tokens:
+            raise ValueError(f"rows {sorted(self._without_tokens)} of shard {self.shard} were copied without tokens")
         stored = int((state == STORED).sum())
         files: dict[str, ShardFile | PlainFile | PackedFile] = {}
         for name in self._split.layout.owned:  # `state` is the last

@@ -61,12 +61,11 @@ def create_split(
         CacheError: the split exists, or what it is to hold does not fit together, or the folder cannot be written.
         CacheBusy: another process is writing this split.
     """
-    cache = local_folder(cache_path)
     wanted = spec.shard_videos_default if shard_videos is None else shard_videos
     split = Split(
-        path=cache / spec.split,
+        path=local_folder(cache_path) / spec.split,
         spec=spec,
-        cache_id=uuid.uuid4().hex,
+        cache_id=new_cache_id(),
         video_ids=tuple(video_ids),
         labels=np.asarray(labels, dtype=np.int32),
         class_names=tuple(class_names),
@@ -84,6 +83,18 @@ def create_split(
         fitted={name: np.asarray(values, dtype=np.float32) for name, values in (fitted or {}).items()},
         frames=frames,
     )
+    write_new(split)
+    return split
+
+
+def new_cache_id() -> str:
+    """An identity that no other split has."""
+    return uuid.uuid4().hex
+
+
+def write_new(split: Split) -> None:
+    """Make the folder of a split that is not there yet, every row pending. Raises as `create_split`."""
+    spec, cache = split.spec, split.path.parent
     needed = {name: shape for name, (_, shape) in spec.fitted_shapes.items()}
     if needed != {name: values.shape for name, values in split.fitted.items()}:
         raise CacheError(f"{split.path}: codec {spec.codec} needs {needed}, got {sorted(split.fitted)}")
@@ -105,7 +116,6 @@ def create_split(
             shutil.rmtree(building, ignore_errors=True)
             raise
         sync_folder(cache)
-    return split
 
 
 def open_split(cache_path: Path | str | RemotePath, split: str) -> Split:

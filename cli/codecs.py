@@ -1,0 +1,152 @@
+"""`vidxfer cache fidelity` and `vidxfer cache recode`: what a codec loses, and from one codec to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidxfer.cli import options as o
+
+if TYPE_CHECKING:
+    from vidxfer.stages.fidelity import FidelityReport
+
+MISLEADS = (
+    "Plain cosine alone misleads: a few large channels fill it, and all others may be lost at 0.9993. Judge by centred "
+    "(channel means taken away), ordinary (without the 8 largest channels) and in std (error in standard deviations of "
+    "each channel). `worst` is the worst token of the column before it."
+)
+
+
+def fidelity(
+    cache: o.CacheOption = Path("zarr"),
+    split: Annotated[str, typer.Option("--split", help="train or val.")] = "train",
+    videos: Annotated[int, typer.Option("--videos", min=1, help="Stored videos to measure, evenly spread.")] = 8,
+    codec: Annotated[
+        list[str] | None, typer.Option("--codec", help="Also try this codec on the same tokens; may be repeated.")
+    ] = None,
+    truth: Annotated[
+        str,
+        typer.Option(help="pixels: CLIP runs again. stored: the cache's own tokens, if they are float16; no CLIP."),
+    ] = "pixels",
+    calibration_videos: Annotated[
+        int, typer.Option("--calibration-videos", min=1, help="Other videos that tried codecs are fitted on.")
+    ] = 16,
+    root: o.RootOption = None,
+    device: o.DeviceOption = "auto",
+    batch_frames: o.BatchFramesOption = 128,
+    decode_threads: o.ThreadsOption = 2,
+    json: o.JsonOption = False,
+) -> None:
+    """What a codec loses, layer by layer: tokens from pixels again, beside what the cache gives back. Writes nothing.
+
+    Plain cosine alone misleads: a few large channels fill it. `centred` takes the channel means away, `ordinary` leaves
+    the 8 largest channels out, `in std` is the error in standard deviations of each channel.
+
+    Exits with 3 when some of the videos cannot be read any more; each is named with its reason.
+
+    Example: vidxfer cache fidelity --cache ./zarr --videos 8 --codec int6 --codec int4
+    """
+    from vidxfer.cli import show
+    from vidxfer.stages import fidelity as stage
+
+    report = stage.fidelity(
+        stage.FidelityRequest(
+            cache=cache,
+            split=split,
+            videos=videos,
+            codecs=tuple(codec or ()),
+            truth=truth,
+            calibration_videos=calibration_videos,
+            root=root,
+            device=device,
+            batch_frames=batch_frames,
+            decode_threads=decode_threads,
+        ),
+        show.Shown(),
+    )
+    if json:
+        show.print_json(report)
+    else:
+        show_fidelity(report)
+    if report.refused:
+        raise typer.Exit(3)
+
+
+def show_fidelity(report: FidelityReport) -> None:
+    """One table per codec, what to judge by, and what the figures rest on."""
+    from vidxfer.cli import show
+
+    for one in report.codecs:
+        what = "stored" if one.stored else "tried, not stored"
+        show.table(
+            f"{one.codec} ({what}): {show.size(one.bytes_per_view)} per view",
+            ["layer", "bytes", "cosine", "worst", "centred", "worst", "ordinary", "worst", "rel. error", "in std"],
+            [
+                [str(layer.layer), show.size(layer.bytes_per_view), f"{layer.cosine:.5f}", f"{layer.cosine_worst:.4f}",
+                 f"{layer.centred:.5f}", f"{layer.centred_worst:.4f}", f"{layer.ordinary:.5f}",
+                 f"{layer.ordinary_worst:.4f}", f"{layer.relative_error:.4f}", f"{layer.error_in_std:.4f}"]
+                for layer in one.layers
+            ],
+        )  # fmt: skip
+    print(MISLEADS)
+    source = "CLIP on their pixels" if report.truth == "pixels" else "their float16 tokens in the cache"
+    others = "of the same" if report.overlap else "other"
+    print(
+        f"Measured on {len(report.videos)} videos of {report.split}, against {source}. Channel means and what tried "
+        f"codecs are fitted on come from {report.fitted_on} {others} videos. Bytes are those of one view."
+    )
+    if report.overlap:
+        print("The split has no other videos: figures of tried codecs are too good.")
+    for name, reason in report.refused.items():
+        print(f"refused: {report.split}/{name}: {reason}")
+
+
+def recode(
+    source: Annotated[Path, typer.Argument(help="Folder of the finished cache.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder of the new cache.")],
+    codec: Annotated[
+        str | None, typer.Option("--codec", help="As for extract; without it codes are copied as they are.")
+    ] = None,
+    layers: o.LayersOption = "all",
+    split: Annotated[list[str] | None, typer.Option("--split", help="train or val; all by default.")] = None,
+    calibration_videos: o.CalibrationOption = 64,
+    device: o.DeviceOption = "auto",
+    json: o.JsonOption = False,
+) -> None:
+    """Store a finished cache with another codec or fewer layers, without CLIP and videos. Goes on where it was ended.
+
+    What a lossy codec lost is not found again: recode from float16 where there is one. The new cache remembers what it
+    was made from.
+
+    Example: vidxfer cache recode ./zarr --to ./zarr-int4 --codec int4
+    """
+    from vidxfer.cli import show
+    from vidxfer.cli.stage_one import parse_layers
+    from vidxfer.stages import recode as stage
+
+    reports = stage.recode(
+        stage.RecodeRequest(
+            source=source,
+            target=to,
+            codec=codec,
+            layers=parse_layers(layers),
+            splits=tuple(split) if split else None,
+            calibration_videos=calibration_videos,
+            device=device,
+        ),
+        show.Shown(),
+    )
+    if json:
+        show.print_json(reports)
+        return
+    show.table(
+        f"Cache {to}",
+        ["split", "from", "to", "layers", "videos", "stored before", "bytes before", "bytes now", "seconds"],
+        [
+            [one.split, one.source_codec, one.codec, ",".join(map(str, one.layers)), f"{one.stored:,}",
+             f"{one.resumed:,}", show.size(one.bytes_before), show.size(one.bytes_after), f"{one.seconds:.1f}"]
+            for one in reports
+        ],
+    )  # fmt: skip
