@@ -123,7 +123,14 @@ class ShardWriter:
         geometry: dict[str, Any] = view_arrays(views) if len(views) == spec.stored_views else {}
         if not geometry or geometry["frame_index"].shape[1:] != (spec.sampling.dense_frames,):
             raise ValueError(f"expected {spec.stored_views} views of {spec.sampling.dense_frames} dense frames")
+        if (frames is None) != (self._split.frames is None):
+            raise ValueError(
+                f"{self._split.path} keeps {self._split.frames or 'no dense frames'}; the row says otherwise"
+            )
         self._write_chunks(place, parts)
+        if frames is not None:
+            with disk_errors(self._split.path, self._bytes):
+                self._add_frames(place, frames)
         for name, values in {**geometry, "frame_count": frame_count, "source_px": source_px}.items():
             self._plain[name].values[place] = values
         self._plain["state"].values[place] = STORED
@@ -146,13 +153,7 @@ class ShardWriter:
             layout = self._sharded[name].array
             sizes = dict(zip(layout.axes.split()[1:], layout.shape[1:], strict=True))
             expect(name, values, " ".join(sizes), **sizes)
-        if (frames is None) != (self._split.frames is None):
-            raise ValueError(
-                f"{self._split.path} keeps {self._split.frames or 'no dense frames'}; the row says otherwise"
-            )
         with disk_errors(self._split.path, self._bytes):
-            if frames is not None:
-                self._add_frames(place, frames)
             for name, values in parts.items():
                 file = self._sharded[name]
                 for inner in np.ndindex(*file.array.grid[1 : 2 if name == "embedding" else 3]):
