@@ -30,8 +30,8 @@ from vidxfer.pipeline.clip.load import choose_device, load_tower
 from vidxfer.pipeline.errors import UsageError, VideoError
 from vidxfer.stages.encode import encode_all, prepare_all
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.recode import decoded, even_rows, read_row
 from vidxfer.stages.sources import dense_videos, expect_tower
+from vidxfer.stages.stored import decoded, even_rows, read_row
 
 TRUTHS = ("pixels", "stored")
 

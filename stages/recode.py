@@ -18,13 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from vidxfer.pipeline.cache.batch import Codes, TokenReader
+from vidxfer.pipeline.cache.batch import TokenReader
 from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
-from vidxfer.pipeline.cache.codec_fit import Fitted, Fitting
+from vidxfer.pipeline.cache.codec_fit import Fitted
 from vidxfer.pipeline.cache.codec_form import codec_form
 from vidxfer.pipeline.cache.layout import STORED
 from vidxfer.pipeline.cache.plain import open_reader
@@ -38,6 +36,7 @@ from vidxfer.pipeline.errors import CacheError, CacheIncomplete, CacheMismatch, 
 from vidxfer.stages.progress import Bar, Progress, Silent
 from vidxfer.stages.room import expect_room_for
 from vidxfer.stages.settings import library_versions
+from vidxfer.stages.stored import decoded, fit_on_cache, read_row
 
 FITTED = ("channel_mean", "channel_std", "rotation", "component_std", "codebook")
 """What a codec has per layer."""
@@ -225,40 +224,6 @@ def origin(split: Split) -> dict[str, Any]:
         "fingerprint": split.spec.fingerprint,
     }  # fmt: skip
     return {**found, MADE_FROM: split.informs[MADE_FROM]} if MADE_FROM in split.informs else found
-
-
-def even_rows(rows: np.ndarray[Any, Any], count: int) -> list[int]:
-    """`count` of the rows, evenly spread; all of them when there are no more."""
-    if len(rows) <= count:
-        return [int(row) for row in rows]
-    return [int(rows[int(place)]) for place in np.linspace(0, len(rows) - 1, count).round()]
-
-
-def fit_on_cache(reader: TokenReader, spec: CacheSpec, device: torch.device, shown: Progress) -> Fitted:
-    """Fit the codec of `spec` on the tokens of an even sample of the stored rows."""
-    rows = even_rows(reader.stored_rows(), max(1, spec.calibration_videos))
-    decode = Dequantiser.of(reader.split, layers=spec.layers).to(device)
-    fitting = Fitting([spec.form], len(rows))
-    with shown.bar(f"fit {spec.codec} on {spec.split}", len(rows), "videos") as bar:
-        for row in rows:
-            fitting.update(decoded(decode, read_row(reader, row, spec.layers)))
-            bar.advance()
-    return fitting.finish(spec.form, device)
-
-
-def read_row(reader: TokenReader, row: int, layers: tuple[int, ...]) -> Codes:
-    """All stored views of one row: codes and scales [view layer frame token …]."""
-    views = range(reader.split.spec.stored_views)
-    return reader.read([row] * len(views), views, layers)
-
-
-def decoded(decode: Dequantiser, codes: Codes) -> Tensor:
-    """Float tokens on the decoder's device."""
-    device = decode.mean.device
-    scale = None if codes.scale is None else codes.scale.to(device)
-    with torch.no_grad():
-        tokens: Tensor = decode(codes.codes.to(device), scale)
-    return tokens
 
 
 def recode_shard(
