@@ -8,6 +8,18 @@ from typing import Annotated
 import typer
 
 CacheOption = Annotated[Path, typer.Option("--cache", help="Folder of the cache.", rich_help_panel="Where")]
+CachesOption = Annotated[
+    list[Path] | None,
+    typer.Option("--cache", help="Folder of the cache; several with --labels-as.", rich_help_panel="Where"),
+]
+LabelsAsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--labels-as",
+        help="Classes of several caches: k710 (over k400, k600, k700), or union (all their names).",
+        rich_help_panel="Where",
+    ),
+]
 RunOption = Annotated[Path, typer.Option("--run", help="Folder of the run.", rich_help_panel="Where")]
 RootOption = Annotated[
     Path | None,

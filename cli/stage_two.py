@@ -15,7 +15,8 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="field=value o
 
 
 def train(
-    cache: o.CacheOption = Path("zarr"),
+    cache: o.CachesOption = None,
+    labels_as: o.LabelsAsOption = None,
     recipe: Annotated[str, typer.Option("--recipe", help="Named recipe.")] = "dist-ssv2-b16",
     settings: Settings = None,
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the run; default runs/RECIPE.")] = None,
@@ -55,7 +56,7 @@ def train(
 
     The videos are looked for where extraction found them; --root says where they are now. With --online, CLIP runs in
     every step on freshly drawn views: of the cache's videos with the cache's settings, or, with --dataset, without any
-    cache.
+    cache. With --labels-as, several caches of equal settings are trained on as one; what lies in two counts once.
 
     Example: vidxfer train --cache ./zarr --recipe dist-ssv2-b16 --set epochs=10
     """
@@ -66,11 +67,14 @@ def train(
 
     if dataset and not online:
         raise UsageError("--dataset is for --online; a cache remembers its own data set (--root says where it is now)")
+    caches = parse_caches(cache, labels_as)
     resolved = with_settings(named(recipe), settings or [])
     report = stage.train(
         stage.TrainRequest(
             recipe=resolved,
-            cache=cache,
+            cache=caches[0],
+            more_caches=caches[1:],
+            labels_as=labels_as,
             run=run or Path("runs") / recipe,
             root=root,
             device=device,
@@ -112,7 +116,8 @@ def train(
 
 def evaluate(
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the trained run.")] = None,
-    cache: o.CacheOption = Path("zarr"),
+    cache: o.CachesOption = None,
+    labels_as: o.LabelsAsOption = None,
     split: Annotated[str, typer.Option("--split", help="Split to score.")] = "val",
     root: o.RootOption = None,
     device: o.DeviceOption = "auto",
@@ -136,10 +141,13 @@ def evaluate(
 
     if (run is None) != zero_shot:
         raise UsageError("give either --run FOLDER, or --zero-shot for CLIP without training")
+    caches = parse_caches(cache, labels_as)
     report = stage.evaluate(
         stage.EvaluateRequest(
             run=run,
-            cache=cache,
+            cache=caches[0],
+            more_caches=caches[1:],
+            labels_as=labels_as,
             split=split,
             root=root,
             fuse_clip=fuse_clip,
@@ -156,6 +164,8 @@ def evaluate(
         show.print_json(report)
     else:
         print(f"{split}: {score}, {report.views} view{'s' * (report.views > 1)} per video")
+        for name, part in report.per_cache.items():
+            print(f"{split} of {name}: {part}")
         for name, reason in score.missing.items():
             print(f"missing: {name}: {reason}")
         if score.missing:
@@ -163,6 +173,17 @@ def evaluate(
         print(f"predictions: {report.predictions}")
     if score.missing:
         raise typer.Exit(3)
+
+
+def parse_caches(caches: list[Path] | None, labels_as: str | None) -> tuple[Path, ...]:
+    """The caches that were named, "zarr" if none was.
+
+    Raises:
+        UsageError: several without a word on what their classes are.
+    """
+    if caches is not None and len(caches) > 1 and labels_as is None:
+        raise UsageError("several caches need one set of classes: --labels-as k710, or union for all their names")
+    return tuple(caches or [Path("zarr")])
 
 
 def predict(

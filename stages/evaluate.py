@@ -6,14 +6,13 @@ cache + run ─▶ head ─▶ softmax per view ─▶ sum per video ─▶ top-
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.clip.load import choose_device
@@ -21,12 +20,12 @@ from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
 from vidxfer.pipeline.heads.base import Head, Needs
 from vidxfer.pipeline.heads.zero_shot import FusedWithClip, ZeroShotClip
 from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_inputs
-from vidxfer.pipeline.training.loader import Assembler
 from vidxfer.pipeline.training.metrics import Score, ranked, score
 from vidxfer.pipeline.training.run import Run, write_text
 from vidxfer.pipeline.training.scoring import Scored, score_rows
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.sources import Source, cached_source
+from vidxfer.stages.sources import Source
+from vidxfer.stages.union import UnionSource, source_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,7 @@ class EvaluateRequest:
     Attributes:
         run: folder of the trained run; None: CLIP alone, without any training. cache: folder. split: to score.
         root: of the videos, if they have moved. fuse_clip: share of CLIP's own logits, 0 to 1.
+        more_caches, labels_as: as in training: several caches under one set of classes.
         device, precision, decode_threads, read_threads, frames_from: as in training. batch_clips: clips per forward.
     """
 
@@ -50,15 +50,18 @@ class EvaluateRequest:
     read_threads: int = 2
     batch_clips: int = 32
     frames_from: str = "auto"
+    more_caches: tuple[Path, ...] = ()
+    labels_as: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateReport:
-    """The score, the file of per-video predictions, and stored views per video."""
+    """The score, the file of per-video predictions, stored views per video; of several caches the score of each."""
 
     score: Score
     predictions: Path
     views: int
+    per_cache: dict[str, Score] = field(default_factory=dict)
 
 
 def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> EvaluateReport:
@@ -69,7 +72,14 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Eval
         CacheIncomplete: not one video of the split is stored.
     """
     shown = progress or Silent()
-    source = cached_source(request.cache, request.split, request.root, request.frames_from)
+    source = source_of(
+        (request.cache, *request.more_caches),
+        request.split,
+        labels_as=request.labels_as,
+        root=request.root,
+        frames_from=request.frames_from,
+        shown=shown,
+    )
     split = source.split
     where = compute_on(request.device, request.precision)
     head = head_to_score(request, split).to(where.device)
@@ -88,7 +98,21 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Eval
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"predictions.{request.split}.jsonl"
     write_text(file, predictions(split, scored))
-    return EvaluateReport(score=result, predictions=file, views=split.spec.stored_views)
+    return EvaluateReport(
+        score=result, predictions=file, views=split.spec.stored_views, per_cache=per_cache(source, scored, result)
+    )
+
+
+def per_cache(source: Source, scored: Scored, result: Score) -> dict[str, Score]:
+    """The score of the videos of each cache, where the source is made of several."""
+    if not isinstance(source, UnionSource):
+        return {}
+    scores = {}
+    for name in source.union.names:
+        at = [place for place, id_ in enumerate(scored.ids) if id_.startswith(f"{name}/")]
+        missing = {id_: why for id_, why in result.missing.items() if id_.startswith(f"{name}/")}
+        scores[name] = score(scored.probabilities[at], scored.labels[at], missing)
+    return scores
 
 
 def head_to_score(request: EvaluateRequest, split: Split) -> Head:
@@ -153,35 +177,25 @@ def score_split(
         CacheIncomplete: there is none.
     """
     split = source.split
-    rows = [row for row in known_rows(source) if split.labels[row] >= 0]
+    rows = [row for row in source.stored_rows() if split.labels[row] >= 0]
     if not rows:
         raise CacheIncomplete(f"{split.path}: not one stored video has a label; there is nothing to score")
     with (
         source.loader(needs, decode_threads=threads[0], read_threads=threads[1], device=where.device) as loader,
         shown.bar(f"score {split.spec.split}", len(rows) * split.spec.stored_views, "clips") as bar,
     ):
-        assemble = Assembler(split, needs, where.device, tower=source.tower)
+        assemble = source.assembler(needs, where.device)
         scored = score_rows(
             head, loader, assemble, rows, batch_clips=batch_clips, advance=bar.advance, autocast=where.autocast
         )
         return scored, score_of(source, scored, loader.refused)
 
 
-def known_rows(source: Source) -> list[int]:
-    """Rows that can be read: the stored ones of a cache, all of an online source."""
-    if source.tower is not None:
-        return list(range(len(source.split.video_ids)))
-    return [int(row) for row in Rows(source.split).stored_rows()]
-
-
 def score_of(source: Source, scored: Scored, refused: dict[str, str]) -> Score:
     """Accuracy with the reason of every listed video that has no score."""
     split = source.split
-    reasons = dict(refused)
-    if source.tower is None:
-        records = split.ledger.finished().values()
-        reasons |= {one.id: f"{one.reason}: {one.detail}" for record in records for one in record.failed}
-    known, done = set(known_rows(source)), set(scored.rows)
+    reasons = refused | source.reasons()
+    known, done = set(source.stored_rows()), set(scored.rows)
     missing = {
         split.video_ids[row]: reasons.get(split.video_ids[row], "no label" if row in known else "not extracted")
         for row in split.video_rows.tolist()

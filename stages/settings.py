@@ -162,6 +162,7 @@ class TrainRequest:
     """What to train, on which cache, and where to keep it.
 
     Attributes:
+        more_caches: folders of further caches, read as one with `cache` under the classes of `labels_as` ("k710").
         recipe: resolved. cache: folder. run: folder. root: of the videos, if they have moved since extraction.
         device: "auto", "cpu", "cuda". devices: how many; 0: all there are (one on a CPU).
         precision: "auto" (bf16 autocast where the device has it), "fp32" or "bf16".
@@ -186,6 +187,8 @@ class TrainRequest:
     allow_incomplete: bool = False
     frames_from: str = "auto"
     init_from: Path | None = None
+    more_caches: tuple[Path, ...] = ()
+    labels_as: str | None = None
     online: bool = False
     data: DataSource | None = None
     clip: ClipChoice = field(default_factory=ClipChoice)

@@ -12,10 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from vidxfer.pipeline.cache.layout import PENDING
+from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.clip.load import load_tower
@@ -26,7 +29,7 @@ from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.dense import Origin, expect_askable, origin_of
-from vidxfer.pipeline.training.loader import ClipLoader
+from vidxfer.pipeline.training.loader import Assembler, ClipLoader
 from vidxfer.pipeline.training.online import OnlineLoader
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.stages.describe import describe_split
@@ -57,6 +60,25 @@ class Source:
             UsageError: the cache is asked for, and does not hold what the head sees.
         """
         return origin_of(self.split, needs, self.frames_from) if self.tower is None else None
+
+    def stored_rows(self) -> list[int]:
+        """Rows that can be read: the stored ones of a cache, all of an online source."""
+        if self.tower is not None:
+            return list(range(len(self.split.video_ids)))
+        return [int(row) for row in Rows(self.split).stored_rows()]
+
+    def pending(self) -> int:
+        """Number of videos that are not extracted yet."""
+        return 0 if self.tower is not None else int((Rows(self.split).state == PENDING).sum())
+
+    def reasons(self) -> dict[str, str]:
+        """Id -> reason of every video that was refused at extraction."""
+        records = {} if self.tower is not None else self.split.ledger.finished()
+        return {one.id: f"{one.reason}: {one.detail}" for record in records.values() for one in record.failed}
+
+    def assembler(self, needs: Needs, device: torch.device, **settings: Any) -> Assembler:
+        """What makes batches of this source's loader; `settings` as of `Assembler`."""
+        return Assembler(self.split, needs, device, tower=self.tower, **settings)
 
     def loader(
         self, needs: Needs, *, decode_threads: int, read_threads: int, device: torch.device | None = None

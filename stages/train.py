@@ -15,8 +15,6 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from vidxfer.pipeline.cache.layout import PENDING
-from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import splits
 from vidxfer.pipeline.clip.load import choose_device
@@ -27,8 +25,9 @@ from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.run import Run
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import TrainReport, TrainRequest, library_versions
-from vidxfer.stages.sources import Source, cached_source, online_sources
+from vidxfer.stages.sources import Source, online_sources
 from vidxfer.stages.trainer import Trainer
+from vidxfer.stages.union import source_of
 
 __all__ = ["TrainReport", "TrainRequest", "train"]
 
@@ -48,7 +47,7 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     expect_mixable(mixing, online=request.online)
     fabric = make_fabric(request)
     shown = progress if progress is not None and fabric.is_global_zero else Silent()
-    sources = sources_of(request, fabric)
+    sources = sources_of(request, fabric, shown)
     rows = trainable_rows(sources["train"], request, shown)
     if request.recipe.batch_clips % fabric.world_size:
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
@@ -110,14 +109,13 @@ def trainable_rows(source: Source, request: TrainRequest, shown: Progress) -> li
     split = source.split
     if source.tower is not None:
         return [row for row in range(len(split.video_ids)) if split.labels[row] >= 0]
-    known = Rows(split)
-    pending = int((known.state == PENDING).sum())
+    pending = source.pending()
     if pending and not request.allow_incomplete:
         raise CacheIncomplete(
             f"{split.path}: {pending} of {split.video_count} videos are not extracted yet. Finish with the same "
             "`vidxfer extract` command (it goes on where it ended), or train on what is there with --allow-incomplete."
         )
-    stored = known.stored_rows().tolist()
+    stored = source.stored_rows()
     rows = [row for row in stored if split.labels[row] >= 0]
     if len(stored) < split.video_count - pending:
         shown.line(f"train: {split.video_count - pending - len(stored)} videos were refused at extraction; left out")
@@ -154,13 +152,24 @@ def make_fabric(request: TrainRequest) -> Fabric:
     return fabric
 
 
-def sources_of(request: TrainRequest, fabric: Fabric) -> dict[str, Source]:
+def sources_of(request: TrainRequest, fabric: Fabric, shown: Progress) -> dict[str, Source]:
     """Where the clips of each split come from."""
     if request.online:
         clip = replace(request.clip, device=str(fabric.device))
         return online_sources(request.cache, request.root, data=request.data, clip=clip, store=request.store)
-    names = [name for name in ("train", "val") if name == "train" or name in splits(request.cache)]
-    return {name: cached_source(request.cache, name, request.root, request.frames_from) for name in names}
+    caches = (request.cache, *request.more_caches)
+    names = [name for name in ("train", "val") if name == "train" or any(name in splits(cache) for cache in caches)]
+    return {
+        name: source_of(
+            caches,
+            name,
+            labels_as=request.labels_as,
+            root=request.root,
+            frames_from=request.frames_from,
+            shown=shown,
+        )
+        for name in names
+    }
 
 
 def made_from(split: Split, *, online: bool, where: tuple[int, str, str] = (1, "cpu", "32-true")) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from torch import Tensor
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.journal import Journal
-from vidxfer.pipeline.training.loader import Assembler
 from vidxfer.pipeline.training.metrics import RunningMean, Score
 from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, soft_cross_entropy
 from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per_epoch
@@ -78,12 +77,10 @@ class Trainer:
         )
         if (origin := source.origin(self.needs)) is not None:
             shown.line(str(origin))
-        self.assemble = Assembler(
-            split,
+        self.assemble = source.assembler(
             self.needs,
             fabric.device,
             smoothing=self.recipe.label_smoothing,
-            tower=source.tower,
             mixing=self.recipe.mixing,
             seed=self.recipe.seed,
         )

@@ -24,6 +24,7 @@ from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.shapes import Video
 
 MOST_SHOWN = 5
+_TIMES = re.compile(r"(.+)_\d+_\d+", re.DOTALL)
 _GROUP = re.compile(r"(v_.+_g\d+)_c\d+", re.IGNORECASE)
 
 
@@ -61,14 +62,19 @@ class Repeat:
     videos_here: int
 
 
+def recording_of_id(kind: str, id_: str) -> str:
+    """What the ids of Kinetics and UCF101 say that a clip was cut from; the id itself elsewhere."""
+    if re.fullmatch(r"k\d+", kind) and (times := _TIMES.fullmatch(id_)):
+        return times[1]
+    if kind == "ucf101" and (group := _GROUP.fullmatch(id_)):
+        return group[1]
+    return id_
+
+
 def recording(kind: str, video: Video) -> str:
     """What the clip was cut from: two clips of one recording look alike. The id, where a set says nothing."""
-    if re.fullmatch(r"k\d+", kind):
-        id_, divider, _ = video.id.rpartition("_")
-        start = id_.rpartition("_")
-        return start[0] if divider and start[0] and start[2].isdecimal() else video.id
-    if kind == "ucf101" and (found := _GROUP.fullmatch(video.id)):
-        return found[1]
+    if (named := recording_of_id(kind, video.id)) != video.id:
+        return named
     if video.start_seconds is not None or video.end_seconds is not None:
         return clean_text(video.path.name)
     return video.id

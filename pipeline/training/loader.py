@@ -178,7 +178,7 @@ class Assembler:
             raw: as the loader delivers it. step: optimiser steps done, from which mixing is drawn; None: no mixing.
         """
         mix = None if step is None else self._draw(step)
-        dense = self._pixels(raw.dense)
+        dense = self._pixels(raw)
         before_clip = mix is not None and self.mixing.kind == "pixels"
         if before_clip and mix is not None and dense is not None:
             dense = mix_pixels(dense, mix)
@@ -191,7 +191,8 @@ class Assembler:
         batch = ClipBatch(tokens=tokens, embedding=embedding, dense=dense, targets=targets, labels=labels, ids=raw.ids)
         return batch if mix is None or before_clip else mix_batch(batch, mix)
 
-    def _pixels(self, dense: Tensor | CutFrames | None) -> Tensor | None:
+    def _pixels(self, raw: RawBatch) -> Tensor | None:
+        dense = raw.dense
         if isinstance(dense, CutFrames):
             return finish(dense, mean=self.split.spec.pixel_mean, std=self.split.spec.pixel_std, device=self.device)
         return None if dense is None else dense.to(self.device, non_blocking=True)

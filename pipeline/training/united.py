@@ -1,0 +1,108 @@
+"""Batches from several caches: each clip is read, and its tokens are decoded, by the cache it lies in.
+
+    plan [(union row, view), …] ─▶ per member [(its row, view), …] ─▶ its ClipLoader ─▶ its RawBatch ─┐
+    ClipBatch, clips in the plan's order ◀─ one after the other, then put in order ◀─ its Assembler ◀─┘
+
+Consequence: batches mix the sources as one data set would, and no member need be of the same codec as another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidxfer.pipeline.cache.union import Union
+from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.training.ahead import AheadLoader, Plan, RawBatch
+from vidxfer.pipeline.training.loader import Assembler
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitedBatch(RawBatch):
+    """Parts by member, and for each clip of the batch its place in the parts put one behind the other."""
+
+    parts: tuple[tuple[int, RawBatch], ...]
+    order: tuple[int, ...]
+
+
+class UnitedLoader(AheadLoader):
+    """Loads from every member of a union.
+
+    Args:
+        union: what the rows of a plan mean. loaders: of its members, ended with this one.
+    """
+
+    def __init__(self, union: Union, loaders: Sequence[AheadLoader], label_maps: Sequence[Sequence[int]]) -> None:
+        super().__init__(union.split, decode_threads=1)
+        self.union, self.loaders, self.label_maps = union, tuple(loaders), tuple(label_maps)
+
+    def __exit__(self, *what: object) -> None:
+        super().__exit__(*what)
+        for loader in self.loaders:
+            loader.__exit__(*what)
+
+    def _begin(self, plan: Plan) -> None:
+        parted = [self._parted(clips) for clips in plan]
+        for member, loader in enumerate(self.loaders):
+            loader._begin([[clip for _, clip in clips.get(member, [])] for clips in parted])
+
+    def _parted(self, clips: Sequence[tuple[int, int]]) -> dict[int, list[tuple[int, tuple[int, int]]]]:
+        """Member -> (place in the batch, (its row, view)) of each of its clips."""
+        parts: dict[int, list[tuple[int, tuple[int, int]]]] = {}
+        for place, (row, view) in enumerate(clips):
+            member, own = self.union.place_of(row)
+            parts.setdefault(member, []).append((place, (own, view)))
+        return dict(sorted(parts.items()))
+
+    def _load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
+        parts, places, labels = [], [], []
+        for member, placed in self._parted(clips).items():
+            loader = self.loaders[member]
+            loader.epoch = self.epoch
+            raw = loader._load([clip for _, clip in placed])
+            parts.append((member, raw))
+            places += [place for place, _ in placed]
+            labels += [self.label_maps[member][label] if label >= 0 else -1 for label in raw.labels.tolist()]
+        order = sorted(range(len(places)), key=places.__getitem__)
+        return UnitedBatch(
+            codes=None,
+            embedding=None,
+            dense=None,
+            labels=torch.tensor([labels[at] for at in order]),
+            rows=tuple(row for row, _ in clips),
+            ids=tuple(self.split.video_ids[row] for row, _ in clips),
+            parts=tuple(parts),
+            order=tuple(order),
+        )
+
+
+class UnitedAssembler(Assembler):
+    """Assembles every part as its own cache has it, and puts the clips in the batch's order. Arguments as above."""
+
+    def __init__(self, union: Union, needs: Needs, device: torch.device, **settings: Any) -> None:
+        super().__init__(union.split, needs, device, **settings)
+        self.members = [Assembler(split, needs, device) for split in union.members]
+
+    def _pixels(self, raw: RawBatch) -> Tensor | None:
+        return self._joined(raw, [self.members[member]._pixels(part) for member, part in _parts(raw)])
+
+    def _features(self, raw: RawBatch, dense: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        found = [self.members[member]._features(part, None) for member, part in _parts(raw)]
+        return self._joined(raw, [tokens for tokens, _ in found]), self._joined(raw, [one for _, one in found])
+
+    def _joined(self, raw: RawBatch, parts: list[Tensor | None]) -> Tensor | None:
+        """The parts in the order of the batch; None where the head needs none."""
+        there = [part for part in parts if part is not None]
+        if not there:
+            return None
+        assert isinstance(raw, UnitedBatch)
+        return torch.cat(there).index_select(0, torch.tensor(raw.order, device=there[0].device))
+
+
+def _parts(raw: RawBatch) -> tuple[tuple[int, RawBatch], ...]:
+    assert isinstance(raw, UnitedBatch), "a united assembler is given what a united loader made"
+    return raw.parts
