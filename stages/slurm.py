@@ -83,6 +83,6 @@ def _made(choice: SlurmChoice) -> Iterator[Any]:
         job_extra_directives=directives,
         job_script_prologue=list(choice.setup),
         log_directory=None if choice.log_folder is None else str(choice.log_folder),
-        scheduler_options={"dashboard_address": None, "dashboard": False, "port": 0},
+        scheduler_options={"dashboard_address": ":0", "dashboard": False, "port": 0},
     ) as cluster:
         yield cluster

@@ -46,7 +46,7 @@ AROUND = {
     "Makefile": "bare `make` lists what there is",
     "pyproject.toml": "the package, its requirements, and the settings of its tools",
     "constraints.txt": "the versions the tests were passed with",
-    "docs/": "commands, cache format, deviations from the papers",
+    "docs/": "commands, cache format, many GPUs, deviations from the papers",
     "tests/": "mirrors the three folders below; golden numbers, an old cache, and the rules of the house",
     ".ci/": "what continuous integration runs: the test command of this page",
     ".typings/": "links by which type checkers find the package",
