@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidxfer.cli import options as o
-from vidxfer.cli.stage_one import data_source, parse_layers
+from vidxfer.cli.choices import data_source, parse_layers
 
 if TYPE_CHECKING:
     from vidxfer.stages.add import AddReport
@@ -96,8 +96,6 @@ def show_added(cache: Path, reports: tuple[AddReport, ...]) -> None:
         if one.new_classes:
             print(f"{one.split}: new classes: {', '.join(one.new_classes)}")
         if one.pending:
-            print(
-                f"{one.split}: {one.pending} shards of other data sets are pending; the same command with theirs goes on"
-            )
+            print(f"{one.split}: {one.pending} shards of other data sets are pending; that command with theirs goes on")
         for name, reason in one.failed.items():
             print(f"refused: {one.split}/{name}: {reason}")

@@ -39,7 +39,7 @@ def check(
     Example: vidxfer data check --dataset ssv2 --root ./ssv2 --workers 8 --out ssv2.jsonl
     """
     from vidxfer.cli import show
-    from vidxfer.cli.stage_one import data_source, parse_splits
+    from vidxfer.cli.choices import data_source, parse_splits
     from vidxfer.stages import check as stage
 
     found = stage.check(

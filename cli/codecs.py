@@ -123,7 +123,7 @@ def recode(
     Example: vidxfer cache recode ./zarr --to ./zarr-int4 --codec int4
     """
     from vidxfer.cli import show
-    from vidxfer.cli.stage_one import parse_layers
+    from vidxfer.cli.choices import parse_layers
     from vidxfer.stages import recode as stage
 
     reports = stage.recode(

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidxfer.cli import choices
 from vidxfer.cli import options as o
-from vidxfer.cli.stage_one import DEFAULT_MODEL, data_source, parse_layers, parse_splits
+from vidxfer.cli.choices import DEFAULT_MODEL, parse_splits
+from vidxfer.cli.taking import taking
 from vidxfer.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from vidxfer.stages.costs import Rates
     from vidxfer.stages.plan import PlanReport
+    from vidxfer.stages.settings import CacheChoice, DataSource
 
 _PANEL = "Rates: given, they are not measured"
 DiskReadOption = Annotated[
@@ -43,31 +46,15 @@ HeadRateOption = Annotated[
 ]
 
 
+@taking(data=choices.data, store=choices.store)
 def plan(
-    dataset: o.DatasetOption = "ssv2",
-    root: o.RootOption = None,
+    data: DataSource = None,  # type: ignore[assignment]  # `taking` makes it, and `store`
     cache: o.CacheOption = Path("zarr"),
-    labels: o.LabelsOption = None,
-    val_fraction: o.ValFractionOption = 0.2,
-    limit: o.LimitOption = None,
-    fold: o.FoldOption = None,
     split: o.SplitOption = None,
     model: o.ModelOption = DEFAULT_MODEL,
     device: o.DeviceOption = "auto",
     precision: o.PrecisionOption = "auto",
-    dense_frames: o.DenseFramesOption = 16,
-    alpha: o.AlphaOption = 2,
-    bank_frames: o.BankFramesOption = None,
-    layers: o.LayersOption = "all",
-    stem: o.StemOption = False,
-    views: o.ViewsOption = 1,
-    test_views: o.TestViewsOption = 1,
-    test_crops: o.TestCropsOption = 1,
-    codec: o.CodecOption = "int8",
-    shard_videos: o.ShardVideosOption = None,
-    with_frames: o.WithFramesOption = False,
-    frame_quality: o.FrameQualityOption = 90,
-    frame_subsampling: o.FrameSubsamplingOption = "4:4:4",
+    store: CacheChoice = None,  # type: ignore[assignment]
     decode_threads: o.ThreadsOption = 2,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Count this recipe's head, and tell the memory it trains in.")
@@ -89,27 +76,13 @@ def plan(
     from vidxfer.cli import show
     from vidxfer.pipeline.training.recipes import named
     from vidxfer.stages import plan as stage
-    from vidxfer.stages.settings import CacheChoice, ClipChoice
+    from vidxfer.stages.settings import ClipChoice
 
     report = stage.plan(
         stage.PlanRequest(
-            data=data_source(dataset, root, labels, val_fraction, limit, fold),
+            data=data,
             clip=ClipChoice(model=model, device=device, precision=precision),
-            store=CacheChoice(
-                dense_frames=dense_frames,
-                alpha=alpha,
-                bank_frames=bank_frames,
-                layers=parse_layers(layers),
-                stem=stem,
-                train_views=views,
-                test_views=test_views,
-                test_crops=test_crops,
-                codec=codec,
-                shard_videos=shard_videos,
-                with_frames=with_frames,
-                frame_quality=frame_quality,
-                frame_subsampling=frame_subsampling,
-            ),
+            store=store,
             cache=cache,
             splits=parse_splits(split),
             decode_threads=decode_threads,
@@ -122,8 +95,8 @@ def plan(
     if json:
         show.print_json(report)
         return
-    frames = f"{dense_frames // alpha} of {dense_frames} frames through CLIP"
-    show_plan(f"Cache {cache}: {codec}, {frames}, on {report.device}", recipe, report)
+    frames = f"{store.dense_frames // store.alpha} of {store.dense_frames} frames through CLIP"
+    show_plan(f"Cache {cache}: {store.codec}, {frames}, on {report.device}", recipe, report)
 
 
 def given_rates(*values: float | None) -> Rates:

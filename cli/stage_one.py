@@ -1,4 +1,4 @@
-"""`vidxfer extract`, and what its options share with `vidxfer plan`."""
+"""`vidxfer extract`."""
 
 from __future__ import annotations
 
@@ -7,54 +7,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vidxfer.cli import choices
 from vidxfer.cli import options as o
+from vidxfer.cli.choices import DEFAULT_MODEL, parse_splits
 from vidxfer.cli.engine import SLURM
 from vidxfer.cli.engine import engine as engine_options
 from vidxfer.cli.taking import taking
-from vidxfer.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from vidxfer.stages.engine_choice import EngineChoice
     from vidxfer.stages.extract import SplitReport
-    from vidxfer.stages.settings import DataSource
-
-DEFAULT_MODEL = "ViT-B-16-quickgelu"
+    from vidxfer.stages.settings import CacheChoice, DataSource
 
 
-@taking(engine=engine_options)
+@taking(data=choices.data, store=choices.store, engine=engine_options)
 def extract(
-    dataset: o.DatasetOption = "ssv2",
-    root: o.RootOption = None,
+    data: DataSource = None,  # type: ignore[assignment]  # `taking` makes it, and the two others
     cache: o.CacheOption = Path("zarr"),
-    labels: o.LabelsOption = None,
-    val_fraction: o.ValFractionOption = 0.2,
-    limit: o.LimitOption = None,
-    fold: o.FoldOption = None,
     split: o.SplitOption = None,
     model: o.ModelOption = DEFAULT_MODEL,
     pretrained: o.PretrainedOption = None,
     device: o.DeviceOption = "auto",
     precision: o.PrecisionOption = "auto",
-    dense_frames: o.DenseFramesOption = 16,
-    alpha: o.AlphaOption = 2,
-    bank_frames: o.BankFramesOption = None,
-    layers: o.LayersOption = "all",
-    stem: o.StemOption = False,
-    views: o.ViewsOption = 1,
-    test_views: o.TestViewsOption = 1,
-    test_crops: o.TestCropsOption = 1,
-    seed: o.SeedOption = 0,
-    codec: o.CodecOption = "int8",
-    calibration_videos: o.CalibrationOption = 64,
-    shard_videos: o.ShardVideosOption = None,
-    with_frames: o.WithFramesOption = False,
-    frame_quality: o.FrameQualityOption = 90,
-    frame_subsampling: o.FrameSubsamplingOption = "4:4:4",
+    store: CacheChoice = None,  # type: ignore[assignment]
     batch_frames: o.BatchFramesOption = 128,
-    template: Annotated[
-        list[str] | None,
-        typer.Option(help="Prompt with {} for the class name; several are averaged.", rich_help_panel="CLIP"),
-    ] = None,
     decode_threads: o.ThreadsOption = 2,
     decoder: Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel="Machine")] = "auto",
     decode_in: Annotated[
@@ -64,7 +40,7 @@ def extract(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try refused videos again; the others keep their bytes.")
     ] = False,
-    engine: EngineChoice = None,  # type: ignore[assignment]  # `taking` makes it
+    engine: EngineChoice = None,  # type: ignore[assignment]
     slurm_dry_run: Annotated[
         bool, typer.Option("--slurm-dry-run", help="Only print the job script.", rich_help_panel=SLURM)
     ] = False,
@@ -78,33 +54,16 @@ def extract(
     """
     from vidxfer.cli import show
     from vidxfer.stages import extract as stage
-    from vidxfer.stages.settings import CacheChoice, ClipChoice
+    from vidxfer.stages.settings import ClipChoice
 
     if slurm_dry_run:
         print(stage.slurm_script(engine), end="")
         return
     reports = stage.extract(
         stage.ExtractRequest(
-            data=data_source(dataset, root, labels, val_fraction, limit, fold),
+            data=data,
             clip=ClipChoice(model=model, pretrained=pretrained, device=device, precision=precision),
-            store=CacheChoice(
-                dense_frames=dense_frames,
-                alpha=alpha,
-                bank_frames=bank_frames,
-                layers=parse_layers(layers),
-                stem=stem,
-                train_views=views,
-                test_views=test_views,
-                test_crops=test_crops,
-                codec=codec,
-                seed=seed,
-                calibration_videos=calibration_videos,
-                shard_videos=shard_videos,
-                with_frames=with_frames,
-                frame_quality=frame_quality,
-                frame_subsampling=frame_subsampling,
-                templates=parse_templates(template),
-            ),
+            store=store,
             cache=cache,
             engine=engine,
             retry_failed=retry_failed,
@@ -144,43 +103,3 @@ def show_reports(cache: Path, reports: tuple[SplitReport, ...]) -> None:
             print(f"left: {one.split}, shard {shard}: {reason}. It is still pending: run the same command again.")
     if any(one.failed for one in reports):
         print("After mending refused videos, the same command with --retry-failed tries them again.")
-
-
-def data_source(
-    kind: str, root: Path | None, labels: Path | None, val_fraction: float, limit: int | None, fold: int | None = None
-) -> DataSource:
-    """The data set a person named."""
-    from vidxfer.stages.settings import DataSource
-
-    return DataSource(kind=kind, root=root, labels=labels, val_fraction=val_fraction, limit=limit, fold=fold)
-
-
-def parse_layers(text: str) -> tuple[int, ...] | None:
-    """ "all" -> None, "3,7,11" -> (3, 7, 11).
-
-    Raises:
-        UsageError: neither.
-    """
-    if text == "all":
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--layers {text!r} is neither all nor numbers like 3,7,11") from error
-
-
-def parse_templates(templates: list[str] | None) -> tuple[str, ...]:
-    """The bare name unless templates are given.
-
-    Raises:
-        UsageError: a template without exactly one {}.
-    """
-    wrong = [template for template in templates or () if template.count("{}") != 1 or template.count("{") != 1]
-    if wrong:
-        raise UsageError(f"--template {wrong[0]!r} needs one {{}} where the class name goes, as in 'a video of {{}}'")
-    return tuple(templates) if templates else ("{}",)
-
-
-def parse_splits(splits: list[str] | None) -> tuple[str, ...]:
-    """Both splits unless some are named."""
-    return tuple(dict.fromkeys(splits)) if splits else ("train", "val")

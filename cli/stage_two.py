@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vidxfer.cli import options as o
-from vidxfer.cli.stage_one import DEFAULT_MODEL, data_source, parse_layers
+from vidxfer.cli.choices import DEFAULT_MODEL, data_source, parse_layers
 from vidxfer.pipeline.errors import UsageError
 
 Settings = Annotated[list[str] | None, typer.Option("--set", help="field=value of the recipe; may be repeated.")]

@@ -51,6 +51,6 @@ def _options(group: Callable[..., Any]) -> list[inspect.Parameter]:
 def _evaluated(parameter: inspect.Parameter, owner: Callable[..., Any]) -> inspect.Parameter:
     """The parameter with its annotation as an object, evaluated where it was written."""
     annotation = parameter.annotation
-    if isinstance(annotation, str):
+    if isinstance(annotation, str):  # one by one: those that stand for a group need not be importable
         annotation = eval(annotation, owner.__globals__)
     return parameter.replace(annotation=annotation)

@@ -31,7 +31,7 @@ def import_weights(
     Example: vidxfer import dist.pyth --as dist --cache ./zarr --run runs/published
     """
     from vidxfer.cli import show
-    from vidxfer.cli.stage_one import parse_layers
+    from vidxfer.cli.choices import parse_layers
     from vidxfer.stages import convert as stage
 
     report = stage.import_weights(

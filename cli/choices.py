@@ -1,0 +1,115 @@
+"""What plan and extract ask for alike: which videos, and what is stored of them; each option once.
+
+@taking(data=data, store=store)     the two commands cannot drift apart: what one plans, the other makes
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidxfer.cli import options as o
+from vidxfer.pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidxfer.stages.settings import DataSource
+
+DEFAULT_MODEL = "ViT-B-16-quickgelu"
+
+
+def data(
+    dataset: o.DatasetOption = "ssv2",
+    root: o.RootOption = None,
+    labels: o.LabelsOption = None,
+    val_fraction: o.ValFractionOption = 0.2,
+    limit: o.LimitOption = None,
+    fold: o.FoldOption = None,
+) -> Any:
+    """A `DataSource`."""
+    return data_source(dataset, root, labels, val_fraction, limit, fold)
+
+
+def store(
+    dense_frames: o.DenseFramesOption = 16,
+    alpha: o.AlphaOption = 2,
+    bank_frames: o.BankFramesOption = None,
+    layers: o.LayersOption = "all",
+    stem: o.StemOption = False,
+    views: o.ViewsOption = 1,
+    test_views: o.TestViewsOption = 1,
+    test_crops: o.TestCropsOption = 1,
+    seed: o.SeedOption = 0,
+    codec: o.CodecOption = "int8",
+    calibration_videos: o.CalibrationOption = 64,
+    shard_videos: o.ShardVideosOption = None,
+    with_frames: o.WithFramesOption = False,
+    frame_quality: o.FrameQualityOption = 90,
+    frame_subsampling: o.FrameSubsamplingOption = "4:4:4",
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help="Prompt with {} for the class name; several are averaged.", rich_help_panel="CLIP"),
+    ] = None,
+) -> Any:
+    """A `CacheChoice`."""
+    from vidxfer.stages.settings import CacheChoice
+
+    return CacheChoice(
+        dense_frames=dense_frames,
+        alpha=alpha,
+        bank_frames=bank_frames,
+        layers=parse_layers(layers),
+        stem=stem,
+        train_views=views,
+        test_views=test_views,
+        test_crops=test_crops,
+        codec=codec,
+        seed=seed,
+        calibration_videos=calibration_videos,
+        shard_videos=shard_videos,
+        with_frames=with_frames,
+        frame_quality=frame_quality,
+        frame_subsampling=frame_subsampling,
+        templates=parse_templates(template),
+    )
+
+
+def data_source(
+    kind: str, root: Path | None, labels: Path | None, val_fraction: float, limit: int | None, fold: int | None = None
+) -> DataSource:
+    """The data set a person named."""
+    from vidxfer.stages.settings import DataSource
+
+    return DataSource(kind=kind, root=root, labels=labels, val_fraction=val_fraction, limit=limit, fold=fold)
+
+
+def parse_layers(text: str) -> tuple[int, ...] | None:
+    """ "all" -> None, "3,7,11" -> (3, 7, 11).
+
+    Raises:
+        UsageError: neither.
+    """
+    if text == "all":
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--layers {text!r} is neither all nor numbers like 3,7,11") from error
+
+
+def parse_templates(templates: list[str] | None) -> tuple[str, ...]:
+    """The bare name unless templates are given.
+
+    Raises:
+        UsageError: a template without exactly one {}.
+    """
+    wrong = [template for template in templates or () if template.count("{}") != 1 or template.count("{") != 1]
+    if wrong:
+        raise UsageError(f"--template {wrong[0]!r} needs one {{}} where the class name goes, as in 'a video of {{}}'")
+    return tuple(templates) if templates else ("{}",)
+
+
+def parse_splits(splits: list[str] | None) -> tuple[str, ...]:
+    """Both splits unless some are named."""
+    return tuple(dict.fromkeys(splits)) if splits else ("train", "val")
