@@ -191,7 +191,7 @@ class Guard:
                 used = child.resident_bytes()
                 self.peak_bytes = max(self.peak_bytes, used)
                 if used > self.limits.memory_bytes:
-                    detail = f"reading it took {used / 1e9:.1f} GB, more than {self.limits.memory_bytes / 1e9:.1f} GB"
+                    detail = f"reading it took {used / 1e9:.2f} GB, more than {self.limits.memory_bytes / 1e9:.2f} GB"
                     raise VideoError(VideoReason.OUT_OF_MEMORY, task.path, f"{detail}; its process was ended")
                 if time.monotonic() > deadline:
                     detail = f"not done after {self.limits.seconds:g} seconds; its process was ended"
