@@ -155,6 +155,8 @@ def make_fabric(request: TrainRequest) -> Fabric:
 def sources_of(request: TrainRequest, fabric: Fabric, shown: Progress) -> dict[str, Source]:
     """Where the clips of each split come from."""
     if request.online:
+        if request.frames_from != "auto":
+            raise UsageError("--frames-from is for training from a cache; --online draws its frames from the videos")
         clip = replace(request.clip, device=str(fabric.device))
         return online_sources(request.cache, request.root, data=request.data, clip=clip, store=request.store)
     caches = (request.cache, *request.more_caches)

@@ -11,6 +11,7 @@ is random: an interrupted run has the curve of an unbroken one. SIGTERM and Ctrl
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.journal import Journal
 from vidxfer.pipeline.training.metrics import RunningMean, Score
@@ -75,8 +77,8 @@ class Trainer:
                 device=fabric.device,
             )
         )
-        if (origin := source.origin(self.needs)) is not None:
-            shown.line(str(origin))
+        for line in origins(sources, self.needs):
+            shown.line(line)
         self.assemble = source.assembler(
             self.needs,
             fabric.device,
@@ -254,3 +256,10 @@ class Trainer:
             epoch_seconds=sorted(whole)[len(whole) // 2] if whole else None,
             data_wait_share=self._wait_share(),
         )
+
+
+def origins(sources: Mapping[str, Source], needs: Needs) -> list[str]:
+    """Where the head's dense frames come from: one line, and another where validation has them from elsewhere."""
+    said = {name: str(found) for name, source in sources.items() if (found := source.origin(needs)) is not None}
+    lines = [f"validation: {line}" if name == "val" else line for name, line in said.items()]
+    return lines[:1] if len(set(said.values())) == 1 else lines

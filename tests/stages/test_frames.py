@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,8 +20,10 @@ from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.loader import Assembler
 from vidxfer.pipeline.training.order import epoch_order, rank_batches
+from vidxfer.pipeline.video.jpeg import decode_frames, encode_frames
 from vidxfer.stages.extract import extract
 from vidxfer.stages.sources import cached_source
+from vidxfer.stages.trainer import origins
 
 CPU = torch.device("cpu")
 NEEDS = Needs(dense_multiple=2)
@@ -126,6 +131,59 @@ def test_a_cache_without_frames_trains_from_videos_and_says_so(toy: Any, tmp_pat
     assert "--frames-from 'disk' is none of auto, cache, videos" in invoke(*words, "--frames-from", "disk").stderr
     done = invoke(*words, *settings)
     assert "dense frames: from the videos (the cache keeps none; extract --with-frames stores them)" in done.stderr
+
+
+def test_the_online_path_takes_no_frames_from_a_cache(framed: dict[int, Path], tmp_path: Path, invoke: Any) -> None:
+    words = ["train", "--cache", framed[90], "--recipe", "dist-toy", "--run", tmp_path / "run", "--online"]
+    refused = invoke(*words, "--frames-from", "cache")
+    assert refused.exit_code == 2
+    assert "--frames-from is for training from a cache" in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_frames_from_elsewhere_are_said(toy: Any, framed: dict[int, Path]) -> None:
+    sources = {"train": cached_source(framed[90], "train", None), "val": cached_source(toy.int8, "val", None)}
+    assert origins(sources, NEEDS) == [
+        "dense frames: from the cache (JPEG, quality 90)",
+        "validation: dense frames: from the videos (the cache keeps none; extract --with-frames stores them)",
+    ]
+    both = {name: cached_source(framed[90], name, None) for name in ("train", "val")}
+    assert origins(both, NEEDS) == ["dense frames: from the cache (JPEG, quality 90)"]
+    assert origins(both, Needs(embedding=True)) == []
+
+
+def test_a_device_decodes_the_whole_batch_at_once(framed: dict[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """nvjpeg is stood in for by libjpeg: what is looked at is that every frame lands in its own clip."""
+    plan = [[(row, row % 2) for row in (5, 0, 9, 2)]]
+    (expected,) = clips_of(framed[90], "train", plan, "cache")
+    calls: list[int] = []
+
+    def decode(files: Sequence[Any], device: torch.device) -> torch.Tensor:
+        calls.append(len(files))
+        assert device.type == "cuda"
+        return decode_frames(files, CPU)
+
+    monkeypatch.setattr("vidxfer.pipeline.training.dense.decode_frames", decode)
+    source = cached_source(framed[90], "train", None)
+    with source.loader(NEEDS, decode_threads=2, read_threads=1, device=torch.device("cuda")) as loader:
+        (found,) = [source.assembler(NEEDS, CPU)(raw) for raw in loader.batches(plan)]
+    assert calls == [4 * 8]
+    assert torch.equal(found.dense, expected.dense)
+
+
+@pytest.mark.gpu
+def test_nvjpeg_decodes_to_what_libjpeg_says() -> None:
+    if not torch.cuda.is_available():
+        if os.environ.get("VIDXFER_EXPECT_GPU") == "1":
+            pytest.fail("VIDXFER_EXPECT_GPU=1, and there is no CUDA device")
+        pytest.skip("no CUDA device")
+    down, across = np.mgrid[0:224, 0:224]
+    picture = np.stack([down, across, (down + across) // 2], axis=-1).astype(np.uint8)[None]
+    files, _ = encode_frames(picture, quality=90, subsampling="4:4:4", most_bytes=1 << 20)
+    raw = [np.frombuffer(file, dtype=np.uint8) for file in files]
+    wrong = (decode_frames(raw, torch.device("cuda")).cpu().int() - decode_frames(raw, CPU).int()).abs()
+    assert wrong.max() <= 4
+    assert wrong.float().mean() <= 1
 
 
 def test_a_bank_trains_from_videos_and_is_scored_from_the_cache(toy: Any, tmp_path: Path) -> None:
