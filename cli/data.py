@@ -18,26 +18,41 @@ app.command("check")(check.check)
 
 @app.command("toy")
 def toy(
-    folder: Annotated[Path, typer.Argument(help="Folder to make; gets ssv2/ (or k400/) and clip/.")],
-    layout: Annotated[str, typer.Option(help="ssv2: VP9 and json labels; k400: h264 and csv lists.")] = "ssv2",
-    train_videos: Annotated[int, typer.Option(min=8, help="Training videos.")] = 640,
-    val_videos: Annotated[int, typer.Option(min=8, help="Validation videos.")] = 160,
-    seed: Annotated[int, typer.Option(help="Of videos and of the tiny CLIP.")] = 0,
+    folder: Annotated[Path, typer.Argument(help="Folder to make; gets ssv2/ (or k400/, folder/) and clip/.")],
+    layout: Annotated[
+        str, typer.Option(help="ssv2: VP9 and json labels; k400: h264 and csv lists; folder: h264 in class folders.")
+    ] = "ssv2",
+    videos: Annotated[int, typer.Option(min=10, help="Videos in all; a fifth is for validation.")] = 1600,
+    difficulty: Annotated[str, typer.Option(help="easy, medium or hard: clutter, contrast, grain, speed.")] = "medium",
+    appearances: Annotated[int, typer.Option(min=1, help="Coloured shapes; each makes 8 classes, one a motion.")] = 4,
+    side_px: Annotated[int, typer.Option(min=32, help="Height of the frames; the width is 4/3 of it.")] = 64,
+    barcode: Annotated[
+        bool, typer.Option("--barcode", help="Write each frame's number into its pixels. Gives the order away.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the drawing.")] = 0,
 ) -> None:
-    """Make a small labelled video set in Something-Something V2's or Kinetics' layout, and a tiny random CLIP.
+    """Make a labelled video set in the layout of a real one, and put the tiny CLIP that knows its shapes beside it.
 
-    The classes come in time-reversed pairs: whatever ignores the order of frames cannot pass half within a pair.
+    A class is an appearance and a motion; motions come in time-reversed pairs: whatever ignores the order of frames
+    cannot pass half within a pair.
 
     Example: vidxfer data toy ./demo
     """
     from vidxfer.cli import show
     from vidxfer.stages.toy import ToyRequest, make_toy
 
-    made = make_toy(
-        ToyRequest(folder=folder, layout=layout, train_videos=train_videos, val_videos=val_videos, seed=seed),
-        show.Shown(),
+    request = ToyRequest(
+        folder=folder,
+        layout=layout,
+        videos=videos,
+        difficulty=difficulty,
+        appearances=appearances,
+        side_px=side_px,
+        barcode=barcode,
+        seed=seed,
     )
-    print(f"videos: {made.data} ({made.written} made, {made.reused} kept)\nCLIP:   {made.clip}")
+    made = make_toy(request, show.Shown())
+    print(f"videos: {made.data} ({made.classes} classes; {made.written} made, {made.reused} kept)\nCLIP:   {made.clip}")
 
 
 @app.command("inspect")

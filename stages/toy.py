@@ -1,4 +1,4 @@
-"""The toy world: a small labelled video set and a tiny CLIP, for the demo, the tests and benchmarks without data."""
+"""The toy world: a small labelled video set and a tiny CLIP, for the demo and for benchmarks without data."""
 
 from __future__ import annotations
 
@@ -6,31 +6,44 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidxfer.pipeline.clip.tiny import write_tiny_clip
+from vidxfer.pipeline.datasets.toy import ToyDesign
 from vidxfer.pipeline.datasets.toy_write import write_toy
+from vidxfer.pipeline.errors import UsageError
 from vidxfer.stages.progress import Progress, Silent
 
-SIDE_PX = 48
-CLIP_SIZES = {"image_px": 32, "patch_px": 8, "channels": 256, "blocks": 4, "embed": 64}
-"""Small enough for two CPU cores in minutes, and CLIP still costs several times what the head costs."""
+CLIP_SIZES = {"image_px": 64, "patch_px": 16, "channels": 128, "blocks": 5, "embed": 64}
+"""Small enough for two CPU cores in minutes."""
+TRAIN_PER_VAL = 4
+"""Of five videos, four are for training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyRequest:
-    """Where to make it, in which layout ("ssv2" or "k400"), how many videos, and the seed of all of it."""
+    """Where to make it, how much of it, and what it looks like.
+
+    Attributes:
+        folder: gets a folder named after the layout, and clip/. layout: "ssv2", "k400" or "folder".
+        videos: of both splits together; a fifth is for validation. seed: of the drawing.
+        appearances, difficulty, side_px, barcode: see `ToyDesign`.
+    """
 
     folder: Path
     layout: str = "ssv2"
-    train_videos: int = 640
-    val_videos: int = 160
+    videos: int = 1600
+    appearances: int = 4
+    difficulty: str = "medium"
+    side_px: int = 64
+    barcode: bool = False
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToyReport:
-    """Folders to be given as --root and --model, and how many videos were made and kept."""
+    """Folders to be given as --root and --model, the number of classes, and how many videos were made and kept."""
 
     data: Path
     clip: Path
+    classes: int
     written: int
     reused: int
 
@@ -39,12 +52,21 @@ def make_toy(request: ToyRequest, progress: Progress | None = None) -> ToyReport
     """Make both; what is there already from the same settings is kept.
 
     Raises:
-        UsageError: no such layout.
+        UsageError: no such layout, difficulty or size.
         DatasetError: the folder holds a toy world of other settings, or something else.
     """
     shown = progress or Silent()
-    total = request.train_videos + request.val_videos
-    with shown.bar("toy videos", total, "videos") as bar:
+    val_videos = request.videos // (TRAIN_PER_VAL + 1)
+    try:
+        design = ToyDesign(
+            appearances=request.appearances,
+            difficulty=request.difficulty,
+            side_px=request.side_px,
+            barcode=request.barcode,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    with shown.bar("toy videos", request.videos, "videos") as bar:
         seen = 0
 
         def advance(done: int, _: int) -> None:
@@ -55,11 +77,13 @@ def make_toy(request: ToyRequest, progress: Progress | None = None) -> ToyReport
         world = write_toy(
             request.folder / request.layout,
             layout=request.layout,
-            train_videos=request.train_videos,
-            val_videos=request.val_videos,
+            train_videos=request.videos - val_videos,
+            val_videos=val_videos,
             seed=request.seed,
-            side_px=SIDE_PX,
+            design=design,
             progress=advance,
         )
     clip = write_tiny_clip(request.folder / "clip", seed=request.seed, **CLIP_SIZES)
-    return ToyReport(data=world.root, clip=clip, written=world.written, reused=world.reused)
+    return ToyReport(
+        data=world.root, clip=clip, classes=len(design.class_names), written=world.written, reused=world.reused
+    )

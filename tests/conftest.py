@@ -47,7 +47,7 @@ def fixtures_dir() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Toy:
-    """A toy world of 24 training and 16 validation videos, and a CLIP of three blocks that sees 32 px.
+    """A toy world of 24 training and 16 validation videos in 8 classes, and a CLIP of three blocks that sees 32 px.
 
     Attributes:
         root: in the layout of ssv2. clip: a folder for --model. videos: where the .webm files lie.
@@ -112,11 +112,12 @@ class Toy:
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     """The toy world with both caches; read-only for tests."""
     from vidxfer.pipeline.clip.tiny import write_tiny_clip
+    from vidxfer.pipeline.datasets.toy import ToyDesign
     from vidxfer.pipeline.datasets.toy_write import write_toy
     from vidxfer.stages.extract import extract
 
     folder = tmp_path_factory.mktemp("toy")
-    world = write_toy(folder / "ssv2", train_videos=24, val_videos=16)
+    world = write_toy(folder / "ssv2", train_videos=24, val_videos=16, design=ToyDesign(appearances=1))
     clip = write_tiny_clip(folder / "clip", image_px=32, channels=64, blocks=3, embed=32)
     made = Toy(root=world.root, clip=clip, int8=folder / "int8", float16=folder / "float16")
     for codec in ("int8", "float16"):

@@ -1,7 +1,9 @@
-"""A tiny CLIP of our own with random weights, in open_clip's folder format: for the demo and the tests.
+"""Tiny CLIPs of our own, in open_clip's folder format: one to be trained on the toy world, and random ones for tests.
 
-Random features are no substitute for CLIP's: they carry colour and place, and no concept. They are enough to show that
-the whole path works, and that a head which sees the order of frames learns what one that does not see it cannot.
+    train_toy_clip.py     trained on captioned pictures of the toy world (tests/bench), half precision
+    write_tiny_clip       random weights of any size: colour and place, and no concept
+
+The trained one knows shapes, colours, sizes and places, and was never told of motion.
 """
 
 from __future__ import annotations
@@ -14,6 +16,17 @@ from typing import Any
 import torch
 
 CONTEXT, VOCABULARY = 77, 49408  # of open_clip's tokenizer, which the text tower must fit
+
+TOY_CLIP_CONFIG: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 64,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 128, "layers": 5, "head_width": 32},
+        "text_cfg": {"context_length": 24, "vocab_size": VOCABULARY, "width": 16, "heads": 2, "layers": 3},
+    },
+    "preprocess_cfg": {},
+}
+"""The toy CLIP, as tests/bench/train_toy_clip.py trains it. Most of a text tower is its vocabulary: 1.6 MB."""
 
 
 def tiny_config(
@@ -82,3 +95,13 @@ def _text_weights(seed: int, *, embed: int) -> dict[str, torch.Tensor]:
         torch.nn.init.normal_(block.attn.out_proj.weight, std=10.0 * block.attn.embed_dim**-0.5)
     model.logit_scale.data.fill_(math.log(100.0))  # as trained CLIP models have it
     return {name: value for name, value in model.state_dict().items() if not name.startswith("visual.")}
+
+
+def save_half(state: dict[str, torch.Tensor], path: Path) -> int:
+    """Write tensors in half precision, as CLIP's authors do; returns the bytes of the file."""
+    from safetensors.torch import save_file
+
+    part = path.with_suffix(".part")
+    save_file({name: tensor.half().contiguous() for name, tensor in state.items()}, part)
+    part.rename(path)
+    return path.stat().st_size

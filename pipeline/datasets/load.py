@@ -20,6 +20,7 @@ from pathlib import Path
 
 from vidxfer.pipeline.datasets import csvlist, diving48, epic, folder, hmdb51, kinetics, ssv1, ssv2, ucf101
 from vidxfer.pipeline.datasets.base import Dataset, check_val_fraction
+from vidxfer.pipeline.datasets.factors import with_factors
 from vidxfer.pipeline.datasets.paths import nearest
 from vidxfer.pipeline.datasets.recognise import recognise
 from vidxfer.pipeline.errors import DatasetError, UsageError
@@ -113,7 +114,7 @@ def load_dataset(
     if split == "test" and kind not in WITH_TEST:
         raise UsageError(f"{kind} has no split test beside train and val; its test list is val")
     asked = _Asked(kind=kind, root=root, split=split, labels=labels, val_fraction=val_fraction, fold=fold or 1)
-    dataset = _ADAPTERS[kind][0](asked)
+    dataset = with_factors(_ADAPTERS[kind][0](asked))
     return replace(dataset, notes=(*notes, *dataset.notes)) if notes else dataset
 
 

@@ -1,154 +1,215 @@
-"""The toy world: clips whose label is in the order of their frames, and nowhere else.
+"""The toy world: what a thing looks like is in every frame, what it does is in the order of frames and nowhere else.
 
-    draw for class 2k      frame 0  1  2 … F      something moves from left to right
-    reversed = class 2k+1  frame F … 2  1  0      the same pictures: from right to left
+    class = appearance x motion     red triangle, red cross, green triangle …  x  four moves and their reverses
+    draw for motion 2k              frame 0  1  2 … F      a red triangle moves to the right
+    reversed = motion 2k+1          frame F … 2  1  0      the same pictures: it moves to the left
 
-Consequence: within a pair, the sets of frames of both classes come from one distribution, so a model that ignores order
-stays near 50 % and one that sees order can reach 100 %. Two small leaks remain by nature. A sampler that looks at the
-early part of each segment shifts the mean position a little; starts are spread much wider than that. And an encoder
-spends more bits on the first frame.
+Consequence: within a pair of motions the sets of frames come from one distribution, so a model that ignores order stays
+near 50 % and one that sees order can reach 100 %. Two small leaks remain by nature. Samples of a video do not lie on it
+as those of its reverse do, by a fraction of a frame: with perfect eyes and no sense of order, 55 % could be had (57 %
+on "easy"; starts, sizes and steps are spread for that reason). And an encoder spends more bits on the first frame.
 
-Pictures are [frame height width rgb] uint8, 4:3, so that cropping matters. Lengths below are in units of the height.
+Clips are [frame height width rgb] uint8, 4:3, so that cropping matters. Lengths below are in units of the height.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
-CLASSES = (
-    "Moving something from left to right",
-    "Moving something from right to left",
-    "Moving something up",
-    "Moving something down",
-    "Making something grow",
-    "Making something shrink",
-    "Turning something to the left",
-    "Turning something to the right",
+from vidxfer.pipeline.datasets.toy_barcode import CELL_PX, CELLS, stamp
+from vidxfer.pipeline.datasets.toy_shapes import (
+    DIFFICULTIES,
+    MOST_APPEARANCES,
+    SHAPES,
+    Difficulty,
+    Floats,
+    Pixels,
+    appearance,
+    draw_background,
+    draw_colour,
+    draw_grey,
+    paint,
 )
-"""Position = label. Labels 2k and 2k+1 are each other's reverse in time."""
 
-TEMPLATES = tuple(name.replace("something", "[something]") for name in CLASSES)
-SHAPES = ("square", "disc", "triangle", "bar", "ring", "cross")
-TURNABLE = ("triangle", "hammer", "flag", "arrow")
-"""No rotation maps these onto themselves, so a turn is seen whatever its angle."""
+MOTIONS = {
+    "moving to the right": "Moving [{}] to the right",
+    "moving to the left": "Moving [{}] to the left",
+    "moving up": "Moving [{}] up",
+    "moving down": "Moving [{}] down",
+    "growing": "Making [{}] grow",
+    "shrinking": "Making [{}] shrink",
+    "turning to the left": "Turning [{}] to the left",
+    "turning to the right": "Turning [{}] to the right",
+}
+"""Name of each motion, and its template as Something-Something has them. 2k and 2k+1 are each other's reverse."""
 
 MIN_FRAMES, MAX_FRAMES = 18, 30
 FPS = 12.0
-
-Floats = np.ndarray[Any, np.dtype[np.float32]]
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
-
-
-def frame_size(side_px: int) -> tuple[int, int]:
-    """(height, width) of a frame; both even, because video codecs halve the colour planes."""
-    if side_px < 32 or side_px % 2:
-        raise ValueError(f"side_px must be an even number of at least 32, not {side_px}")
-    return side_px, 2 * round(side_px * 2 / 3)
+SEEN_WIDTH = 1.1
+"""Things stay this close to the middle, because a test view sees the central square alone."""
 
 
-def draw_clip(class_index: int, rng: np.random.Generator, *, side_px: int = 72) -> Pixels:
+@dataclass(frozen=True, kw_only=True)
+class ToyDesign:
+    """Everything that decides what the clips of a toy world look like, the seed aside.
+
+    Attributes:
+        appearances: number of things; classes are 8 times as many.
+        difficulty: a key of `DIFFICULTIES`.
+        side_px: height of the frames; the width is 4/3 of it.
+        barcode: write the number of each frame into its pixels. For reading tests: it gives the order away.
+
+    Raises:
+        ValueError: a number out of range, or a difficulty that does not exist.
+    """
+
+    appearances: int = 4
+    difficulty: str = "medium"
+    side_px: int = 64
+    barcode: bool = False
+    things: tuple[tuple[str, str], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.appearances <= MOST_APPEARANCES:
+            raise ValueError(f"a toy world has 1 to {MOST_APPEARANCES} appearances, not {self.appearances}")
+        if self.difficulty not in DIFFICULTIES:
+            raise ValueError(f"no difficulty {self.difficulty!r}. Known: {', '.join(DIFFICULTIES)}.")
+        if self.side_px < 32 or self.side_px % 2:
+            raise ValueError(f"side_px must be an even number of at least 32, not {self.side_px}")
+        if self.barcode and self.frame_size[1] < CELLS * CELL_PX:
+            raise ValueError(f"a barcode needs side_px of at least {CELLS * CELL_PX * 3 // 4}, not {self.side_px}")
+        object.__setattr__(self, "things", tuple(appearance(number) for number in range(self.appearances)))
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of a frame; both even, because video codecs halve the colour planes."""
+        return self.side_px, 2 * round(self.side_px * 2 / 3)
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Position = label = appearance · 8 + motion: "Moving [a red triangle] up"."""
+        filled = (f"a {colour} {shape}" for colour, shape in self.things)
+        return tuple(template.format(thing) for thing in filled for template in MOTIONS.values())
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The templates without brackets."""
+        return tuple(template.replace("[", "").replace("]", "") for template in self.templates)
+
+    @property
+    def factors(self) -> dict[str, tuple[str, ...]]:
+        """What each class is made of: factor -> its value per label."""
+        return {
+            "appearance": tuple(f"{colour} {shape}" for colour, shape in self.things for _ in MOTIONS),
+            "motion": tuple(MOTIONS) * self.appearances,
+        }
+
+
+def draw_clip(label: int, rng: np.random.Generator, design: ToyDesign | None = None) -> Pixels:
     """One clip of a class, uint8 [frame height width rgb], 18 to 30 frames.
 
     With equal generators, the two classes of a pair give the same frames in opposite order.
+
+    Raises:
+        ValueError: no such class.
     """
-    if not 0 <= class_index < len(CLASSES):
-        raise ValueError(f"class_index must be 0 to {len(CLASSES) - 1}, not {class_index}")
-    motion, backwards = divmod(class_index, 2)
-    clip = _draw_forward(motion, rng, side_px)
-    return np.ascontiguousarray(clip[::-1]) if backwards else clip
+    design = design or ToyDesign()
+    if not 0 <= label < design.appearances * len(MOTIONS):
+        raise ValueError(f"label must be 0 to {design.appearances * len(MOTIONS) - 1}, not {label}")
+    thing, motion = divmod(label, len(MOTIONS))
+    pair, backwards = divmod(motion, 2)
+    clip = _draw_forward(design, thing, pair, rng)
+    clip = np.ascontiguousarray(clip[::-1]) if backwards else clip
+    return stamp(clip) if design.barcode else clip
 
 
-def _draw_forward(motion: int, rng: np.random.Generator, side_px: int) -> Pixels:
-    height, width = frame_size(side_px)
+def draw_picture(thing: tuple[str, str], rng: np.random.Generator, design: ToyDesign) -> tuple[Pixels, Floats]:
+    """One frame with a (colour, shape) anywhere, uint8 [height width rgb], and its x, y, radius and angle."""
+    height, width = design.frame_size
+    level = DIFFICULTIES[design.difficulty]
+    radius = rng.uniform(0.1, 0.38)
+    middle = np.array([width / height, 1.0]) / 2
+    room = np.maximum(np.array([SEEN_WIDTH, 1.0]) - 2 * radius, 0.0)
+    x, y = middle + rng.uniform(-0.5, 0.5, 2) * room
+    pose = np.array([[x, y, radius, rng.uniform(0, 2 * np.pi)]], np.float32)
+    return _render(thing, pose, level, (height, width), rng)[0], pose[0]
+
+
+def _draw_forward(design: ToyDesign, thing: int, pair: int, rng: np.random.Generator) -> Pixels:
     frames = int(rng.integers(MIN_FRAMES, MAX_FRAMES + 1))
-    x, y, radius, angle = _trajectory(motion, frames, width / height, rng)
-    shapes = TURNABLE if motion == 3 else SHAPES
-    shape = shapes[int(rng.integers(len(shapes)))]
-    background = _background(height, width, rng)
-    colour = _light_colour(rng)
-    noise = float(rng.uniform(0.0, 6.0))
+    height, width = design.frame_size
+    level = DIFFICULTIES[design.difficulty]
+    poses = trajectory(pair, frames, width / height, level, rng)
+    return _render(design.things[thing], poses, level, (height, width), rng)
 
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    rows, columns = (rows + 0.5) / height, (columns + 0.5) / height
+
+def _render(
+    thing: tuple[str, str], poses: Floats, level: Difficulty, size: tuple[int, int], rng: np.random.Generator
+) -> Pixels:
+    """Frames of one thing in the given poses [frame 4], among the clutter of its level."""
+    (height, width), frames = size, len(poses)
+    colour_name, shape = thing
+    background = draw_background(height, width, rng)
+    for _ in range(level.still):
+        x, y = rng.uniform(0, 1, 2) * (width / height, 1.0)
+        pose = (x, y, rng.uniform(0.05, 0.11), rng.uniform(0, 2 * np.pi))
+        background = paint(background, SHAPES[int(rng.integers(len(SHAPES)))], draw_grey(rng), pose)
+    colour = draw_colour(colour_name, rng)
+    contrast, noise = rng.uniform(*level.contrast), rng.uniform(*level.noise)
+    colour = contrast * colour + (1 - contrast) * background.mean(axis=(0, 1))
+    drifting = [_drift(frames, width / height, rng) for _ in range(level.moving)]
     clip = np.empty((frames, height, width, 3), np.uint8)
     for frame in range(frames):
-        turn = np.exp(1j * angle[frame])
-        local = ((columns - x[frame]) + 1j * (rows - y[frame])) / turn / radius[frame]
-        distance_px = _distance(shape, local.real, local.imag) * radius[frame] * height
-        cover = np.clip(0.5 - distance_px, 0.0, 1.0)[..., None]
-        picture = background * (1 - cover) + colour * cover + noise * rng.standard_normal((height, width, 1))
-        clip[frame] = np.clip(np.rint(picture), 0, 255)
+        picture = background
+        for other, grey, path in drifting:
+            picture = paint(picture, other, grey, tuple(path[frame]))
+        picture = paint(picture, shape, colour, tuple(poses[frame]))
+        grain = noise * rng.standard_normal((height, width, 1), np.float32)
+        clip[frame] = np.clip(np.rint(picture + grain), 0, 255)
     return clip
 
 
-def _trajectory(motion: int, frames: int, aspect: float, rng: np.random.Generator) -> tuple[Floats, ...]:
-    """Centre x and y, radius and angle (rising = clockwise on the screen), each [frame].
+def trajectory(pair: int, frames: int, aspect: float, level: Difficulty, rng: np.random.Generator) -> Floats:
+    """Centre x and y, radius and angle of the first motion of a pair, float [frame 4].
 
-    The shape stays inside the picture: every shape fits the circle of its radius.
+    The thing stays inside the picture: every shape fits the circle of its radius.
     """
-    progress = np.linspace(-0.5, 0.5, frames)
-    radius = rng.uniform(0.16, 0.24) * np.ones(frames)
+    progress = _progress(frames, level, rng)
+    radius = rng.uniform(0.13, 0.25) * np.ones(frames)
     angle = rng.uniform(0, 2 * np.pi) * np.ones(frames)
-    if motion == 2:
-        radius = rng.uniform(0.16, 0.22) * rng.uniform(2.5, 3.5) ** progress
-    if motion == 3:
-        radius = rng.uniform(0.3, 0.42) * np.ones(frames)  # large enough that a turn is seen in a few pixels
-    room = np.array([aspect, 1.0]) - 2 * radius.max()  # how far the centre may go
+    if pair == 2:
+        radius = rng.uniform(0.11, 0.24) * rng.uniform(*level.growth) ** progress
+    if pair == 3:
+        radius = rng.uniform(0.22, 0.38) * np.ones(frames)
+    room = np.array([SEEN_WIDTH, 1.0]) - 2 * radius.max()  # how far the centre may go
     travel = np.zeros(2)
-    if motion in (0, 1):
-        travel[motion] = rng.uniform(0.5, 0.8) * room[motion]
+    if pair in (0, 1):
+        travel[pair] = rng.uniform(*level.travel) * room[pair]
     centre = np.array([aspect, 1.0]) / 2 + rng.uniform(-0.5, 0.5, 2) * (room - travel)
-    x, y = centre[0] + travel[0] * progress, centre[1] - travel[1] * progress  # rows count downwards, class 2 goes up
-    if motion == 3:
-        angle = angle - rng.uniform(2.5, 4.0) * progress  # class 6 turns to the left: against the clock
-    return tuple(part.astype(np.float32) for part in (x, y, radius, angle))
+    x, y = centre[0] + travel[0] * progress, centre[1] - travel[1] * progress  # rows count downwards, pair 1 goes up
+    if pair == 3:
+        angle = angle - rng.uniform(*level.turn_radians) * progress  # first to the left: against the clock
+    return np.stack([x, y, radius, angle], axis=1).astype(np.float32)
 
 
-def _background(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """A smooth random texture between two colours, float [height width rgb], the same in every frame."""
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32) / height
-    texture = np.zeros((height, width), np.float32)
-    for _ in range(6):
-        direction, cycles, phase = rng.uniform(0, 2 * np.pi), rng.uniform(1.0, 7.0), rng.uniform(0, 2 * np.pi)
-        along = np.cos(direction) * columns + np.sin(direction) * rows
-        texture += np.sin(2 * np.pi * cycles * along + phase)
-    share = (0.5 + texture / 6)[..., None]
-    middle, contrast = rng.uniform(20, 90, 3), rng.uniform(-40, 40, 3)
-    return np.asarray(middle + contrast * (share - 0.5), np.float32)
+def _progress(frames: int, level: Difficulty, rng: np.random.Generator) -> Floats:
+    """From -0.5 to 0.5 over the frames, in uneven steps; slow at the beginning or at the end, with equal odds.
+
+    Even steps would give the direction away: samples of a video whose length is no multiple of theirs lie unevenly, and
+    not as the samples of its reverse do.
+    """
+    warp, early = rng.uniform(*level.warp), rng.random() < 0.5
+    steps = rng.gamma(1 / level.unevenness**2, size=frames - 1)
+    time = np.clip(np.concatenate([[0.0], np.cumsum(steps)]) / steps.sum(), 0.0, 1.0)
+    return np.asarray((time**warp if early else 1 - (1 - time) ** warp) - 0.5, np.float32)
 
 
-def _light_colour(rng: np.random.Generator) -> Floats:
-    """A colour lighter than any background: a light shape on dark ground is what a small head learns in minutes."""
-    return np.asarray(rng.uniform(150, 255, 3), np.float32)
-
-
-def _distance(shape: str, x: Floats, y: Floats) -> Floats:
-    """Signed distance to the outline of a shape that fits the unit circle, negative inside."""
-    found: np.ndarray[Any, Any]
-    match shape:
-        case "disc":
-            found = np.hypot(x, y) - 1.0
-        case "ring":
-            found = np.abs(np.hypot(x, y) - 0.75) - 0.25
-        case "square":
-            found = _box(x, y, 0.7, 0.7)
-        case "bar":
-            found = _box(x, y, 0.95, 0.3)
-        case "cross":
-            found = np.minimum(_box(x, y, 0.95, 0.3), _box(x, y, 0.3, 0.95))
-        case "triangle":  # pointed: longer than wide
-            found = np.maximum(x - 0.6, np.abs(y) * 0.91 - x * 0.41 - 0.41)
-        case "hammer":
-            found = np.minimum(_box(x + 0.15, y, 0.8, 0.2), _box(x - 0.55, y, 0.25, 0.6))
-        case "flag":
-            found = np.minimum(_box(x, y - 0.25, 0.88, 0.15), _box(x - 0.4, y + 0.2, 0.36, 0.4))
-        case _:  # arrow
-            head = np.maximum(-x, np.abs(y) * 0.75 + x * 0.66 - 0.6)
-            found = np.minimum(_box(x + 0.45, y, 0.5, 0.2), head)
-    return np.asarray(found, np.float32)
-
-
-def _box(x: Floats, y: Floats, half_width: float, half_height: float) -> Floats:
-    return np.asarray(np.maximum(np.abs(x) - half_width, np.abs(y) - half_height), np.float32)
+def _drift(frames: int, aspect: float, rng: np.random.Generator) -> tuple[str, Floats, Floats]:
+    """A small grey thing on a straight way of its own: shape, colour [rgb], poses [frame 4]."""
+    start, end = rng.uniform(0, 1, (2, 2)) * (aspect, 1.0)
+    share = np.linspace(0.0, 1.0, frames)[:, None]
+    rest = np.tile([rng.uniform(0.07, 0.12), rng.uniform(0, 2 * np.pi)], (frames, 1))
+    path = np.concatenate([start + (end - start) * share, rest], axis=1).astype(np.float32)
+    return SHAPES[int(rng.integers(len(SHAPES)))], draw_grey(rng), path

@@ -10,7 +10,7 @@ import pytest
 
 from vidxfer.pipeline.datasets import Dataset, load_dataset
 from vidxfer.pipeline.datasets.kinetics_disk import parse_name
-from vidxfer.pipeline.datasets.toy import CLASSES
+from vidxfer.pipeline.datasets.toy import ToyDesign
 from vidxfer.pipeline.datasets.toy_write import class_of_id, clip_of_id, write_toy
 from vidxfer.pipeline.errors import DatasetError, UsageError
 
@@ -316,15 +316,16 @@ def test_the_toy_world_in_this_layout(tmp_path: Path, monkeypatch: pytest.Monkey
     write_toy(tmp_path, layout="k400", train_videos=80, val_videos=16)
     train, val = load(tmp_path, "train"), load(tmp_path)
     assert (len(train), len(val), {codec for _, codec in written}) == (80, 16, {"libx264"})
-    assert train.class_names == val.class_names == tuple(sorted(CLASSES))
+    names = ToyDesign().class_names
+    assert train.class_names == val.class_names == tuple(sorted(names))
     assert train.notes[1:] == ("layout: CVDF flat in train/",)
     for place, video in enumerate(train.videos):
-        assert train.class_names[video.label or 0] == CLASSES[class_of_id(100_001 + place)]
+        assert train.class_names[video.label or 0] == names[class_of_id(100_001 + place)]
     ids = [clip_of_id(100_001 + place)[0] for place in range(80)]
     assert all(len(id_) == 11 for id_ in ids)
     assert sum(id_.startswith("-") for id_ in ids) >= 10
     assert len(set(ids)) == 70, "clips that share their video"
-    with pytest.raises(DatasetError, match="codec: the folder has 'libx264'"):
+    with pytest.raises(DatasetError, match="layout: the folder has 'k400'"):
         write_toy(tmp_path, train_videos=80, val_videos=16)
     with pytest.raises(UsageError, match="unknown layout 'k600'"):
         write_toy(tmp_path, layout="k600")

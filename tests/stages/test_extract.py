@@ -183,8 +183,8 @@ def test_labels_change_sides_with_the_pixels(toy: Any) -> None:
     names = split.class_names
     swapped = {names[a]: names[b] for a, b in split.flip_pairs.items()}
     assert split.flip_pairs == flip_pairs(names)
-    assert swapped["Moving something from left to right"] == "Moving something from right to left"
-    assert "Moving something up" not in swapped
+    assert swapped["Moving a red triangle to the right"] == "Moving a red triangle to the left"
+    assert "Moving a red triangle up" not in swapped
 
 
 @pytest.mark.parametrize("codec", ["int8", "float16"])
