@@ -1,18 +1,16 @@
-"""The toy world: a small labelled video set and a tiny CLIP, for the demo and for benchmarks without data."""
+"""The toy world: a small labelled video set and a tiny trained CLIP, for the demo and for benchmarks without data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidxfer.pipeline.clip.tiny import write_tiny_clip
+from vidxfer.pipeline.clip.tiny import copy_toy_clip
 from vidxfer.pipeline.datasets.toy import ToyDesign
 from vidxfer.pipeline.datasets.toy_write import write_toy
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.stages.progress import Progress, Silent
 
-CLIP_SIZES = {"image_px": 64, "patch_px": 16, "channels": 128, "blocks": 5, "embed": 64}
-"""Small enough for two CPU cores in minutes."""
 TRAIN_PER_VAL = 4
 """Of five videos, four are for training."""
 
@@ -83,7 +81,7 @@ def make_toy(request: ToyRequest, progress: Progress | None = None) -> ToyReport
             design=design,
             progress=advance,
         )
-    clip = write_tiny_clip(request.folder / "clip", seed=request.seed, **CLIP_SIZES)
+    clip = copy_toy_clip(request.folder / "clip")
     return ToyReport(
         data=world.root, clip=clip, classes=len(design.class_names), written=world.written, reused=world.reused
     )

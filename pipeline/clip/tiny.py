@@ -1,6 +1,7 @@
-"""Tiny CLIPs of our own, in open_clip's folder format: one to be trained on the toy world, and random ones for tests.
+"""Tiny CLIPs of our own, in open_clip's folder format: a trained one for the toy world, and random ones for tests.
 
-    train_toy_clip.py     trained on captioned pictures of the toy world (tests/bench), half precision
+    pipeline/clip/toy/    trained on captioned pictures of the toy world (tests/bench/train_toy_clip.py), half precision
+                          ──copy_toy_clip──▶ a folder for --model
     write_tiny_clip       random weights of any size: colour and place, and no concept
 
 The trained one knows shapes, colours, sizes and places, and was never told of motion.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,20 @@ TOY_CLIP_CONFIG: dict[str, Any] = {
     },
     "preprocess_cfg": {},
 }
-"""The toy CLIP, as tests/bench/train_toy_clip.py trains it. Most of a text tower is its vocabulary: 1.6 MB."""
+"""The trained toy CLIP. Most of a text tower is its vocabulary: at 16 channels, half precision, that is 1.6 MB."""
+
+TOY_CLIP_FOLDER = Path(__file__).parent / "toy"
+"""Configuration, weights and training log, part of the package."""
+
+
+def copy_toy_clip(folder: Path) -> Path:
+    """Copy the trained toy CLIP into `folder`, to be given as --model; other files there are replaced by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+        part = folder / f"{name}.part"
+        shutil.copyfile(TOY_CLIP_FOLDER / name, part)
+        part.replace(folder / name)
+    return folder
 
 
 def tiny_config(

@@ -4,7 +4,7 @@
                    the first n² appearances are all pairs of n shapes and n colours, so neither alone gives them away
 
 Pictures are float [height width rgb] in 0 … 255; lengths are in units of the height. A shape fits the circle of its
-radius, and turning it can be seen: none of them is round.
+radius (but for the corners of the hammer), and turning it can be seen: none of them is round.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def outline(shape: str, x: Floats, y: Floats) -> Floats:
         case "bar":
             found = _box(x, y, 0.95, 0.3)
         case "hammer":
-            found = np.minimum(_box(x + 0.15, y, 0.8, 0.2), _box(x - 0.5, y, 0.25, 0.65))
+            found = np.minimum(_box(x + 0.15, y, 0.8, 0.2), _box(x - 0.55, y, 0.25, 0.8))
         case _:  # horseshoe: a ring with a gap
             found = np.maximum(np.abs(np.hypot(x, y) - 0.72) - 0.28, -_box(x - 0.7, y, 0.7, 0.42))
     return np.asarray(found, np.float32)

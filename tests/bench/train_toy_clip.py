@@ -34,8 +34,8 @@ from vidxfer.pipeline.datasets.toy_shapes import COLOURS, DIFFICULTIES, MOST_APP
 
 SEED = 0
 POOL, HELD_OUT = 24_000, 3_600
-STEPS, BATCH = 4_800, 128
-RATE, WARM_UP, DECAY = 1.5e-3, 200, 0.05
+STEPS, BATCH = 3_000, 192
+RATE, WARM_UP, DECAY = 1e-3, 150, 0.05
 SIDE_PX = TOY_CLIP_CONFIG["model_cfg"]["vision_cfg"]["image_size"]
 FACTS = ("colour", "shape", "across", "down", "size")
 ACROSS = ("on the left", "in the middle", "on the right")
