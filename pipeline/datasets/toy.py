@@ -34,20 +34,20 @@ from vidxfer.pipeline.datasets.toy_shapes import (
 )
 
 MOTIONS = {
-    "moving to the right": "Moving [{}] to the right",
-    "moving to the left": "Moving [{}] to the left",
+    "moving to the right": "Moving right with [{}]",
+    "moving to the left": "Moving left with [{}]",
     "moving up": "Moving [{}] up",
     "moving down": "Moving [{}] down",
     "growing": "Making [{}] grow",
     "shrinking": "Making [{}] shrink",
-    "turning to the left": "Turning [{}] to the left",
-    "turning to the right": "Turning [{}] to the right",
+    "turning to the left": "Turning left with [{}]",
+    "turning to the right": "Turning right with [{}]",
 }
 """Name of each motion, and its template as Something-Something has them. 2k and 2k+1 are each other's reverse."""
 
 MIN_FRAMES, MAX_FRAMES = 18, 30
 FPS = 12.0
-SEEN_WIDTH = 1.1
+SEEN_WIDTH = 1.2
 """Things stay this close to the middle, because a test view sees the central square alone."""
 
 
@@ -177,10 +177,10 @@ def trajectory(pair: int, frames: int, aspect: float, level: Difficulty, rng: np
     The thing stays inside the picture: every shape fits the circle of its radius.
     """
     progress = _progress(frames, level, rng)
-    radius = rng.uniform(0.13, 0.25) * np.ones(frames)
+    radius = rng.uniform(0.12, 0.2) * np.ones(frames)
     angle = rng.uniform(0, 2 * np.pi) * np.ones(frames)
     if pair == 2:
-        radius = rng.uniform(0.11, 0.24) * rng.uniform(*level.growth) ** progress
+        radius = rng.uniform(0.1, 0.22) * rng.uniform(*level.growth) ** progress
     if pair == 3:
         radius = rng.uniform(0.22, 0.38) * np.ones(frames)
     room = np.array([SEEN_WIDTH, 1.0]) - 2 * radius.max()  # how far the centre may go

@@ -55,8 +55,8 @@ class Difficulty:
 
 DIFFICULTIES = {
     "easy": Difficulty(
-        travel=(0.4, 0.7),
-        growth=(1.8, 3.0),
+        travel=(0.5, 0.8),
+        growth=(2.0, 3.2),
         turn_radians=(2.5, 4.0),
         contrast=(1.0, 1.0),
         noise=(0.0, 4.0),
@@ -66,8 +66,8 @@ DIFFICULTIES = {
         moving=0,
     ),
     "medium": Difficulty(
-        travel=(0.35, 0.6),
-        growth=(1.6, 2.4),
+        travel=(0.45, 0.7),
+        growth=(1.7, 2.7),
         turn_radians=(1.8, 3.0),
         contrast=(0.7, 1.0),
         noise=(2.0, 8.0),
@@ -77,7 +77,7 @@ DIFFICULTIES = {
         moving=0,
     ),
     "hard": Difficulty(
-        travel=(0.25, 0.5),
+        travel=(0.3, 0.55),
         growth=(1.4, 1.9),
         turn_radians=(1.2, 2.2),
         contrast=(0.45, 0.8),

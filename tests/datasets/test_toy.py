@@ -45,8 +45,8 @@ def test_frames_are_wide_uint8_pictures_of_varying_count() -> None:
 def test_classes_are_every_thing_with_every_motion() -> None:
     design = ToyDesign(appearances=4)
     assert len(set(design.class_names)) == len(design.class_names) == 32
-    assert design.class_names[:2] == ("Moving a red triangle to the right", "Moving a red triangle to the left")
-    assert design.templates[30] == "Turning [a green cross] to the left"
+    assert design.class_names[:2] == ("Moving right with a red triangle", "Moving left with a red triangle")
+    assert design.templates[30] == "Turning left with [a green cross]"
     assert design.factors["appearance"][7:9] == ("red triangle", "red cross")
     assert design.factors["motion"] == tuple(MOTIONS) * 4
 

@@ -58,8 +58,8 @@ def test_what_is_written_is_read_as_something_something_v2(tmp_path: Path, fake_
     first = json.loads((root / "labels/train.json").read_text())[0]
     assert first == {
         "id": "100001",
-        "label": "moving a red triangle to the right",
-        "template": "Moving [a red triangle] to the right",
+        "label": "moving right with a red triangle",
+        "template": "Moving right with [a red triangle]",
         "placeholders": ["a red triangle"],
     }
 

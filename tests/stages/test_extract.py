@@ -183,7 +183,7 @@ def test_labels_change_sides_with_the_pixels(toy: Any) -> None:
     names = split.class_names
     swapped = {names[a]: names[b] for a, b in split.flip_pairs.items()}
     assert split.flip_pairs == flip_pairs(names)
-    assert swapped["Moving a red triangle to the right"] == "Moving a red triangle to the left"
+    assert swapped["Moving right with a red triangle"] == "Moving left with a red triangle"
     assert "Moving a red triangle up" not in swapped
 
 

@@ -107,7 +107,7 @@ def test_the_command_prints_tables_and_json_of_the_same(toy: Any, invoke: Callab
     shown = invoke("data", "inspect", "--root", toy.root, "--all-classes")
     assert shown.exit_code == 0, shown.stderr
     for text in ("ssv2 in", "24", "3 / 3 / 3", "recognised as ssv2", "▇ 3", "no id and no recording is in two splits",
-                 "mirror: Moving a red triangle to the right <-> Moving a red triangle to the left",
+                 "mirror: Moving right with a red triangle <-> Moving left with a red triangle",
                  "on disk and listed nowhere: 0"):  # fmt: skip
         assert text in shown.stdout, text
     report = json.loads(invoke("data", "inspect", "--root", toy.root, "--json").stdout)
