@@ -93,6 +93,27 @@ def table_of_sizes() -> str:
     return "\n".join(lines) + "\n"
 
 
+def table_of_codecs() -> str:
+    """docs/codecs.md's table: what each codec takes for one view of the smallest published configuration."""
+    said = {
+        "float16": "exact but for float16's rounding", "int8": "the default: one scale per token",
+        "int6": "a scale per 64 values, 4 values in 3 bytes", "int4": "a scale per 32 values, 2 values in a byte",
+        "pq2": "one of 256 codewords for 2 values", "pq4": "one of 256 codewords for 4 values",
+        "pq": "one of 256 codewords for 8 values", "pca192+int8": "a quarter of the directions, int8",
+        "rotate+pq4": "all directions, then codewords", "pca64+int4": "64 directions, int4",
+    }  # fmt: skip
+    lines = ["| codec | what it keeps | bits per channel | bytes per view | smaller |", "|---|---|---|---|---|"]
+    whole = PUBLISHED[0].cache_spec("float16")
+    for codec, words in said.items():
+        spec = PUBLISHED[0].cache_spec(codec)
+        bits = 8 * sum(spec.form.token_bytes(spec.channels)) / spec.channels
+        size, times = spec.bytes_per_view / 1e6, whole.bytes_per_view / spec.bytes_per_view
+        lines.append(f"| `{codec}` | {words} | {bits:.2f} | {size:.2f} MB | {times:.1f}x |")
+    clip = whole.clip_model.removesuffix("-quickgelu").replace("B-", "B/")
+    more = f"{clip}, {len(whole.layers)} blocks, {whole.sparse_frames} frames; bits with scales, bytes with checksums."
+    return "\n".join(lines) + f"\n\n{more}\n"
+
+
 def caption(path: Path) -> str | None:
     """The first sentence of a file's docstring; None for a file without code."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
@@ -144,6 +165,7 @@ MADE = {
     "sizes": ("README.md", table_of_sizes),
     "files": ("README.md", map_of_files),
     "help": ("docs/commands.md", all_help),
+    "codecs": ("docs/codecs.md", table_of_codecs),
 }
 
 

@@ -1,0 +1,201 @@
+"""Results of codec_accuracy.py as a table in Markdown and a plot: top-1 against bytes per view."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from measure import ROOT, machine
+
+from vidxfer.pipeline.cache.spec import CacheSpec
+
+BEGIN, END = "<!-- codec accuracy: begin -->\n", "<!-- codec accuracy: end -->\n"
+EXACT, CONTROL = "float16", "pca1+int4"
+"""What is compared with, and what should fail: one direction per token is nearly none."""
+
+AIM_TIMES, AIM_POINTS = 8.0, 0.5
+"""Eight times smaller than float16 of all layers, within half a point."""
+
+KINDS = {"float16": "o", "int": "s", "pq": "D", "rotate": "^", "pca": "v"}
+"""Beginning of a codec's name -> its mark in the plot."""
+
+
+def bytes_of(spec: CacheSpec, codec: str, layers: Iterable[int]) -> int:
+    """Of one view over all arrays but the dense frames, with these layers alone."""
+    return replace(spec, codec=codec, layers=tuple(layers)).bytes_per_view
+
+
+def chosen(results: Sequence[dict[str, Any]], **wanted: Any) -> dict[int, float]:
+    """Seed -> top-1 in percent, of the lines that have these values."""
+    return {line["seed"]: 100 * line["top1"] for line in results if all(line[k] == v for k, v in wanted.items())}
+
+
+def shown(tops: dict[int, float]) -> str:
+    """Mean, and each seed."""
+    if not tops:
+        return "-"
+    return f"**{statistics.mean(tops.values()):.1f}** ({', '.join(f'{tops[seed]:.1f}' for seed in sorted(tops))})"
+
+
+def against(tops: dict[int, float], exact: dict[int, float]) -> float | None:
+    """Mean difference from float16 over the seeds that both have."""
+    both = [tops[seed] - exact[seed] for seed in tops if seed in exact]
+    return statistics.mean(both) if both else None
+
+
+def signed(points: float | None) -> str:
+    return "-" if points is None else f"{points:+.1f}"
+
+
+class Report:
+    """Everything the table and the plot need."""
+
+    def __init__(self, spec: dict[str, Any], val: dict[str, Any], subsets: dict[str, list[int]], codecs: list[str],
+                 results: list[dict[str, Any]], jobs: Sequence[Any]) -> None:  # fmt: skip
+        wanted = [asdict(job) | {"layers": list(job.layers)} for job in jobs]
+        self.results = [line for line in results if any(all(line[k] == v for k, v in one.items()) for one in wanted)]
+        self.done, self.asked = len(self.results), len(jobs)
+        self.spec, self.subsets, self.codecs = CacheSpec.from_dict(spec), subsets, codecs
+        self.videos, self.classes = val["stored"], val["classes"]
+        self.side_px, self.frames = self.spec.sampling.image_px, self.spec.sparse_frames
+        epochs = {line["head"]: line["epochs"] for line in self.results}
+        self.epochs = ", ".join(f"{head} {count}" for head, count in sorted(epochs.items())) or "none yet"
+        self.whole = bytes_of(self.spec, EXACT, subsets["all"])
+
+    def dist(self, codec: str, subset: str, on: str | None = None) -> dict[int, float]:
+        layers = self.subsets[subset]
+        return chosen(self.results, head="dist-toy", codec=codec, trained_on=on or codec, layers=layers)
+
+    def attentive(self, codec: str, on: str | None = None) -> dict[int, float]:
+        return chosen(self.results, head="attentive-probe", codec=codec, trained_on=on or codec)
+
+    def by_codec(self) -> list[str]:
+        """One row per codec, all layers: what a trained head notices, and what training makes of it."""
+        lines = [
+            "| codec | bytes per view | smaller | DiST trained on it | trained on float16, scored on it | "
+            "attentive probe trained on it | trained on float16, scored on it |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for codec in self.codecs:
+            size = bytes_of(self.spec, codec, self.subsets["all"])
+            notices = [
+                signed(against(of(codec, on=EXACT), of(EXACT)))
+                for of in (lambda c, on=None: self.dist(c, "all", on), self.attentive)
+            ]
+            cells = [f"`{codec}`", f"{size:,}", f"{self.whole / size:.1f}x", shown(self.dist(codec, "all")), notices[0],
+                     shown(self.attentive(codec)), notices[1]]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+        return lines
+
+    def by_layers(self) -> list[str]:
+        """One row per codec and subset: bytes, and DiST's top-1."""
+        names = {name: f"{name} ({', '.join(map(str, layers))})" for name, layers in self.subsets.items()}
+        lines = ["| codec | " + " | ".join(names.values()) + " |", "|---|" + "---|" * len(names)]
+        for codec in self.codecs:
+            cells = []
+            for name, layers in self.subsets.items():
+                tops = self.dist(codec, name)
+                size = bytes_of(self.spec, codec, layers)
+                cells.append(f"{shown(tops)}, {size / 1e3:.1f} kB, {self.whole / size:.0f}x" if tops else "not run")
+            lines.append(f"| `{codec}` | " + " | ".join(cells) + " |")
+        return lines
+
+    def verdict(self) -> list[str]:
+        """Pixels, the aim, and how finely this world can tell."""
+        pixels = self.frames * self.side_px**2 * 3
+        exact, found = self.dist(EXACT, "all"), []
+        for codec in self.codecs:
+            for name, layers in self.subsets.items():
+                lost = against(self.dist(codec, name), exact)
+                times = self.whole / bytes_of(self.spec, codec, layers)
+                if lost is not None and times >= AIM_TIMES and codec != CONTROL:
+                    found.append((lost, f"`{codec}`, {name}: {times:.1f}x, {lost:+.1f}"))
+        met = [text for lost, text in sorted(found, reverse=True) if lost >= -AIM_POINTS]
+        spread = [max(t.values()) - min(t.values()) for c in self.codecs if len(t := self.dist(c, "all")) > 1]
+        lines = [
+            f"* The {self.frames} frames of a view as pixels are {pixels:,} bytes at {self.side_px} px, "
+            f"{self.whole / pixels:.1f}x smaller than float16 here (24x for ViT-B/16 at 224 px).",
+            f"* Aim: {AIM_TIMES:g}x smaller than float16 of all layers within {AIM_POINTS} points of DiST's top-1, "
+            f"mean over seeds: {'met by ' + '; '.join(met) if met else 'not met by any pair that was run'}.",
+            f"* One validation video is {100 / self.videos:.2f} points ({self.videos} videos, {self.classes} classes).",
+        ]
+        control = against(self.dist(CONTROL, "all"), exact)
+        if control is not None:
+            lines.append(
+                f"* The control `{CONTROL}`, which keeps nearly nothing of a token, costs DiST {control:+.1f} points: "
+                + ("so DiST hardly needs tokens in this world, and its columns say little about codecs." if
+                   control >= -2 * AIM_POINTS else "that is what tokens are worth to DiST in this world.")
+            )  # fmt: skip
+        if spread:
+            lines.append(
+                f"* Two seeds of one row differ by {statistics.median(spread):.1f} points at the median and by "
+                f"{max(spread):.1f} at most. Differences below that say nothing; columns `scored on it` compare the "
+                "same trained heads and are free of it."
+            )
+        if self.done < self.asked:
+            lines.append(f"* {self.done} of {self.asked} results are there; the others were not run.")
+        return lines
+
+    def plot(self, path: Path) -> None:
+        """Top-1 against bytes per view, one colour per layer subset, one mark per kind of codec."""
+        import matplotlib as mpl
+
+        mpl.use("svg")
+        mpl.rcParams["svg.hashsalt"] = "vidxfer"
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+        named: set[str] = set()
+        for number, (name, layers) in enumerate(self.subsets.items()):
+            for codec in self.codecs:
+                tops = self.dist(codec, name)
+                if not tops:
+                    continue
+                mark = next(mark for kind, mark in KINDS.items() if codec.startswith(kind))
+                size, mean = bytes_of(self.spec, codec, layers) / 1e3, statistics.mean(tops.values())
+                axes.vlines(size, min(tops.values()), max(tops.values()), color=f"C{number}", alpha=0.4)
+                axes.plot(size, mean, mark, color=f"C{number}", label=None if name in named else f"layers: {name}")
+                named.add(name)
+                if name == "all":
+                    axes.annotate(codec, (size, mean), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        pixels = self.frames * self.side_px**2 * 3 / 1e3
+        axes.axvline(pixels, color="grey", linestyle=":", label="the frames as pixels")
+        axes.axvline(
+            self.whole / AIM_TIMES / 1e3, color="black", linestyle="--", linewidth=0.8, label="8x below float16"
+        )
+        axes.set_xscale("log")
+        axes.set_xlabel("kB per view")
+        axes.set_ylabel("DiST, validation top-1 in % (line: from seed to seed)")
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.3)
+        figure.savefig(path, metadata={"Date": None})
+        plt.close(figure)
+
+
+def write_report(
+    folder: Path, spec: dict[str, Any], val: dict[str, Any], subsets: dict[str, list[int]], codecs: list[str],
+    results: list[dict[str, Any]], jobs: Sequence[Any], *, command: str, docs: bool,
+) -> None:  # fmt: skip
+    """Write FOLDER/codec-accuracy.md and .svg, and, where asked, both into docs/."""
+    report = Report(spec, val, subsets, codecs, results, jobs)
+    minutes = sum(line["seconds"] for line in report.results) / 60
+    text = "\n".join([
+        f"Made by `{command}`: {minutes:.0f} minutes of training and scoring, one thread a run.",
+        f"Epochs: {report.epochs}.",
+        "",
+        f"{machine()}.", "", *report.by_codec(), "",
+        "Top-1 in percent: mean (each seed). `scored on it`: points that the float16-trained heads lose or gain when "
+        "they are scored on that codec's tokens. Bytes are those of one view in the cache without dense frames.", "",
+        "![top-1 against bytes per view](codec-accuracy.svg)", "", *report.by_layers(), "", *report.verdict(), "",
+    ])  # fmt: skip
+    report.plot(folder / "codec-accuracy.svg")
+    (folder / "codec-accuracy.md").write_text(text, encoding="utf-8")
+    print(text)
+    if docs:
+        page = ROOT / "docs/codecs.md"
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        page.write_text(before + BEGIN + text + END + rest.partition(END)[2], encoding="utf-8")
+        (ROOT / "docs/codec-accuracy.svg").write_bytes((folder / "codec-accuracy.svg").read_bytes())
