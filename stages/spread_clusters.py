@@ -140,7 +140,10 @@ def _local(workers: int, device: str) -> Iterator[Any]:
         number: {"cls": Nanny, "options": {**options, "env": environment}}
         for number, environment in enumerate(environments)
     }
-    scheduler = {"cls": Scheduler, "options": {"dashboard": False, "host": "127.0.0.1", "port": 0}}
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"dashboard": False, "dashboard_address": ":0", "host": "127.0.0.1", "port": 0},
+    }
     with SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster:
         yield cluster
 

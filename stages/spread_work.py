@@ -20,7 +20,7 @@ from vidxfer.pipeline.cache.staging import SealedShard
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
-from vidxfer.pipeline.errors import CacheMismatch, ClusterError
+from vidxfer.pipeline.errors import CacheMismatch, ClusterError, VidxferError
 from vidxfer.stages.prepare import prepare_splits
 from vidxfer.stages.settings import ClipChoice, ExtractRequest
 from vidxfer.stages.shards import ShardTask, extract_shard
@@ -43,7 +43,8 @@ def _split(cache: Path, name: str, run: str) -> Split:
 def prepare_on_worker(request: ExtractRequest, run: str) -> dict[str, str]:
     """`prepare_splits` in a worker, which has the device."""
     datasets = [request.data.load(split) for split in request.splits]
-    return prepare_splits(request, datasets, _tower(request.clip, run), _Told(run))
+    with _replaced_after_surprise():
+        return prepare_splits(request, datasets, _tower(request.clip, run), _Told(run))
 
 
 def run_task(task: ShardTask, run: str) -> SealedShard:
@@ -69,7 +70,23 @@ def run_task(task: ShardTask, run: str) -> SealedShard:
             },
         )
     teller = _Teller(run, {"kind": "videos", "attempt": task.attempt})
-    return extract_shard(task, split, tower, teller.advance)
+    with _replaced_after_surprise():
+        return extract_shard(task, split, tower, teller.advance)
+
+
+@contextmanager
+def _replaced_after_surprise() -> Iterator[None]:
+    """A CUDA error spoils its whole process: after whatever was not foreseen, a new one takes this one's place."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    try:
+        yield
+    except VidxferError:
+        raise
+    except BaseException:
+        worker.loop.add_callback(worker.close_gracefully, restart=True)
+        raise
 
 
 class _Teller:

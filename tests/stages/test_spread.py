@@ -32,6 +32,12 @@ def notice(event, args):
         time.sleep(0.2)
     if "poisoned" in path and path.endswith(os.environ["POISON"]):
         os._exit(66)  # what a segmentation fault in a decoder comes to
+    if "sickly" in path and path.endswith(os.environ["POISON"]):
+        note = path.split("sickly")[0] + "seen"
+        with open(note, "a") as file:
+            file.write(f"{os.getpid()} ")
+        if open(note).read().count(" ") == 1:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 sys.addaudithook(notice)
 """
@@ -51,7 +57,7 @@ class Dask:
         return EngineChoice(scheduler_file=self.file)
 
 
-def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(true: Callable[[], object], seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "nothing happened"
@@ -121,16 +127,17 @@ def begun(cache: Path) -> list[Path]:
 
 
 def test_workers_of_this_machine_write_the_bytes_of_one_process(
-    toy: Any, small: Path, calm: dict[str, Any], content: Any, vidxfer: Any, tmp_path: Path
+    toy: Any, small: Path, calm: dict[str, Any], content: Any, started: Any, tmp_path: Path
 ) -> None:
     words = ["extract", "--root", small, "--model", toy.clip, "--cache", tmp_path, "--dense-frames", 8, "--views", 2,
              "--shard-videos", 5, "--calibration-videos", 8, "--batch-frames", 32]  # fmt: skip
-    done = vidxfer(*words, "--workers", 2, "--device", "cpu", "--json", OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr
-    assert [(one["stored"], one["left"]) for one in json.loads(done.stdout)] == [(VIDEOS, {}), (2, {})]
+    process = started(*words, "--workers", 2, "--device", "cpu", "--json", env={**os.environ, "OMP_NUM_THREADS": "1"})
+    out, err = process.communicate(timeout=280)
+    assert process.returncode == 0, err
+    assert [(one["stored"], one["left"]) for one in json.loads(out)] == [(VIDEOS, {}), (2, {})]
     assert same_arrays(content(tmp_path), calm) == []
-    assert "distributed" not in done.stderr, "dask's own log lines are for dask's own users"
-    assert f"extract train: {VIDEOS}/{VIDEOS} videos" in done.stderr
+    assert "distributed" not in err, "dask's own log lines are for dask's own users"
+    assert f"extract train: {VIDEOS}/{VIDEOS} videos" in err
 
 
 def test_a_worker_killed_in_the_middle_of_a_shard_costs_nothing(
@@ -168,6 +175,18 @@ def test_a_video_that_kills_whoever_opens_it_becomes_a_row_with_a_reason(
     assert (report.stored, report.failed) == (VIDEOS, {})
 
 
+def test_a_worker_with_a_broken_device_is_replaced_and_its_shard_done_elsewhere(
+    toy: Any, small: Path, calm: dict[str, Any], content: Any, dask: Dask, tmp_path: Path
+) -> None:
+    root = shutil.copytree(small, tmp_path / "sickly")
+    reports = extract(toy.request(tmp_path / "cache", root=root, engine=dask.engine, decode_in="threads"))
+    assert [(one.stored, one.left) for one in reports] == [(VIDEOS, {}), (2, {})]
+    assert same_arrays(content(tmp_path / "cache"), calm) == []
+    first, *others = (tmp_path / "seen").read_text().split()
+    assert others
+    assert first not in others, "the process that had met the error was used again"
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_after_the_leading_process_ended_the_next_one_goes_on(
     toy: Any, small: Path, calm: dict[str, Any], content: Any, dask: Dask, started: Any, tmp_path: Path,
@@ -180,7 +199,7 @@ def test_after_the_leading_process_ended_the_next_one_goes_on(
     process = started(*words)
     wait_until(lambda: begun(cache) or process.poll() is not None)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=200)
     assert process.returncode != 0, err
     assert "Traceback" not in err
     (report, _) = extract(toy.request(cache, root=root, engine=dask.engine))

@@ -132,7 +132,7 @@ class Ran:
 def spread(toy: Any, split: Split, behave: Callable[..., Any], *, workers: int = 2, **engine: Any) -> Ran:
     request = toy.request(split.path.parent, engine=EngineChoice(scheduler="tcp://nowhere:8786", **engine))
     dataset = request.data.load("train")
-    tasks = [task_of(request, dataset, split, shard) for shard in range(split.shard_count)]
+    tasks = [task_of(request, dataset.videos, split, shard) for shard in range(split.shard_count)]
     client, bar, done = FakeClient(workers, behave), Counted(), list[int]()
     left = Spread(Cluster(client, Silent()), request, Silent()).run(
         split, tasks, bar, lambda one: done.append(one.record.shard)
@@ -212,7 +212,7 @@ def test_tasks_and_their_records_are_small(toy: Any) -> None:
 
     request = toy.request(Path("cache"))
     split = open_split(toy.int8, "train")
-    task = task_of(request, request.data.load("train"), split, 0)
+    task = task_of(request, request.data.load("train").videos, split, 0)
     assert len(pickle.dumps(task)) < 1500 + 300 * task.count
     record = split.ledger.finished()[0]
     assert len(pickle.dumps(SealedShard(record=record, folder=Path("x")))) < 2000
