@@ -192,6 +192,11 @@ def _videos(
     for row in rows:
         path = fence.path(row.path, where=row.where)
         segment = segment_of(row)
+        if (row.start_seconds, row.end_seconds) != (None, None) and path.is_dir():
+            raise DatasetError(
+                f"{row.where}: seconds cannot cut {clean_text(row.path)!r}, a folder of pictures without a clock; list "
+                "'folder offset frames label' (blanks between, no header)"
+            )
         video = Video(
             id=clean_text(row.id) if row.id else _id_from_path(row),
             path=path,

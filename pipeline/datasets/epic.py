@@ -171,7 +171,8 @@ def _names(list_: Path, kind: str, place: int, segments_of: dict[str, list[_Segm
             words.setdefault(segment.action[place], Counter())[segment.words[place]] += 1
     names = {number: min(count, key=lambda word: (-count[word], word)) for number, count in words.items()}
     if not file.is_file():
-        return names
+        repeated = Counter(names.values())
+        return {number: name if repeated[name] == 1 else f"{name} {number}" for number, name in names.items()}
     reader = csv.DictReader(io.StringIO(read_text(file), newline=""))
     if not {"id", "key"} <= set(reader.fieldnames or ()):
         raise DatasetError(f"{file}:1: expected the columns id and key")

@@ -117,8 +117,9 @@ def files_on_disk(datasets: Iterable[Dataset], root: Path) -> set[Path]:
     parents = {path.parent for path in listed}
     tops = {root / parent.relative_to(root).parts[0] for parent in parents if parent != root}
     found: set[Path] = set()
+    above = {folder for parent in parents for folder in (parent, *parent.parents)}
     for top in sorted(tops):
-        found |= set(_walk(top, listed))
+        found |= set(_walk(top, listed, above))
     if root in parents:
         found |= {path for path in _entries_of(root) if path in listed or is_video_name(path.name)}
     return found
@@ -128,8 +129,8 @@ def _entries_of(folder: Path) -> Iterator[Path]:
     return (folder / entry.name for entry in _scan(folder) if not entry.name.startswith("."))
 
 
-def _walk(folder: Path, listed: set[Path]) -> Iterator[Path]:
-    """Videos and folders of pictures below a folder; a listed folder is not opened."""
+def _walk(folder: Path, listed: set[Path], above: set[Path]) -> Iterator[Path]:
+    """Videos and folders of pictures below a folder; a listed folder is not opened, nor a link that leads to none."""
     waiting = [folder]
     while waiting:
         place = waiting.pop()
@@ -143,7 +144,7 @@ def _walk(folder: Path, listed: set[Path]) -> Iterator[Path]:
                 videos = True
                 yield path
             elif is_folder(entry):
-                inner.append(path)
+                inner += [path] if path in above or not entry.is_symlink() else []
             elif is_video_name(entry.name):
                 videos = True
                 yield path

@@ -6,11 +6,13 @@ Rules. Numbers may start anywhere and have any width, but have no gaps and no re
 never a neighbour. Pictures share one name around the number; optical flow beside them (flow_x_00001.jpg, x_00001.jpg)
 is left out, hidden files too. All pictures that are read have the size of the first. They are turned as their EXIF
 orientation says, as picture viewers do. Damage is seen as far as libjpeg and libpng see it: a cut-off file always, a
-flipped byte inside a JPEG often not, because JPEG has no checksum. There are no time stamps, so no segments in seconds.
+flipped byte inside a JPEG often not, because JPEG has no checksum. There are no time stamps: a part of
+a folder is cut by the nominal clock of `FRAME_FOLDER_FPS`, which lists with an offset use.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -21,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
-from vidxfer.pipeline.shapes import Frames
+from vidxfer.pipeline.shapes import FRAME_FOLDER_FPS, Frames
 from vidxfer.pipeline.video.container import Deadline, Limits, check_picture, check_regular, one_line
+from vidxfer.pipeline.video.packets import Window
 
 NAME = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\.(?:jpe?g|png|webp|bmp))", re.IGNORECASE)
 FLOW = re.compile(r"(flow|[xy]_|[uv]_)", re.IGNORECASE)
@@ -42,15 +45,16 @@ class PictureFolder:
 
     decoder = "pictures"
 
-    def __init__(self, folder: Path, limits: Limits) -> None:
+    def __init__(self, folder: Path, limits: Limits, window: Window | None = None) -> None:
         """List the folder and read the first picture's size.
 
         Raises:
-            VideoError: no pictures, gaps in their numbers, several series, or a first picture that cannot be read.
+            VideoError: no pictures, gaps in their numbers, several series, fewer pictures than the window means, or a
+                first picture that cannot be read.
         """
         self._folder, self._limits = folder, limits
         deadline = Deadline(folder, limits)
-        self._names = _series(folder, limits, deadline)
+        self._names = _within(folder, _series(folder, limits, deadline), window or Window())
         self.why = f"{len(self._names)} pictures from {self._names[0]} to {self._names[-1]}"
         self.height, self.width = self._pixels(0).shape[:2]
 
@@ -143,6 +147,17 @@ def _series(folder: Path, limits: Limits, deadline: Deadline) -> list[str]:
         detail = f"pictures {numbers[0]} to {numbers[-1]}, missing: {', '.join(map(str, missing))}"
         raise VideoError(VideoReason.MISSING_FRAMES, folder, detail + (f" and {more} more" if more else ""))
     return [name for _, _, name in found]
+
+
+def _within(folder: Path, names: list[str], window: Window) -> list[str]:
+    """The pictures of a stretch of the nominal clock."""
+    wanted = 0 if window.end_seconds is None else math.ceil(window.end_seconds * FRAME_FOLDER_FPS)
+    found = [name for place, name in enumerate(names) if window.holds(place / FRAME_FOLDER_FPS)]
+    if wanted > len(names) or not found:
+        first = math.ceil((window.start_seconds or 0.0) * FRAME_FOLDER_FPS)
+        detail = f"{len(names)} pictures, asked for those from {first} up to {wanted or 'the end'}"
+        raise VideoError(VideoReason.BAD_SEGMENT, folder, detail)
+    return found
 
 
 def _missing(numbers: list[int]) -> list[int]:

@@ -70,9 +70,7 @@ def open_video(
     path = Path(path)
     window = _window(path, start_seconds, end_seconds)
     if _is_folder(path):
-        if not window.is_whole:
-            raise VideoError(VideoReason.BAD_SEGMENT, path, "a folder of pictures has no time stamps to cut it by")
-        yield PictureFolder(path, limits)
+        yield PictureFolder(path, limits, window)
         return
     deadline = Deadline(path, limits)
     with opened(path, limits) as video:

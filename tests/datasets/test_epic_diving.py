@@ -60,6 +60,11 @@ def test_segments_follow_times_and_actions_are_pairs(kitchens: Path) -> None:
     assert val.notes == ("1 segments of 1 videos",)
 
 
+def test_two_classes_of_one_word_are_numbered(kitchens: Path) -> None:
+    (kitchens / "EPIC_100_train.csv").write_text(TRAIN.replace("board:chopping,5", "plate,5"))
+    assert load_dataset("epic100", kitchens, "train").factors["noun"] == ("plate 2", "plate 2", "plate 5")
+
+
 def test_official_names_of_verbs_and_nouns_win(kitchens: Path) -> None:
     header = "id,key,instances,category\n"
     verbs, nouns = "0,take,\"['take', 'pick-up']\",x\n1,put,[],x\n", "2,plate,[],x\n5,board:chopping,[],x\n"

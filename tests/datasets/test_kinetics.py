@@ -151,6 +151,16 @@ def test_missing_left_over_and_misplaced_videos_are_counted(kinetics: Callable[.
     )
 
 
+def test_of_k600_the_txt_is_read_since_the_csv_lacks_rows(kinetics: Callable[..., Path]) -> None:
+    rows = f"{HEADER}\nabseiling,aaaaaaaaaaa,0,10,val\n"
+    root = kinetics("val/aaaaaaaaaaa_000000_000010.mp4", val=rows)
+    (root / "annotations/val.txt").write_text(rows + "abseiling,bbbbbbbbbbb,0,10,val\n")
+    assert len(load_dataset("k600", root, "val")) == 2
+    assert len(load_dataset("k400", root, "val")) == 1
+    (root / "annotations/val.txt").write_text("a list of something else\n")
+    assert len(load_dataset("k600", root, "val")) == 1
+
+
 def test_class_names_are_the_same_for_both_splits(kinetics: Callable[..., Path]) -> None:
     train = f"{HEADER}\nzumba,zzzzzzzzzzz,0,10,train\nabseiling,yyyyyyyyyyy,0,10,train\n"
     test = "youtube_id,time_start,time_end,split\nxxxxxxxxxxx,0,10,test\n"

@@ -91,6 +91,16 @@ def test_frame_folders_are_counted_as_videos(tmp_path: Path) -> None:
     assert (found.kind, found.left_over.count) == ("folder", 0)
 
 
+def test_links_in_circles_are_not_walked(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "videos" / name).write_bytes(b"x")
+    (tmp_path / "videos/loop").symlink_to("..")
+    (tmp_path / "train.csv").write_text("path,label\nvideos/a.mp4,x\n")
+    found = inspect(InspectRequest(data=DataSource(kind="csv", root=tmp_path)))
+    assert found.left_over.first == ("videos/b.mp4",)
+
+
 def test_a_split_that_is_not_there_is_named_and_the_other_one_shown(k400: Path) -> None:
     (k400 / "annotations/train.csv").unlink()
     found = inspect(InspectRequest(data=DataSource(kind="k400", root=k400)))

@@ -104,11 +104,13 @@ def test_damaged_pictures_and_things_that_are_none_are_refused(tmp_path):
         assert "2.jpg" in str(error)
 
 
-def test_folders_have_limits_and_no_seconds(tmp_path):
+def test_folders_have_limits(tmp_path):
     folder = folder_of(tmp_path / "l", ["1.jpg", "2.jpg", "3.jpg"])
     assert refusal(folder, limits=Limits(frames=2)).reason == VideoReason.TOO_LARGE
     assert refusal(folder, limits=Limits(picture_px=100)).reason == VideoReason.TOO_LARGE
     assert refusal(folder, limits=Limits(seconds=0)).reason == VideoReason.TOO_SLOW
     assert refusal(folder, start_seconds=1.0).reason == VideoReason.BAD_SEGMENT
+    cut = refusal(folder, start_seconds=0.5 / 30, end_seconds=3.5 / 30)
+    assert "3 pictures, asked for those from 1 up to 4" in str(cut)
     (tmp_path / "empty").mkdir()
     assert refusal(tmp_path / "empty").reason == VideoReason.NOT_REGULAR
