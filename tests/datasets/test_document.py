@@ -106,7 +106,8 @@ def diving48(root: Path, annotations: Path) -> Iterator[Dataset]:
 
 
 def folder(root: Path, annotations: Path) -> Iterator[Dataset]:
-    yield load_dataset("folder", files(root, train__x__a___mp4="", train__y__b__1___jpg="", val__x__c___mp4=""), "train")
+    files(root, train__x__a___mp4="", train__y__b__1___jpg="", val__x__c___mp4="")
+    yield load_dataset("folder", root, "train")
 
 
 def csv(root: Path, annotations: Path) -> Iterator[Dataset]:
