@@ -83,10 +83,12 @@ class CutFrames(_PrintsShapes):
 
 def finish(cut: CutFrames, *, mean: Sequence[float], std: Sequence[float], device: torch.device) -> torch.Tensor:
     """The rest of `replay`, on `device`: float32 [clip dense rgb height width]."""
-    clips = cut.pixels.to(device, non_blocking=True).to(torch.float32).div_(255.0)
+    clips = cut.pixels.to(device, non_blocking=True).to(torch.float32)
     for place in cut.grey.nonzero().flatten().tolist():
         clips[place] = _grey(clips[place])
-    clips.sub_(_per_channel(mean).to(device)).div_(_per_channel(std).to(device))
+    # (x / 255 - mean) / std in one pass over the memory; equal to `replay` up to the last bits of float32.
+    scale, shift = 1 / (255 * _per_channel(std)), -_per_channel(mean) / _per_channel(std)
+    torch.addcmul(shift.to(device), clips, scale.to(device), out=clips)
     for place in cut.flip.nonzero().flatten().tolist():
         clips[place] = clips[place].flip(-1)
     return clips
