@@ -96,6 +96,6 @@ def show_added(cache: Path, reports: tuple[AddReport, ...]) -> None:
         if one.new_classes:
             print(f"{one.split}: new classes: {', '.join(one.new_classes)}")
         if one.pending:
-            print(f"{one.split}: {one.pending} shards of other data sets are pending; that command with theirs goes on")
+            print(f"{one.split}: {one.pending} shards of another data set are pending: add that one to go on")
         for name, reason in one.failed.items():
             print(f"refused: {one.split}/{name}: {reason}")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vidxfer.pipeline.cache.check import damage_of, unreadable_states
 from vidxfer.pipeline.cache.ledger import ShardRecord
+from vidxfer.pipeline.cache.metadata import expect_described
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.shard import REMEDY
 from vidxfer.pipeline.cache.split import Split
@@ -73,7 +74,8 @@ def verify(request: VerifyRequest, progress: Progress | None = None) -> tuple[Sp
     """Read all that is finished; change nothing unless `drop_damaged`.
 
     Raises:
-        CacheError: no cache there, or fixed arrays or the ledger cannot be read. UsageError: no such split.
+        CacheError: no cache there, or fixed arrays, descriptions or the ledger cannot be read.
+        UsageError: no such split.
         CacheBusy: damage was found, but extraction is writing the split whose marks are to be taken back.
     """
     there = splits(request.cache)
@@ -89,6 +91,7 @@ def verify(request: VerifyRequest, progress: Progress | None = None) -> tuple[Sp
 def verify_split(split: Split, request: VerifyRequest, shown: Progress) -> SplitCheck:
     """Check one split, shard by shard."""
     began = time.monotonic()
+    expect_described(split.path)
     records = split.ledger.finished()
     with shown.bar(f"verify {split.spec.split}", len(records), "shards") as bar:
         found = find_damage(split, records, request.read_threads, bar)

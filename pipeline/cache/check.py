@@ -1,4 +1,4 @@
-"""Is a shard what its ledger line says? Every stored byte is read and compared with its crc32c.
+"""Is a shard what its ledger line says? Every stored byte is read and compared with its crc32c; every number is finite.
 
 unreadable = unreadable_states(split)          {}: a reader can be opened; else without these shards
 for shard in range(split.shard_count):
@@ -9,7 +9,11 @@ for shard in range(split.shard_count):
 
 from __future__ import annotations
 
-from vidxfer.pipeline.cache.layout import CRC_BYTES, FAILED, STORED
+import torch
+from torch import Tensor
+
+from vidxfer.pipeline.cache.batch import Codes
+from vidxfer.pipeline.cache.layout import CRC_BYTES, FAILED, STORED, AnyArray
 from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.packed import FrameReader
 from vidxfer.pipeline.cache.reader import CacheReader
@@ -75,12 +79,33 @@ def _damaged_reads(reader: CacheReader, shard: int, stored: int, failed: int) ->
         for first in range(0, len(readable), CLIPS_PER_READ):
             clips = readable[first : first + CLIPS_PER_READ]
             try:
-                reader.read(clips, [view] * len(clips), out=buffer)
-                reader.embedding(clips, [view] * len(clips))
+                codes = reader.read(clips, [view] * len(clips), out=buffer)
+                embedding = reader.embedding(clips, [view] * len(clips))
+                found += _not_finite(reader.split, clips, view, codes, embedding)
                 for row in clips:
                     reader.view(row, view)
                     if frames is not None:
                         frames.files(row, view)
             except CacheCorrupt as error:
                 found.append(str(error))
+    return found
+
+
+def _not_finite(split: Split, rows: list[int], view: int, codes: Codes, embedding: AnyArray) -> list[str]:
+    """What no checksum finds: numbers that were stored as they are, and are none."""
+    parts: dict[str, Tensor | None] = {
+        "tokens": codes.codes if codes.codes.is_floating_point() else None,
+        "scale": codes.scale,
+        "embedding": torch.from_numpy(embedding),
+    }
+    found = []
+    for name, values in parts.items():
+        if values is None or bool(torch.isfinite(values).all()):
+            continue
+        for row, part in zip(rows, values, strict=True):
+            finite = torch.isfinite(part).reshape(len(part), -1).all(1).tolist()
+            wrong = [str(split.spec.layers[at]) for at, good in enumerate(finite) if not good and name != "embedding"]
+            if not all(finite):
+                where = f", layers {', '.join(wrong)}" if wrong else ""
+                found.append(f"{split.path / name}: video {split.video_ids[row]}, view {view}{where}: not finite")
     return found

@@ -26,6 +26,7 @@ import zarr
 
 from vidxfer.pipeline.cache.disk import disk_errors, part_of, sync_folder
 from vidxfer.pipeline.cache.layout import AnyArray
+from vidxfer.pipeline.cache.metadata import DESCRIBED, SEAL, described
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Extent, Split
 from vidxfer.pipeline.cache.store import ATTRIBUTE, attributes_of
@@ -149,7 +150,8 @@ def _lengthen(array: Path, length: int) -> None:
 def _write_attributes(split: Split) -> None:
     metadata = split.path / "zarr.json"
     stored = json.loads(metadata.read_text())
-    stored["attributes"][ATTRIBUTE] = attributes_of(split)
+    known = stored["attributes"][ATTRIBUTE].get(SEAL, {}).get(DESCRIBED)
+    stored["attributes"][ATTRIBUTE] = attributes_of(split, described(split.path) if known is None else known)
     _write_whole(metadata, stored)
 
 

@@ -27,6 +27,9 @@ from vidxfer.pipeline.errors import CacheCorrupt, CacheError
 SEAL = "seal"
 """Key of the checksums within the group's attribute; optional."""
 
+DESCRIBED = "arrays"
+"""Key of the checksums of the arrays' descriptions within the seal; optional."""
+
 COPY_AGAIN = "Copy the cache again from where it came, or extract again into another folder (--cache)."
 
 
@@ -118,6 +121,34 @@ def expect_sealed(
         raise CacheCorrupt(
             f"{path}: not as it was written: {', '.join(differing)} (crc32c of the split's zarr.json). {COPY_AGAIN}"
         )
+
+
+def described(path: Path) -> dict[str, int]:
+    """crc32c of each array's description; the length of its first axis, which may grow, is left out."""
+    found = {}
+    for metadata in sorted(path.glob("*/zarr.json")):
+        stored = json.loads(metadata.read_text())
+        stored["shape"] = stored["shape"][1:]
+        found[metadata.parent.name] = _crc(json.dumps(stored, sort_keys=True).encode())
+    return found
+
+
+def expect_described(path: Path) -> None:
+    """Compare the arrays' descriptions with the seal: a wrong name of an axis harms no reader of ours, but others.
+
+    Raises:
+        CacheCorrupt: names the arrays whose description was changed, or is none.
+    """
+    group = json.loads((path / "zarr.json").read_text())
+    known = next(iter(group["attributes"].values())).get(SEAL, {}).get(DESCRIBED)
+    if known is None:
+        return
+    try:
+        found = described(path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CacheCorrupt(f"{path}: a zarr.json is not the description of an array ({error}). {COPY_AGAIN}") from error
+    if differing := [name for name, crc in known.items() if found.get(name) != crc]:
+        raise CacheCorrupt(f"{path}: zarr.json is not as it was written: {', '.join(differing)}. {COPY_AGAIN}")
 
 
 def _crc(raw: bytes) -> int:

@@ -27,12 +27,21 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 from vidxfer.pipeline.cache.disk import PART, FolderLock, disk_errors, sync_folder
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
-from vidxfer.pipeline.cache.metadata import SEAL, expect_layout, expect_sealed, read_fixed, seal_of
+from vidxfer.pipeline.cache.metadata import (
+    COPY_AGAIN,
+    DESCRIBED,
+    SEAL,
+    described,
+    expect_layout,
+    expect_sealed,
+    read_fixed,
+    seal_of,
+)
 from vidxfer.pipeline.cache.packed import ZSTD_LEVEL
 from vidxfer.pipeline.cache.remote import SPLIT_NAMES, RemotePath, local_folder, open_group, place_of
 from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec
 from vidxfer.pipeline.cache.split import Extent, Split
-from vidxfer.pipeline.errors import CacheError
+from vidxfer.pipeline.errors import CacheCorrupt, CacheError
 
 ATTRIBUTE = "vidxfer"
 MAKE_IT = "vidxfer extract --dataset ssv2 --cache"
@@ -137,7 +146,10 @@ def open_split(cache_path: Path | str | RemotePath, split: str) -> Split:
 
 def _open(path: Path, stored: Mapping[str, Any]) -> Split:
     spec = CacheSpec.from_dict(stored["spec"])
-    group = open_group(path)
+    try:
+        group = open_group(path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CacheCorrupt(f"{path}/zarr.json: no group that zarr opens ({error}). {COPY_AGAIN}") from error
     extents = tuple(Extent(**extent) for extent in stored.get("extents", ()))
     rows = extents[-1].end if extents else None  # arrays may be longer: an addition that was never finished
 
@@ -208,8 +220,8 @@ def _attributes(path: Path) -> dict[str, Any]:
     return dict(stored)
 
 
-def attributes_of(split: Split) -> dict[str, Any]:
-    """What the group's attribute says of a split, sealed."""
+def attributes_of(split: Split, arrays: Mapping[str, int]) -> dict[str, Any]:
+    """What the group's attribute says of a split, sealed; `arrays` as `metadata.described`."""
     spec = split.spec
     attributes: dict[str, Any] = {
         "format": FORMAT,
@@ -227,13 +239,12 @@ def attributes_of(split: Split) -> dict[str, Any]:
     if split.extents:
         attributes["extents"] = [asdict(extent) for extent in split.extents]
     attributes = json.loads(json.dumps(attributes))
-    return {**attributes, SEAL: seal_of(attributes, split.video_ids, split.fixed)}
+    return {**attributes, SEAL: {**seal_of(attributes, split.video_ids, split.fixed), DESCRIBED: dict(arrays)}}
 
 
 def _write_group(folder: Path, split: Split) -> None:
     """Metadata of every array, and the arrays that are known from the start."""
-    layout, attributes = split.layout, attributes_of(split)
-    group = zarr.create_group(folder, zarr_format=3, attributes={ATTRIBUTE: attributes})
+    layout, group = split.layout, zarr.create_group(folder, zarr_format=3)
     for array in layout.owned.values():
         _create(group, array)
     for name, values in split.fixed.items():
@@ -244,6 +255,7 @@ def _write_group(folder: Path, split: Split) -> None:
         compressors=[Crc32cCodec()], dimension_names=["video"],
     )  # fmt: skip
     ids[:] = np.array(split.video_ids, dtype=np.dtypes.StringDType())
+    group.update_attributes({ATTRIBUTE: attributes_of(split, described(folder))})
 
 
 def _create(group: Any, array: ArrayLayout) -> Any:

@@ -52,3 +52,19 @@ def test_files_that_are_missing_short_or_of_another_run_are_found(world: Any, tm
             "length or crc32c is not what the ledger says",
         ]
         assert "state/c/1: length or crc32c" in damage_of(reader, 1)[0]
+
+
+@pytest.mark.parametrize(("codec", "array"), [("int8", "scale"), ("float16", "tokens")])
+def test_a_number_that_is_none_is_found_although_its_checksum_fits(
+    world: Any, tmp_path: Path, codec: str, array: str
+) -> None:
+    split = world.make(tmp_path, codec=codec)
+    with SplitWriter(split) as writer, writer.shard(1) as shard:
+        for row in shard.rows:
+            codes, scale, *rest = world.content_of(split, row)
+            if row == 4:  # as a codec with a mistake would hand it over
+                (scale if array == "scale" else codes)[1, 1, 0] = float("nan")
+            shard.add(row, codes, scale, *rest)
+    with CacheReader(split) as reader:
+        found = damage_of(reader, 1)
+    assert found == [f"{split.path / array}: video {split.video_ids[4]}, view 1, layers 3: not finite"]

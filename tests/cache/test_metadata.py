@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from vidxfer.pipeline.cache.metadata import expect_described
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
 
@@ -50,3 +51,13 @@ def test_a_description_that_is_none_is_an_error_of_ours(world: Any, tmp_path: Pa
     (split.path / "tokens" / "zarr.json").write_text(text)
     with pytest.raises(CacheError, match=r"tokens/zarr\.json"):
         open_split(tmp_path, "train")
+
+
+def test_a_description_that_no_reader_of_ours_looks_at_is_verified_too(world: Any, tmp_path: Path) -> None:
+    split = world.fill(world.make(tmp_path))
+    expect_described(split.path)
+    file = split.path / "tokens" / "zarr.json"
+    file.write_text(file.read_text().replace('"channel"', '"chanmel"'))
+    open_split(tmp_path, "train")
+    with pytest.raises(CacheCorrupt, match=r"zarr\.json is not as it was written: tokens"):
+        expect_described(split.path)
