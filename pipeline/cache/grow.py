@@ -26,10 +26,9 @@ import zarr
 
 from vidxfer.pipeline.cache.disk import disk_errors, part_of, sync_folder
 from vidxfer.pipeline.cache.layout import AnyArray
-from vidxfer.pipeline.cache.metadata import DESCRIBED, SEAL, described
+from vidxfer.pipeline.cache.metadata import ATTRIBUTE, DESCRIBED, SEAL, attributes_of, described
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Extent, Split
-from vidxfer.pipeline.cache.store import ATTRIBUTE, attributes_of
 from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheMismatch
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from crc32c import crc32c
 
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
 from vidxfer.pipeline.cache.spec import FORMAT
+from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
+
+ATTRIBUTE = "vidxfer"
+"""Key of what we say in the attributes of a split's group."""
 
 SEAL = "seal"
 """Key of the checksums within the group's attribute; optional."""
@@ -121,6 +126,28 @@ def expect_sealed(
         raise CacheCorrupt(
             f"{path}: not as it was written: {', '.join(differing)} (crc32c of the split's zarr.json). {COPY_AGAIN}"
         )
+
+
+def attributes_of(split: Split, arrays: Mapping[str, int]) -> dict[str, Any]:
+    """What the group's attribute says of a split, sealed; `arrays` as `metadata.described`."""
+    spec = split.spec
+    attributes: dict[str, Any] = {
+        "format": FORMAT,
+        "spec": spec.to_dict(),
+        "fingerprint": spec.fingerprint,
+        "cache_id": split.cache_id,
+        "class_names": list(split.class_names),
+        "flip_pairs": [[label, flipped] for label, flipped in sorted(split.flip_pairs.items())],
+        "shard_videos": split.shard_videos,
+        "informs": dict(split.informs),
+        **({} if split.frames is None else {"frames": split.frames.to_dict()}),
+    }
+    if split.factors:
+        attributes["factors"] = {name: list(values) for name, values in split.factors.items()}
+    if split.extents:
+        attributes["extents"] = [asdict(extent) for extent in split.extents]
+    attributes = json.loads(json.dumps(attributes))
+    return {**attributes, SEAL: {**seal_of(attributes, split.video_ids, split.fixed), DESCRIBED: dict(arrays)}}
 
 
 def described(path: Path) -> dict[str, int]:

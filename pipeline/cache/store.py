@@ -15,7 +15,6 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -28,14 +27,13 @@ from vidxfer.pipeline.cache.disk import PART, FolderLock, disk_errors, sync_fold
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
 from vidxfer.pipeline.cache.metadata import (
+    ATTRIBUTE,
     COPY_AGAIN,
-    DESCRIBED,
-    SEAL,
+    attributes_of,
     described,
     expect_layout,
     expect_sealed,
     read_fixed,
-    seal_of,
 )
 from vidxfer.pipeline.cache.packed import ZSTD_LEVEL
 from vidxfer.pipeline.cache.remote import SPLIT_NAMES, RemotePath, local_folder, open_group, place_of
@@ -43,7 +41,6 @@ from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec
 from vidxfer.pipeline.cache.split import Extent, Split
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
 
-ATTRIBUTE = "vidxfer"
 MAKE_IT = "vidxfer extract --dataset ssv2 --cache"
 
 
@@ -218,28 +215,6 @@ def _attributes(path: Path) -> dict[str, Any]:
     if missing:
         raise CacheError(f"{metadata}: the attribute {ATTRIBUTE!r} lacks {', '.join(sorted(missing))}")
     return dict(stored)
-
-
-def attributes_of(split: Split, arrays: Mapping[str, int]) -> dict[str, Any]:
-    """What the group's attribute says of a split, sealed; `arrays` as `metadata.described`."""
-    spec = split.spec
-    attributes: dict[str, Any] = {
-        "format": FORMAT,
-        "spec": spec.to_dict(),
-        "fingerprint": spec.fingerprint,
-        "cache_id": split.cache_id,
-        "class_names": list(split.class_names),
-        "flip_pairs": [[label, flipped] for label, flipped in sorted(split.flip_pairs.items())],
-        "shard_videos": split.shard_videos,
-        "informs": dict(split.informs),
-        **({} if split.frames is None else {"frames": split.frames.to_dict()}),
-    }
-    if split.factors:
-        attributes["factors"] = {name: list(values) for name, values in split.factors.items()}
-    if split.extents:
-        attributes["extents"] = [asdict(extent) for extent in split.extents]
-    attributes = json.loads(json.dumps(attributes))
-    return {**attributes, SEAL: {**seal_of(attributes, split.video_ids, split.fixed), DESCRIBED: dict(arrays)}}
 
 
 def _write_group(folder: Path, split: Split) -> None:

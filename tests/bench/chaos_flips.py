@@ -44,6 +44,7 @@ def by_our_reader(cache: Path) -> bool:
                 reader.embedding(rows, [view] * len(rows))
                 for row in rows:
                     reader.view(row, view)
+                    reader.source_of(row)
     except CacheError:
         return True
     return False
