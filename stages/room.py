@@ -56,8 +56,9 @@ def expect_room_for(cache: Path, layouts: Sequence[SplitLayout]) -> None:
     needed, free = sum(layout.total_bytes for layout in layouts), free_bytes(cache)
     if needed > free:
         raise CacheFull(
-            f"{cache} would take {needed:,} bytes ({needed / 1e9:.1f} GB), its disk has {free:,} ({free / 1e9:.1f} GB free)"
-            ". Smaller: fewer layers (--layers 3,7,11), --codec int8, fewer views; or another disk (--cache). "
+            f"{cache} would take {needed:,} bytes ({needed / 1e9:.1f} GB), "
+            f"its disk has {free:,} ({free / 1e9:.1f} GB free). Smaller: fewer "
+            "layers (--layers 3,7,11), --codec int8, fewer views; or another disk (--cache). "
             "`vidxfer plan` shows the sizes."
         )
     inodes, left = sum(layout.inodes for layout in layouts), free_inodes(cache)
