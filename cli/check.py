@@ -26,9 +26,19 @@ def check(
     out: Annotated[Path, typer.Option(help="One JSON line per video; a repeat reads only the rest.")] = Path(
         "check.jsonl"
     ),
-    workers: Annotated[int, typer.Option(min=1, help="Processes that read videos.", rich_help_panel="Machine")] = 2,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, help="Processes that read; on a cluster, of each worker.", rich_help_panel="Machine"),
+    ] = 2,
     quick: Annotated[bool, typer.Option("--quick", help="Packets only: damage inside them is not seen.")] = False,
     decoder: Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel="Machine")] = "auto",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Read on the dask cluster at this address, tcp://host:8786.", rich_help_panel="Machine"),
+    ] = None,
+    scheduler_file: Annotated[
+        Path | None, typer.Option(help="The file that scheduler wrote.", rich_help_panel="Machine")
+    ] = None,
     json: o.JsonOption = False,
 ) -> None:
     """Decode every video of a data set once and say what would fail, how videos are read, and why.
@@ -41,6 +51,7 @@ def check(
     from vidxfer.cli import show
     from vidxfer.cli.choices import data_source, parse_splits
     from vidxfer.stages import check as stage
+    from vidxfer.stages.engine_choice import EngineChoice
 
     found = stage.check(
         stage.CheckRequest(
@@ -49,6 +60,7 @@ def check(
             out=out,
             workers=workers,
             quick=quick,
+            engine=EngineChoice(scheduler=scheduler, scheduler_file=scheduler_file),
             decoder=decoder,  # type: ignore[arg-type]  # the stage checks it
         ),
         show.Shown(),

@@ -1,7 +1,7 @@
 """Which videos of a data set would fail, before anything is extracted: every one is read once.
 
     data set ─▶ videos ─▶ seen before, unchanged? ─── yes ─▶ its line in check.jsonl
-                              └── no ─▶ child processes: examine ─▶ one more line ─▶ a table per split
+                              └── no ─▶ check_work.py ─▶ one more line ─▶ a table per split
                                                                           └─▶ check.failed.tsv: what would fail
 
 Each line is written when its video is done, so a check that was ended goes on with the rest. A file that has changed
@@ -13,31 +13,28 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import TextIO, get_args
 
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.errors import RunError, UsageError, VideoError, VideoReason
+from vidxfer.pipeline.errors import RunError, UsageError, VideoReason
 from vidxfer.pipeline.shapes import Video
-from vidxfer.pipeline.video.examine import Examined, examine
 from vidxfer.pipeline.video.guard import Guard
 from vidxfer.pipeline.video.reader import Decoder
+from vidxfer.stages.check_work import How, Line, key_of, lines_from, lines_here
+from vidxfer.stages.engine_choice import EngineChoice
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import DataSource
 from vidxfer.stages.signals import stop_on_signal
+from vidxfer.stages.spread_clusters import connected
 
 MAY_PASS = {reason.value for reason in (VideoReason.TOO_SLOW, VideoReason.OUT_OF_MEMORY, VideoReason.CRASHED,
                                         VideoReason.UNREADABLE, VideoReason.MISSING)}  # fmt: skip
 """Reasons that another run, or another machine, may not find again."""
 
-AHEAD = 4
-"""Videos waiting per process: enough that none is idle, few enough that a stop is quick."""
-
-Line = dict[str, Any]
 NEEDED = {"split", "id", "seen", "quick", "asked", "reason"}
 
 
@@ -47,8 +44,9 @@ class CheckRequest:
 
     Attributes:
         data: the data set. splits: which. out: file of one JSON line per video.
-        workers: child processes, each reading one video at a time.
+        workers: child processes, each reading one video at a time; on a cluster, of each of its workers.
         quick: packets only: damage inside them is not seen. decoder: "auto", "decord" or "pyav".
+        engine: a dask cluster to read on, where it names a scheduler; else this machine.
     """
 
     data: DataSource
@@ -57,6 +55,15 @@ class CheckRequest:
     workers: int = 2
     quick: bool = False
     decoder: Decoder = "auto"
+    engine: EngineChoice = field(default_factory=EngineChoice)
+
+    @property
+    def how(self) -> How:
+        """What whoever reads a video must know."""
+        return How(quick=self.quick, decoder=self.decoder, processes=self.workers)
+
+
+Reading = Callable[[Sequence[Video]], Iterator[Line]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,20 +102,32 @@ def check(request: CheckRequest, progress: Progress | None = None) -> tuple[Spli
     datasets = [request.data.load(split) for split in request.splits]
     known = read_lines(request.out)
     reports, failed = [], []
-    with Guard(request.workers) as guard, _appended(request.out) as file:
+    with _reading(request, shown) as reading, _appended(request.out) as file:
         for dataset in datasets:
-            lines, report = _check_split(request, dataset, known, guard, file, shown)
+            lines, report = _check_split(request, dataset, known, reading, file, shown)
             reports.append(report)
             failed += [line for line in lines if line["reason"]]
     write_failed(failed_path(request.out), failed)
     return tuple(reports)
 
 
+@contextmanager
+def _reading(request: CheckRequest, shown: Progress) -> Iterator[Reading]:
+    if request.engine.name == "inline":
+        with Guard(request.workers) as guard:
+            yield lambda videos: lines_here(videos, request.how, guard)
+    elif request.engine.name == "scheduler":
+        with connected(request.engine, "cpu", shown) as cluster:
+            yield lambda videos: lines_from(cluster, videos, request.how)
+    else:
+        raise UsageError("a check runs on this machine, or on a dask cluster given by --scheduler or --scheduler-file")
+
+
 def _check_split(
     request: CheckRequest,
     dataset: Dataset,
     known: dict[tuple[str, str], Line],
-    guard: Guard,
+    reading: Reading,
     file: TextIO,
     shown: Progress,
 ) -> tuple[list[Line], SplitCheck]:
@@ -122,7 +141,7 @@ def _check_split(
     rest = [video for video in dataset.videos if video.id not in done]
     failed = sum(bool(line["reason"]) for line in done.values())
     with shown.bar(f"check {dataset.split}", len(dataset), "videos", old) as bar, stop_on_signal() as stop:
-        for line in _examined(rest, request, guard):
+        for line in reading(rest):
             done[line["id"]] = line
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -137,50 +156,11 @@ def _check_split(
     return lines, _summary(dataset, lines, old, time.monotonic() - began)
 
 
-def _examined(videos: list[Video], request: CheckRequest, guard: Guard) -> Iterator[Line]:
-    """The line of each video, in the order in which they are done."""
-    coming = iter(videos)
-    running: dict[Future[Examined], Video] = {}
-    while True:
-        for video in islice(coming, guard.processes * AHEAD - len(running)):
-            future = guard.submit(video.path, examine, video, quick=request.quick, decoder=request.decoder)
-            running[future] = video
-        if not running:
-            return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            video = running.pop(future)
-            yield {**_key(video, request), **_outcome(future)}
-
-
-def _key(video: Video, request: CheckRequest) -> Line:
-    """What a line is about, and what must be the same for it to hold."""
-    try:
-        status = video.path.stat()
-        seen: list[Any] = [status.st_size, status.st_mtime_ns]
-    except (OSError, ValueError):
-        seen = []
-    return {
-        "split": video.split,
-        "id": video.id,
-        "path": str(video.path),
-        "seen": [*seen, video.start_seconds, video.end_seconds],
-        "quick": request.quick,
-        "asked": request.decoder,
-    }
-
-
-def _outcome(future: Future[Examined]) -> Line:
-    try:
-        return {"reason": None, "detail": None, **asdict(future.result())}
-    except VideoError as error:
-        return {"reason": error.reason.value, "detail": error.detail}
-
-
 def still_holds(line: Line, video: Video, request: CheckRequest) -> bool:
     """Whether an old line answers this request: the same file, read at least as far, and no passing cause."""
     if line["reason"] in MAY_PASS or (line["quick"] and not request.quick):
         return False
-    now = _key(video, request)
+    now = key_of(video, request.how)
     return all(line[name] == now[name] for name in ("seen", "asked"))
 
 

@@ -67,5 +67,5 @@ def engine_for(request: ExtractRequest, shown: Progress) -> Iterator[Engine]:
     from vidxfer.stages.spread import Spread
     from vidxfer.stages.spread_clusters import connected
 
-    with connected(request, shown) as cluster:
+    with connected(request.engine, request.clip.device, shown) as cluster:
         yield Spread(cluster, request, shown)

@@ -19,7 +19,6 @@ from typing import Any
 from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.stages.engine_choice import EngineChoice
 from vidxfer.stages.progress import Progress
-from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.signals import exit_on_term
 from vidxfer.stages.slurm import slurm_cluster
 
@@ -86,8 +85,11 @@ def worker_command(address: str) -> str:
 
 
 @contextmanager
-def connected(request: ExtractRequest, shown: Progress) -> Iterator[Cluster]:
-    """The cluster that the request names; what was started for it ends with the block.
+def connected(choice: EngineChoice, device: str, shown: Progress) -> Iterator[Cluster]:
+    """The cluster that is named; what was started for it ends with the block.
+
+    Args:
+        device: of local workers: "auto", "cpu" or "cuda".
 
     Raises:
         UsageError: more workers than GPUs, or no dask-jobqueue. ClusterError: no scheduler answers.
@@ -95,7 +97,6 @@ def connected(request: ExtractRequest, shown: Progress) -> Iterator[Cluster]:
     import dask
     from distributed import Client
 
-    choice = request.engine
     with exit_on_term(), dask.config.set(SETTINGS), _quiet():
         if choice.name == "scheduler":
             with _client_at(Client, choice) as client:
@@ -107,7 +108,7 @@ def connected(request: ExtractRequest, shown: Progress) -> Iterator[Cluster]:
                 yield Cluster(client, shown, refill=jobs.refill)
         else:
             assert choice.workers is not None
-            with _local(choice.workers, request.clip.device) as cluster, Client(cluster) as client:
+            with _local(choice.workers, device) as cluster, Client(cluster) as client:
                 yield Cluster(client, shown)
 
 

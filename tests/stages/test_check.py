@@ -15,9 +15,12 @@ import pytest
 from typer.testing import CliRunner
 
 from vidxfer.cli.main import PARTIAL, app
-from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.errors import ClusterError, RunError, UsageError
+from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.video.writer import write_video
 from vidxfer.stages.check import CheckRequest, check, failed_path
+from vidxfer.stages.check_work import How, lines_from
+from vidxfer.stages.engine_choice import EngineChoice
 from vidxfer.stages.settings import DataSource
 
 FRAMES = 10
@@ -103,3 +106,53 @@ def test_an_ended_check_goes_on(root, number):
     report = json.loads(found.stdout)
     assert sum(one["known"] for one in report) == done
     assert [one["videos"] for one in report] == [64, 2]
+
+
+def test_a_cluster_finds_the_same(root):
+    from distributed import LocalCluster
+
+    here = check(request_for(root))
+    (root.parent / "check.jsonl").unlink()
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp", resources={"GPU": 1},
+        dashboard_address=":0", memory_limit=0,
+    ) as cluster:  # fmt: skip
+        there = check(request_for(root, engine=EngineChoice(scheduler=cluster.scheduler_address)))
+    for a, b in zip(here, there, strict=True):
+        assert (a.videos, a.failed, a.decoders, a.why, a.frames) == (b.videos, b.failed, b.decoders, b.why, b.frames)
+    assert [one.known for one in check(request_for(root))] == [4, 2]
+    with pytest.raises(UsageError, match="--scheduler"):
+        check(request_for(root, engine=EngineChoice(workers=2)))
+
+
+class _Lost:
+    """A cluster whose workers die with every batch."""
+
+    def __init__(self) -> None:
+        self.client, self.given = self, 0
+
+    def workers(self) -> int:
+        return 1
+
+    def submit(self, function, videos, how, **_):
+        self.given += 1
+        return self._Gone(str(self.given))
+
+    class _Gone:
+        status = "error"
+
+        def __init__(self, key: str) -> None:
+            self.key = key
+
+        def add_done_callback(self, call) -> None:
+            call(self)
+
+        def exception(self, timeout: float) -> Exception:
+            return RuntimeError("the worker is gone")
+
+
+def test_a_batch_that_loses_every_worker_ends_the_check_and_names_it():
+    lost, video = _Lost(), Video(id="a/1", path=Path("a.mp4"), label=None, split="val")
+    with pytest.raises(ClusterError, match=r"4 workers were lost with the batch that begins with 'a/1'.*goes on"):
+        list(lines_from(lost, [video], How(quick=False, decoder="auto", processes=1)))
+    assert lost.given == 4
