@@ -67,6 +67,20 @@ def test_fewer_layers_with_the_same_codec_keep_their_codes_as_they_are(toy: Any,
             assert torch.equal(*tokens)
 
 
+def test_dense_frames_are_taken_over_as_they_are(toy: Any, tmp_path: Path) -> None:
+    from vidxfer.stages.extract import extract
+
+    root = toy.smaller(tmp_path / "small")
+    extract(toy.request(tmp_path / "old", root=root, codec="float16", with_frames=True, splits=("train",)))
+    recode(request(tmp_path / "old", tmp_path / "new", layers=(0, 2)))
+    old, new = (open_split(tmp_path / name, "train") for name in ("old", "new"))
+    assert new.frames == old.frames
+    assert set(new.layout.owned) == {*old.layout.owned, "scale"}
+    for name, array in new.layout.owned.items():
+        for shard in range(new.shard_count) if name not in ("tokens", "scale") else ():
+            assert (new.path / array.key(shard)).read_bytes() == (old.path / array.key(shard)).read_bytes(), name
+
+
 def test_refused_videos_keep_their_reason(toy: Any, tmp_path: Path) -> None:
     from vidxfer.stages.extract import extract
 
