@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 .PHONY: demo
 demo: $(STAMP)  ## the whole path on a small generated video set, ending in a table; a repeat reuses what is there
-	$(BIN)/vidxfer data toy demo
+	$(BIN)/vidxfer data toy demo --videos 800
 	$(BIN)/vidxfer plan --dataset ssv2 --root demo/ssv2 --model demo/clip --cache demo/zarr
 	$(BIN)/vidxfer extract --dataset ssv2 --root demo/ssv2 --model demo/clip --cache demo/zarr
 	$(BIN)/vidxfer train --cache demo/zarr --recipe probe --run demo/runs/probe
@@ -75,7 +75,7 @@ reproduce-k400 reproduce-ssv2: $(STAMP)
 
 .PHONY: toy-k400 toy-ssv2
 toy-k400 toy-ssv2: $(STAMP)
-	$(BIN)/vidxfer data toy demo-$(@:toy-%=%) --layout $(@:toy-%=%)
+	$(BIN)/vidxfer data toy demo-$(@:toy-%=%) --layout $(@:toy-%=%) --videos 800
 
 .PHONY: clean-demo
 clean-demo:  ## delete the demos' videos, caches and runs

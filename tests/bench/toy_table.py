@@ -9,6 +9,7 @@ scored with a seed is a line of FOLDER/results.jsonl: a repeat reads what is the
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -19,10 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from measure import machine
+from torchvision.utils import save_image
 
 from vidxfer.pipeline.clip.tiny import TOY_CLIP_FOLDER
+from vidxfer.pipeline.datasets.toy import MOTIONS, ToyDesign, draw_clip
 from vidxfer.pipeline.training.metrics import factor_top1, topk
 from vidxfer.stages.evaluate import EvaluateRequest, compute_on, head_to_score, score_split
 from vidxfer.stages.progress import Silent
@@ -67,8 +71,6 @@ def scores_of(cache: Path, run: Path | None) -> dict[str, float]:
 def within_pair(probabilities: torch.Tensor, labels: torch.Tensor, motions: tuple[str, ...]) -> float:
     """Share of videos whose motion has more probability than its reverse; motions 2k and 2k+1 are such a pair."""
     order = list(dict.fromkeys(motions))
-    from vidxfer.pipeline.datasets.toy import MOTIONS
-
     assert set(order) == set(MOTIONS)
     number_of = {name: number for number, name in enumerate(MOTIONS)}
     of_class = torch.tensor([number_of[name] for name in motions])
@@ -147,6 +149,16 @@ def spread(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
 
 
+def picture(path: Path) -> None:
+    """Eight frames each of a motion of every pair, at two difficulties."""
+    rows = []
+    for number, (difficulty, label) in enumerate(itertools.product(("medium", "hard"), (0, 10, 20, 30))):
+        clip = draw_clip(label, np.random.default_rng([5, number]), ToyDesign(difficulty=difficulty))
+        shown = clip[np.linspace(0, len(clip) - 1, 8).astype(int)]
+        rows.append(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255)
+    save_image(torch.cat(rows), path, nrow=8, padding=2)
+
+
 def clip_log() -> str:
     """What the log of the carried CLIP says."""
     log = [json.loads(line) for line in (TOY_CLIP_FOLDER / "training.jsonl").read_text().splitlines()]
@@ -167,7 +179,7 @@ Made by `{command}` on {machine}.
 `vidxfer data toy` with {videos:,} videos, a fifth of them for validation: 4 appearances x 8 motions in time-reversed
 pairs, difficulty medium.
 
-![Eight frames each of a few clips](toy.png)
+![Eight frames each of eight clips: medium above, hard below](toy.jpg)
 
 {table}
 
@@ -207,6 +219,7 @@ def main() -> None:
         command = f"python tests/bench/toy_table.py FOLDER --seeds {asked.seeds} --videos {asked.videos}"
         page = PAGE.format(command=command, machine=described, videos=asked.videos, table=shown, clip=clip_log())
         asked.write.write_text(page, encoding="utf-8")
+        picture(asked.write.with_suffix(".jpg"))
 
 
 if __name__ == "__main__":
