@@ -53,7 +53,7 @@ def show_report(report: DoctorReport) -> None:
         ["library", "version", "for", "needed"],
         [[one.name, one.version or "-", one.purpose, "yes" if one.needed else "no"] for one in report.libraries],
     )
-    print(f"machine: {report.machine}\ndevice: {report.device}")
+    print(f"machine: {report.machine}\ndevice: {report.device}\nframes kept as JPEG: {report.jpeg}")
     for one in report.samples:
         if not one.right:
             print(f"wrong: {one.name}: {one.by['auto']}; read by {one.used}: {one.why}")

@@ -19,11 +19,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from vidxfer.pipeline.errors import VideoError, VidxferError
 from vidxfer.pipeline.video.backends import BACKENDS, read_with
 from vidxfer.pipeline.video.guard import Guard, GuardLimits
 from vidxfer.pipeline.video.reader import open_video
-from vidxfer.pipeline.video.samples import FOLDER, FRAMES, SAMPLES, number_of
+from vidxfer.pipeline.video.samples import FOLDER, FRAMES, SAMPLES, drawn, number_of
 
 ASKED = (2, 5, 9, 11)
 """Frames that are asked for: in several groups of pictures, so that seeking is tried."""
@@ -85,11 +87,12 @@ class LibraryCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorReport:
-    """All of it. well: extraction and training can run. machine, device: in a line each."""
+    """All of it. well: extraction and training can run. machine, device: in a line each. jpeg: see `jpeg_frames`."""
 
     well: bool
     machine: str
     device: str
+    jpeg: str
     samples: tuple[SampleCheck, ...]
     libraries: tuple[LibraryCheck, ...]
 
@@ -104,8 +107,11 @@ def doctor(folder: Path = FOLDER) -> DoctorReport:
         loading = {name: guard.submit(name, loaded_version, name, module) for name, (module, _, _) in LIBRARIES.items()}
         samples = tuple(check_sample(guard, folder / name, met) for name, met in SAMPLES.items())
         libraries = tuple(check_library(name, version) for name, version in loading.items())
+    jpeg = jpeg_frames()
+    whole = all(one.right for one in samples) and jpeg == "right"
     return DoctorReport(
-        well=all(one.right for one in samples) and not any(one.needed and one.problem for one in libraries),
+        well=whole and not any(one.needed and one.problem for one in libraries),
+        jpeg=jpeg,
         machine=f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
         device=device(),
         samples=samples,
@@ -172,6 +178,24 @@ def chosen(path: Path) -> tuple[str, str, int]:
     with open_video(path) as source:
         frames = source.read(ASKED)
         return frames.decoder, source.why, source.frame_count
+
+
+def jpeg_frames() -> str:
+    """How frames that a cache keeps as JPEG come back on the device that training uses: "right", or what is wrong."""
+    try:
+        import torch
+
+        from vidxfer.pipeline.video.jpeg import decode_frames, encode_frames
+    except (ImportError, OSError) as error:
+        return f"cannot be decoded: {type(error).__name__}: {error}"
+    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    files, _ = encode_frames(drawn(), quality=90, subsampling="4:4:4", most_bytes=100_000)
+    try:
+        decoded = decode_frames([np.frombuffer(file, np.uint8) for file in files], where)
+    except RuntimeError as error:
+        return f"cannot be decoded on {where}: {error}"
+    pictures = decoded.permute(0, 2, 3, 1).cpu().numpy()
+    return "right" if [number_of(one) for one in pictures] == list(range(FRAMES)) else f"wrong pictures on {where}"
 
 
 def device() -> str:

@@ -95,6 +95,12 @@ def test_a_missing_library_is_said_with_its_remedy():
     assert all(purpose for _, purpose, _ in LIBRARIES.values())
 
 
+def test_jpeg_frames_that_come_back_wrong_are_said(monkeypatch):
+    assert module.jpeg_frames() == "right"
+    monkeypatch.setattr(module, "drawn", lambda: samples.drawn()[::-1])
+    assert module.jpeg_frames() == "wrong pictures on cpu"
+
+
 @pytest.mark.slow
 def test_a_wheel_brings_the_samples(tmp_path):
     source = tmp_path / "source"
@@ -116,6 +122,7 @@ def test_the_command_exits_with_1_when_something_needed_is_missing(monkeypatch):
     assert well.exit_code == OK
     report = json.loads(well.stdout)
     assert report["well"]
+    assert report["jpeg"] == "right"
     assert report["libraries"][0]["version"].split(".")[0].isdigit()
     monkeypatch.setattr(module, "LIBRARIES", {**kept, "zarr": ("no_such_module", "the cache", True)})
     broken = CliRunner().invoke(app, ["doctor"])
