@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.store import open_split
@@ -21,8 +24,10 @@ from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.loader import Assembler
 from vidxfer.pipeline.training.order import epoch_order, rank_batches
 from vidxfer.pipeline.video.jpeg import decode_frames, encode_frames
+from vidxfer.pipeline.video.reader import open_video
+from vidxfer.pipeline.video.replay import cut_out
 from vidxfer.stages.extract import extract
-from vidxfer.stages.sources import cached_source
+from vidxfer.stages.sources import cached_source, dense_videos
 from vidxfer.stages.trainer import origins
 
 CPU = torch.device("cpu")
@@ -246,6 +251,21 @@ def test_a_lowered_frame_is_counted(toy: Any, tmp_path: Path, monkeypatch: pytes
         invoke("cache", "info", "--cache", tmp_path).stdout.split()
     )
     assert invoke("cache", "verify", "--cache", tmp_path).exit_code == 0
+
+
+def test_plain_zarr_and_pillow_read_frames_as_the_format_says(framed: dict[int, Path]) -> None:
+    text = (Path(__file__).parents[2] / "docs/cache-format.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(
+        r"```python\n(.*?)```", text.partition("## Dense frames")[2].partition("\n## ")[0], re.DOTALL
+    )
+    said: dict[str, Any] = {}
+    exec(snippet.replace('"zarr/train"', repr(str(framed[100] / "train"))), said)
+    shown = np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in said["files"]])
+    split = open_split(framed[100], "train")
+    video, view = dense_videos(split, None)[split.video_ids[7]], Rows(split).view(7, 0)
+    with open_video(video.path) as source:
+        pixels = source.read(view.indices).pixels
+    assert np.abs(shown.astype(int) - cut_out(pixels, view, image_px=32).numpy()).max() <= 5
 
 
 def test_plan_counts_the_frames(toy: Any, tmp_path: Path, invoke: Any) -> None:
