@@ -131,7 +131,7 @@ def splits_there(data: DataSource) -> tuple[list[Dataset], dict[str, str]]:
     return found, absent
 
 
-def counts_of(dataset: Dataset, on_disk: set[Path]) -> SplitCounts:
+def counts_of(dataset: Dataset, on_disk: set[str]) -> SplitCounts:
     """Rows per class, and what is missing."""
     counted = Counter(video.label for video in dataset.videos if video.label is not None)
     names = dataset.class_names

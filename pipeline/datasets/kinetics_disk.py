@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from vidxfer.pipeline.datasets.disk import folders_in, is_folder, videos_below
@@ -65,6 +66,7 @@ def parse_name(stem: str) -> tuple[str, int, int] | str:
     return found["any"], int(found["from"]), int(found["to"])
 
 
+@cache
 def simple_class(name: str) -> str:
     """How class names are compared with folder names: lower case, one blank for blanks and _, no quotes around it."""
     return re.sub(r"[\s_]+", " ", name.strip().strip('"')).strip().casefold()

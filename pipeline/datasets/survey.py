@@ -24,6 +24,7 @@ from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.shapes import Video
 
 MOST_SHOWN = 5
+MOST_DEEP = 8
 _TIMES = re.compile(r"(.+)_\d+_\d+", re.DOTALL)
 _GROUP = re.compile(r"(v_.+_g\d+)_c\d+", re.IGNORECASE)
 
@@ -95,72 +96,65 @@ def repeats(here: Dataset, there: Dataset, *, there_name: str) -> Iterator[Repea
         )
 
 
-def missing(dataset: Dataset, on_disk: set[Path]) -> Some:
+def missing(dataset: Dataset, on_disk: set[str]) -> Some:
     """Listed videos that are not on disk, by id."""
-    return Some.of(video.id for video in dataset.videos if video.path not in on_disk)
+    return Some.of(video.id for video in dataset.videos if str(video.path) not in on_disk)
 
 
-def left_over(datasets: Iterable[Dataset], root: Path, on_disk: set[Path]) -> Some:
+def left_over(datasets: Iterable[Dataset], root: Path, on_disk: set[str]) -> Some:
     """Videos and frame folders on disk that no split lists, by path below the root."""
-    listed = {video.path for dataset in datasets for video in dataset.videos}
-    return Some.of(clean_text(os.path.relpath(path, root)) for path in on_disk - listed)
+    return Some.of(clean_text(os.path.relpath(path, root)) for path in on_disk - _listed(datasets))
 
 
-def files_on_disk(datasets: Iterable[Dataset], root: Path) -> set[Path]:
-    """Every video file and frame folder in the folders that the listed videos lie in.
+def files_on_disk(datasets: Iterable[Dataset], root: Path) -> set[str]:
+    """Every video file and frame folder in the folders that the listed videos lie in, by absolute path.
 
     Raises:
         DatasetError: a folder cannot be listed.
     """
     root = root if root.is_dir() else root.parent
-    listed = {video.path for dataset in datasets for video in dataset.videos}
-    parents = {path.parent for path in listed}
+    listed = _listed(datasets)
+    parents = [Path(parent) for parent in {path.rpartition("/")[0] for path in listed}]
     tops = {root / parent.relative_to(root).parts[0] for parent in parents if parent != root}
-    found: set[Path] = set()
-    above = {folder for parent in parents for folder in (parent, *parent.parents)}
+    above = {str(folder) for parent in parents for folder in (parent, *parent.parents)}
+    found: set[str] = set()
     for top in sorted(tops):
-        found |= set(_walk(top, listed, above))
+        found.update(_walk(str(top), listed, above))
     if root in parents:
-        found |= {path for path in _entries_of(root) if path in listed or is_video_name(path.name)}
+        found.update(entry.path for entry in _scan(str(root)) if entry.path in listed or is_video_name(entry.name))
     return found
 
 
-def _entries_of(folder: Path) -> Iterator[Path]:
-    return (folder / entry.name for entry in _scan(folder) if not entry.name.startswith("."))
+def _listed(datasets: Iterable[Dataset]) -> set[str]:
+    return {str(video.path) for dataset in datasets for video in dataset.videos}
 
 
-def _walk(folder: Path, listed: set[Path], above: set[Path]) -> Iterator[Path]:
+def _walk(folder: str, listed: set[str], above: set[str]) -> Iterator[str]:
     """Videos and folders of pictures below a folder; a listed folder is not opened, nor a link that leads to none."""
-    waiting = [folder]
+    waiting = [(folder, 0)]
     while waiting:
-        place = waiting.pop()
+        place, depth = waiting.pop()
         pictures = videos = False
         inner = []
         for entry in _scan(place):
-            if entry.name.startswith("."):
-                continue
-            path = place / entry.name
-            if path in listed:
+            if entry.path in listed or is_video_name(entry.name):
                 videos = True
-                yield path
+                yield entry.path
             elif is_folder(entry):
-                inner += [path] if path in above or not entry.is_symlink() else []
-            elif is_video_name(entry.name):
-                videos = True
-                yield path
+                inner += [entry.path] if entry.path in above or not entry.is_symlink() else []
             else:
                 pictures = pictures or is_picture_name(entry.name)
         if pictures and not videos and not inner:
             yield place
-        waiting += inner if len(place.parts) - len(folder.parts) < 8 else []
+        waiting += [(path, depth + 1) for path in inner] if depth < MOST_DEEP else []
 
 
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries of a folder; none where it is not there."""
+def _scan(folder: str) -> list[os.DirEntry[str]]:
+    """The entries of a folder, hidden ones left out; none where it is not there."""
     try:
         with os.scandir(folder) as entries:
-            return list(entries)
+            return [entry for entry in entries if not entry.name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise DatasetError(f"{clean_text(str(folder))}: cannot be listed: {error.strerror}") from error
+        raise DatasetError(f"{clean_text(folder)}: cannot be listed: {error.strerror}") from error
