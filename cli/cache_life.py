@@ -12,6 +12,7 @@ from vidxfer.cli.choices import data_source, parse_layers
 
 if TYPE_CHECKING:
     from vidxfer.stages.add import AddReport
+    from vidxfer.stages.parity import SplitParity
 
 SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="train or val; all by default.")]
 _SAME = "Must be the cache's"
@@ -99,3 +100,133 @@ def show_added(cache: Path, reports: tuple[AddReport, ...]) -> None:
             print(f"{one.split}: {one.pending} shards of another data set are pending: add that one to go on")
         for name, reason in one.failed.items():
             print(f"refused: {one.split}/{name}: {reason}")
+
+
+def parity(
+    cache: o.CacheOption = Path("zarr"),
+    split: SplitsOption = None,
+    videos: Annotated[int, typer.Option("--videos", min=1, help="Per split, evenly spread.")] = 8,
+    root: o.RootOption = None,
+    model: Annotated[str | None, typer.Option("--model", help="CLIP, where it has moved.")] = None,
+    pretrained: Annotated[str | None, typer.Option("--pretrained", help="Its weights, where they have moved.")] = None,
+    device: o.DeviceOption = "auto",
+    json: o.JsonOption = False,
+) -> None:
+    """Compute a few videos again from their pixels and compare the tokens with the stored ones, layer by layer.
+
+    Exits with 1 when a token differs by more than its codec and CLIP's arithmetic explain; names the worst of each
+    layer. Exits with 3 when a video cannot be read any more.
+
+    Example: vidxfer cache parity --cache ./zarr --videos 16
+    """
+    from vidxfer.cli import show
+    from vidxfer.stages import parity as stage
+
+    found = stage.parity(
+        stage.ParityRequest(
+            cache=cache, splits=tuple(split) if split else None, videos=videos, root=root, model=model,
+            pretrained=pretrained, device=device,
+        ),
+        show.Shown(),
+    )  # fmt: skip
+    if json:
+        show.print_json(found)
+    else:
+        for one in found:
+            show_parity(cache, one)
+    if not all(one.holds for one in found):
+        raise typer.Exit(1)
+    if any(one.unreadable for one in found):
+        raise typer.Exit(3)
+
+
+def show_parity(cache: Path, found: SplitParity) -> None:
+    """The table of one split, and what is beyond its limit."""
+    from vidxfer.cli import show
+
+    show.table(
+        f"{cache}/{found.split}: {found.videos:,} videos of {found.tokens:,} tokens per layer, computed again",
+        ["layer", "largest error", "of a token, relative", "codec alone", "beyond"],
+        [
+            [
+                str(one.layer),
+                f"{one.largest_error:.3g}",
+                f"{one.error:.2e}",
+                f"{one.codec_error:.2e}",
+                f"{one.beyond:,}",
+            ]
+            for one in found.layers
+        ],
+    )
+    for one in found.layers:
+        if one.beyond:
+            print(f"differs: {found.split} layer {one.layer}: {one.beyond:,} tokens; the worst: {one.worst}")
+    for name, reason in found.unreadable.items():
+        print(f"cannot be read: {found.split}/{name}: {reason}")
+    if found.holds:
+        print(f"{found.split}: what is stored is what CLIP says of these videos, within the codec's error.")
+
+
+def prune(
+    to: Annotated[Path, typer.Option("--to", help="Folder of the smaller cache.")],
+    cache: o.CacheOption = Path("zarr"),
+    layers: o.LayersOption = "all",
+    views: Annotated[int | None, typer.Option("--views", min=1, help="Keep the first training views.")] = None,
+    split: SplitsOption = None,
+    json: o.JsonOption = False,
+) -> None:
+    """Copy a cache without some of its layers or training views; the rest is kept as it is. Goes on where it ended.
+
+    Example: vidxfer cache prune --cache ./zarr --to ./small --layers 3,7,11
+    """
+    from vidxfer.cli import show
+    from vidxfer.stages import prune as stage
+
+    reports = stage.prune(
+        stage.PruneRequest(
+            source=cache, target=to, layers=parse_layers(layers), views=views, splits=tuple(split) if split else None
+        ),
+        show.Shown(),
+    )
+    if json:
+        show.print_json(reports)
+        return
+    show.table(
+        f"Cache {to}",
+        ["split", "layers", "views", "videos", "before", "after"],
+        [
+            [one.split, ", ".join(map(str, one.layers)), str(one.views), f"{one.stored:,}", show.size(one.bytes_before),
+             show.size(one.bytes_after)]
+            for one in reports
+        ],
+    )  # fmt: skip
+
+
+def export(
+    to: Annotated[Path, typer.Option("--to", help="FILE.npz or FILE.safetensors.")],
+    cache: o.CacheOption = Path("zarr"),
+    split: Annotated[str, typer.Option("--split", help="train or val.")] = "train",
+    video: Annotated[list[str] | None, typer.Option("--video", help="Id of a video; several are allowed.")] = None,
+    first: Annotated[int, typer.Option("--first", min=1, help="Where no ids are given: so many videos.")] = 4,
+    view: Annotated[list[int] | None, typer.Option("--view", help="Number of a view; all by default.")] = None,
+    layers: o.LayersOption = "all",
+    json: o.JsonOption = False,
+) -> None:
+    """Write chosen videos as float32 arrays: tokens, embeddings, frames, boxes, labels.
+
+    Example: vidxfer cache export --cache ./zarr --video 78687 --layers 3,7,11 --to clip.npz
+    """
+    from vidxfer.cli import show
+    from vidxfer.stages import samples as stage
+
+    report = stage.write_chosen(
+        stage.SamplesRequest(
+            cache=cache, to=to, split=split, ids=tuple(video or ()), first=first, views=tuple(view) if view else None,
+            layers=parse_layers(layers),
+        )
+    )  # fmt: skip
+    if json:
+        show.print_json(report)
+        return
+    rows = [[name, " x ".join(map(str, shape))] for name, shape in report.arrays.items()]
+    show.facts(f"{report.file}: {report.clips:,} clips, {show.size(report.bytes)}", rows)

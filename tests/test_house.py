@@ -47,7 +47,7 @@ DOORS = {
     "torchvision": ("pipeline/video/",),
     "torchmetrics": ("pipeline/training/",),
     "tensorboard": ("pipeline/training/",),
-    "safetensors": ("pipeline/clip/", "pipeline/training/"),
+    "safetensors": ("pipeline/clip/", "pipeline/training/", "pipeline/cache/"),
     "lightning_fabric": ("stages/",),
     "pyarrow": ("pipeline/datasets/",),
     "dask": ("stages/spread",),

@@ -1,0 +1,132 @@
+"""A smaller cache out of a larger one: layers or training views dropped, without CLIP, without videos, without loss.
+
+    SRC/train ─▶ the kept codes as they are ─▶ DST/train        equal to what an extraction of just those would hold
+
+Only the first views can be kept: view n is drawn from (seed, video, n), so they are the views of an extraction with
+fewer. The views of a validation split are spread over the whole video and depend on how many there are: they stay.
+Ended at any moment, the same command goes on. The source is not changed; remove it when the new cache verifies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from vidxfer.pipeline.cache.batch import TokenReader
+from vidxfer.pipeline.cache.layout import STORED
+from vidxfer.pipeline.cache.packed import FrameReader
+from vidxfer.pipeline.cache.plain import open_reader
+from vidxfer.pipeline.cache.shard_writer import ShardWriter
+from vidxfer.pipeline.cache.store import open_split, splits
+from vidxfer.pipeline.cache.summary import bytes_on_disk
+from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.errors import CacheError, UsageError, VideoError, VideoReason
+from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.recode import RecodeRequest, expect_finished, new_spec, open_target, recode_shard
+from vidxfer.stages.room import expect_room_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRequest:
+    """What to keep of which cache.
+
+    Attributes:
+        source, target: folders. layers: to keep; None: all. views: of training splits, the first so many; None: all.
+        splits: which; None: all that are there.
+    """
+
+    source: Path
+    target: Path
+    layers: tuple[int, ...] | None = None
+    views: int | None = None
+    splits: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneReport:
+    """How one split went: what is kept, videos stored, and bytes on disk before and after."""
+
+    split: str
+    layers: tuple[int, ...]
+    views: int
+    stored: int
+    bytes_before: int
+    bytes_after: int
+
+
+def prune(request: PruneRequest, progress: Progress | None = None) -> tuple[PruneReport, ...]:
+    """Write the smaller cache, or go on with it.
+
+    Raises:
+        UsageError: nothing is dropped, a layer or a view is not there, or the target is the source.
+        CacheIncomplete: the source has pending shards. CacheMismatch: the target is another cache.
+    """
+    if request.source.resolve() == request.target.resolve():
+        raise UsageError(f"{request.target} is the cache itself: give another folder with --to")
+    there = splits(request.source)
+    if not there:
+        raise CacheError(f"no cache at {request.source}: no */zarr.json there. `vidxfer extract` makes one.")
+    wanted = request.splits or tuple(there)
+    if unknown := [name for name in wanted if name not in there]:
+        raise UsageError(f"{request.source} has no split {unknown[0]!r}; it has {', '.join(there)}")
+    return tuple(_prune_split(request, name, progress or Silent()) for name in wanted)
+
+
+def _prune_split(request: PruneRequest, name: str, shown: Progress) -> PruneReport:
+    source = open_split(request.source, name)
+    expect_finished(source)
+    asked = RecodeRequest(source=request.source, target=request.target, layers=request.layers)
+    spec = new_spec(source.spec, asked)
+    if request.views is not None and spec.view_kind == "train":
+        if not 1 <= request.views <= spec.views:
+            raise UsageError(f"--views {request.views}: {source.path} has {spec.views}, of which the first can be kept")
+        spec = replace(spec, views=request.views)
+    if name not in splits(request.target):
+        expect_room_for(request.target, [replace(source.layout, spec=spec)])
+    with open_reader(source) as reader:
+        target = open_target(asked, source, spec, reader, torch.device("cpu"), shown)
+        with SplitWriter(target) as writer:
+            pending = writer.pending()
+            left = sum(len(target.layout.rows(shard)) for shard in pending)
+            with shown.bar(f"prune {name}", target.video_count, "videos", target.video_count - left) as bar:
+                for shard in pending:
+                    if spec.views == source.spec.views:  # all but the tokens is taken over byte for byte
+                        recode_shard(reader, target, writer, shard, torch.device("cpu"), bar)
+                        continue
+                    with writer.shard(shard) as shard_writer:
+                        _copy_shard(reader, shard_writer, shard, spec.layers, spec.stored_views)
+                    bar.advance(len(target.layout.rows(shard)))
+    return PruneReport(
+        split=name,
+        layers=spec.layers,
+        views=spec.stored_views,
+        stored=sum(record.stored for record in target.ledger.finished().values()),
+        bytes_before=bytes_on_disk(source.path),
+        bytes_after=bytes_on_disk(target.path),
+    )
+
+
+def _copy_shard(reader: TokenReader, writer: ShardWriter, shard: int, layers: tuple[int, ...], views: int) -> None:
+    source = reader.split
+    reasons = {failure.id: failure for failure in source.ledger.finished()[shard].failed}
+    frames = None if source.frames is None else FrameReader(reader)
+    for row in writer.rows:
+        if reader.state[row] != STORED:
+            failure = reasons[source.video_ids[row]]
+            writer.fail(row, VideoError(VideoReason(failure.reason), failure.id, failure.detail))
+            continue
+        kept = range(views)
+        read = reader.read([row] * views, kept, layers)
+        frame_count, *source_px = reader.source_of(row)
+        writer.add(
+            row,
+            read.codes,
+            read.scale,
+            reader.embedding([row] * views, kept),
+            reader.views_of(row)[:views],
+            frame_count=frame_count,
+            source_px=(source_px[0], source_px[1]),
+            frames=None if frames is None else [[bytes(one) for one in frames.files(row, view)] for view in kept],
+        )
