@@ -1,10 +1,11 @@
 """Is what the cache holds what CLIP says of these videos today? A few are computed again from pixels and compared.
 
-    stored views ─▶ the same frames and crops, decoded now ─▶ same CLIP ─▶ x ─┬─ encode ─ decode ─▶ y     codec's own error
-    stored codes ─ decode ─▶ c                                                └─ c − x ◀─ against y − x
+    stored views ─▶ the same frames and crops, decoded now ─▶ same CLIP ─▶ x ─▶ encode, decode ─▶ y
+    stored codes ─▶ decode ─▶ c         c − x: what the cache is off by      y − x: what the codec makes of it
 
-Errors are lengths over the channels of a token, in units of the codec's std, relative to the token's own length. A cache
-holds what it should while |c − x| is at most twice |y − x| plus what other batches and devices change in CLIP's sums.
+Errors are lengths over the channels of a token, in units of the codec's std, relative to the token's own length. A
+cache holds what it should while |c − x| is at most twice |y − x| plus what other batches and devices change in the
+sums of CLIP.
 """
 
 from __future__ import annotations

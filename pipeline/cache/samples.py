@@ -60,7 +60,7 @@ def write_samples(path: Path, arrays: dict[str, AnyArray], names: dict[str, list
         if path.suffix == ".npz":
             with part.open("wb") as file:
                 texts = {name: np.array(values) for name, values in names.items()}
-                np.savez(file, allow_pickle=False, **arrays, **texts)  # type: ignore[arg-type]  # names of arrays
+                np.savez(file, allow_pickle=False, **arrays, **texts)
         else:
             plain = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
             save_file(plain, part, metadata={name: json.dumps(values) for name, values in names.items()})
