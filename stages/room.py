@@ -58,7 +58,7 @@ def expect_room_for(cache: Path, layouts: Sequence[SplitLayout]) -> None:
         raise CacheFull(
             f"{cache} would take {needed:,} bytes ({needed / 1e9:.1f} GB), "
             f"its disk has {free:,} ({free / 1e9:.1f} GB free). Smaller: fewer "
-            "layers (--layers 3,7,11), --codec int8, fewer views; or another disk (--cache). "
+            "layers (--layers 3,7,11), --codec int8 or int4, fewer views; or another disk (--cache). "
             "`vidxfer plan` shows the sizes."
         )
     inodes, left = sum(layout.inodes for layout in layouts), free_inodes(cache)

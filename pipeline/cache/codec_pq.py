@@ -22,7 +22,7 @@ from vidxfer.pipeline.cache.codec_pack import SCALE_LEAST
 ROUNDS = 12
 """Of k-means; the error falls by less than a percent per round from about there on."""
 
-DISTANCE_VALUES_MOST = 16_000_000
+DISTANCE_VALUES_MOST = 4_000_000
 FLOAT16_MOST = 65504.0
 
 
@@ -68,8 +68,13 @@ def nearest(cut: Tensor, codebook: Tensor) -> Tensor:
             some = slice(start, start + parts_at_once)
             # |x - c|² = |x|² - 2 (x·c - |c|² / 2): the largest bracket is the nearest codeword.
             score = torch.einsum("tpv,pcv->ptc", rows[:, some], codebook[some]).sub_(half_norm[some, None])
-            found[first : first + tokens_at_once, some] = score.argmax(-1).T.to(torch.uint8)
+            found[first : first + tokens_at_once, some] = _largest(score).T.to(torch.uint8)
     return found
+
+
+def _largest(score: Tensor) -> Tensor:
+    """Place of the largest along the last axis; on a CPU NumPy finds it ten times faster than torch."""
+    return torch.from_numpy(score.numpy().argmax(-1)) if score.device.type == "cpu" else score.argmax(-1)
 
 
 def fit_codebook(values: Tensor, size: int, *, seed: int, rounds: int = ROUNDS) -> Tensor:

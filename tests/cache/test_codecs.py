@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def stream(seed: int, videos: int = 1) -> Tensor:
     return tokens + 0.5
 
 
+@cache
 def fitted(codec: str) -> tuple[Quantiser, Dequantiser]:
     form = codec_form(codec)
     fitting = Fitting([form], 20)
