@@ -145,7 +145,11 @@ def _is_whole(split: Split, folder: Path, record: ShardRecord) -> bool:
 def _finish(split: Split, commit: Path, record: ShardRecord) -> None:
     """Move the files that are still in `commit`, mark the shard, and remove the folder; may be done again."""
     shard = record.shard
-    if shard in split.ledger.finished():
+    marked = split.ledger.finished().get(shard)
+    if marked == record:  # all but the folder's end had been done
+        shutil.rmtree(commit, ignore_errors=True)
+        return
+    if marked is not None:
         split.ledger.drop(shard, "written again")
     with disk_errors(split.path, record.bytes):
         for name, array in split.layout.owned.items():

@@ -179,7 +179,9 @@ def main() -> None:
                 flush=True,
             )
             if found != calm:
-                print([key for key in {*found, *calm} if found.get(key) != calm.get(key)])
+                for key in sorted({*found, *calm}):
+                    if found.get(key) != calm.get(key):
+                        print(f"{key}:\n  calm  {calm.get(key)}\n  rough {found.get(key)}")
     print(f"kills: {dict(killed)}")
     print(f"found after them: {dict(left)}")
     print(f"ledger lines in the end: {written} for {extractions} extractions of {(TRAIN + VAL) // SHARD} shards")
