@@ -55,7 +55,7 @@ def content(cache: Path) -> dict[str, str]:
         if file.name.endswith(".ledger.jsonl"):
             last: dict[int, Any] = {}
             for line in map(json.loads, file.read_text().splitlines()):
-                last[line["shard"]] = {k: v for k, v in line.items() if k not in ("cache_id", "seconds")}
+                last[line["shard"]] = {k: v for k, v in line.items() if k not in ("cache_id", "seconds", "line_crc32c")}
             found[name] = json.dumps([last[shard] for shard in sorted(last)])
         elif file.name == "zarr.json" and file.parent.parent == cache:
             continue  # identity and time of making
