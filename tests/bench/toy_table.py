@@ -27,6 +27,7 @@ from torchvision.utils import save_image
 
 from vidxfer.pipeline.clip.tiny import TOY_CLIP_FOLDER
 from vidxfer.pipeline.datasets.toy import MOTIONS, ToyDesign, draw_clip
+from vidxfer.pipeline.datasets.toy_shapes import DIFFICULTIES
 from vidxfer.pipeline.training.metrics import factor_top1, topk
 from vidxfer.stages.evaluate import EvaluateRequest, compute_on, head_to_score, score_split
 from vidxfer.stages.progress import Silent
@@ -36,7 +37,7 @@ HEADS = {
     "zero-shot": ("CLIP zero-shot, class names alone", []),
     "probe": ("linear probe on mean embeddings", ["--recipe", "probe"]),
     "attentive-probe": ("attentive probe, all tokens, no positions in time", ["--recipe", "attentive-probe"]),
-    "dist-toy": ("DiST", ["--recipe", "dist-toy"]),
+    "dist-toy": ("DiST, 30 epochs", ["--recipe", "dist-toy", "--set", "epochs=30"]),
 }
 """Name of a run, how the table calls it, and what `vidxfer train` is told."""
 
@@ -80,7 +81,7 @@ def within_pair(probabilities: torch.Tensor, labels: torch.Tensor, motions: tupl
     return float((marginal[rows, own] > marginal[rows, own ^ 1]).float().mean())
 
 
-def one_seed(folder: Path, seed: int, videos: int, results: Path) -> None:
+def one_seed(folder: Path, seed: int, videos: int, difficulty: str, results: Path) -> None:
     """Make, extract, train and score what is not in the results yet."""
     done = {(row["seed"], row["head"]) for row in read(results)}
     if all((seed, head) in done for head in HEADS):
@@ -88,7 +89,7 @@ def one_seed(folder: Path, seed: int, videos: int, results: Path) -> None:
     place = folder / f"seed{seed}"
     cache = place / "zarr"
     began = time.monotonic()
-    vidxfer("data", "toy", place, "--videos", videos, "--seed", seed)
+    vidxfer("data", "toy", place, "--videos", videos, "--seed", seed, "--difficulty", difficulty)
     data = ["--dataset", "ssv2", "--root", place / "ssv2", "--model", place / "clip"]
     vidxfer("extract", *data, "--cache", cache, "--seed", seed)
     made_seconds = time.monotonic() - began
@@ -177,7 +178,7 @@ PAGE = """\
 
 Made by `{command}` on {machine}.
 `vidxfer data toy` with {videos:,} videos, a fifth of them for validation: 4 appearances x 8 motions in time-reversed
-pairs, difficulty medium.
+pairs, difficulty {difficulty}.
 
 ![Eight frames each of eight clips: medium above, hard below](toy.jpg)
 
@@ -204,6 +205,7 @@ def main() -> None:
     words.add_argument("folder", type=Path)
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument("--videos", type=int, default=1600)
+    words.add_argument("--difficulty", choices=tuple(DIFFICULTIES), default="medium")
     words.add_argument("--write", type=Path, help="page to write; without it the table is printed")
     asked = words.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -211,13 +213,15 @@ def main() -> None:
     results = asked.folder / "results.jsonl"
     described = machine()
     for seed in range(asked.seeds):
-        one_seed(asked.folder, seed, asked.videos, results)
+        one_seed(asked.folder, seed, asked.videos, asked.difficulty, results)
     rows = [row for row in read(results) if row["seed"] < asked.seeds]
     shown = table(rows)
     print(shown)
     if asked.write is not None:
-        command = f"python tests/bench/toy_table.py FOLDER --seeds {asked.seeds} --videos {asked.videos}"
-        page = PAGE.format(command=command, machine=described, videos=asked.videos, table=shown, clip=clip_log())
+        size = f"--seeds {asked.seeds} --videos {asked.videos} --difficulty {asked.difficulty}"
+        command = f"python tests/bench/toy_table.py FOLDER {size}"
+        parts = {"machine": described, "videos": asked.videos, "difficulty": asked.difficulty, "clip": clip_log()}
+        page = PAGE.format(command=command, table=shown, **parts)
         asked.write.write_text(page, encoding="utf-8")
         picture(asked.write.with_suffix(".jpg"))
 
