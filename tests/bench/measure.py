@@ -90,3 +90,13 @@ def machine() -> str:
         f"commit {commit or 'unknown'}, {datetime.now(UTC):%Y-%m-%d}; "
         f"load of the machine before the run {os.getloadavg()[0]:.1f}"
     )
+
+
+def write_block(document: Path, name: str, text: str) -> None:
+    """Put text between the two comments of that name; a document that lacks them gets them at its end."""
+    begin, end = f"<!-- made by make bench: {name} -->\n", f"<!-- end of {name} -->"
+    whole = document.read_text(encoding="utf-8") if document.exists() else ""
+    if begin not in whole:
+        whole = whole.rstrip("\n") + f"\n\n{begin}{end}\n"
+    head, _, rest = whole.partition(begin)
+    document.write_text(head + begin + "\n" + text.strip() + "\n\n" + end + rest.partition(end)[2], encoding="utf-8")
