@@ -9,7 +9,7 @@ same each time, and a shard made again after a crash has the same bytes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -103,30 +103,37 @@ def prepare_all(
     threads: int,
     decoder: str = "auto",
     decode_in: str = "processes",
+    ahead: int = 0,
     store: FrameStore | None = None,
-) -> Iterator[Prepared | VideoError]:
-    """Prepared videos in order, a few decoded ahead; a video that cannot be read comes as its error.
+) -> Generator[Prepared | VideoError]:
+    """Prepared videos in order, some decoded ahead; a video that cannot be read comes as its error.
 
     Args:
-        threads: videos at the same time. decode_in: one of `DECODE_IN`; each thread then has a child process, or not.
+        threads: videos at the same time.
+        ahead: videos that may be ready before they are wanted, at least two per thread; as many as CLIP takes at once
+            keep the threads at work while it does.
+        decode_in: one of `DECODE_IN`; each thread then has a child process, or not.
         store: how to keep dense frames; None: not at all.
     """
     processes = threads if decode_in == "processes" else 0
     waiting: deque[Future[Prepared]] = deque()
-    with ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode") as pool:
+    pool = ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode")
 
-        def take() -> Prepared | VideoError:
-            try:
-                return waiting.popleft().result()
-            except VideoError as error:
-                return error
+    def take() -> Prepared | VideoError:
+        try:
+            return waiting.popleft().result()
+        except VideoError as error:
+            return error
 
+    try:
         for video in videos:
             waiting.append(pool.submit(prepare, video, spec, decoder, processes=processes, store=store))
-            if len(waiting) > 2 * max(1, threads):
+            if len(waiting) > max(ahead, 2 * max(1, threads)):
                 yield take()
         while waiting:
             yield take()
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error nobody wants what was to come
 
 
 def encode_all(
@@ -153,15 +160,22 @@ def encode_videos(
     store: FrameStore | None = None,
 ) -> Iterator[Encoded | VideoError]:
     """`prepare_all`, then `encode_all`, as the request says."""
-    ready = prepare_all(
+    return encode_all(prepare_videos(videos, spec, request, store), spec, tower, batch_frames=request.batch_frames)
+
+
+def prepare_videos(
+    videos: Iterable[Video], spec: CacheSpec, request: ExtractRequest, store: FrameStore | None = None
+) -> Generator[Prepared | VideoError]:
+    """`prepare_all` as the request says, one group of CLIP's ahead."""
+    return prepare_all(
         videos,
         spec,
         threads=request.decode_threads,
         decoder=request.decoder,
         decode_in=request.decode_in,
+        ahead=request.batch_frames // (spec.stored_views * spec.sparse_frames),
         store=store,
     )
-    return encode_all(ready, spec, tower, batch_frames=request.batch_frames)
 
 
 def _encode_group(

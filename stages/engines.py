@@ -18,7 +18,7 @@ from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.stages.prepare import prepare_splits
 from vidxfer.stages.progress import Bar, Progress
 from vidxfer.stages.settings import ExtractRequest
-from vidxfer.stages.shards import ShardTask, extract_shard
+from vidxfer.stages.shards import ShardTask, extract_shards
 
 
 class Engine(Protocol):
@@ -49,8 +49,7 @@ class Inline:
         self, split: Split, tasks: Sequence[ShardTask], bar: Bar, done: Callable[[SealedShard], None]
     ) -> dict[int, str]:
         """As `Engine.run`; an error ends it, so that no shard is left."""
-        for task in tasks:
-            done(extract_shard(task, split, self._tower, bar.advance))
+        extract_shards(tasks, split, self._tower, bar.advance, done)
         return {}
 
 

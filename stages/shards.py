@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
+from functools import partial
+from itertools import chain, islice
 
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.ledger import Failure, ShardRecord
@@ -28,7 +31,8 @@ from vidxfer.pipeline.cache.staging import SealedShard, seal, staging_folder
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import Video
-from vidxfer.stages.encode import Encoded, Prepared, encode_videos
+from vidxfer.stages.behind import Behind
+from vidxfer.stages.encode import Encoded, Prepared, encode_all, prepare_videos
 from vidxfer.stages.quantise import Quantiser
 from vidxfer.stages.settings import ExtractRequest
 
@@ -95,8 +99,55 @@ def extract_shard(task: ShardTask, split: Split, tower: ClipTower, advance: Call
     Raises:
         CacheFull: the disk cannot hold it. CacheCorrupt: rows that were to be taken over are damaged.
     """
-    ready = encode_videos(task.videos, split.spec, tower, task.request, split.frames)
-    results: Iterator[Result] = _counted(zip(task.rows, ready, strict=True), advance)
+    sealed: list[SealedShard] = []
+    extract_shards([task], split, tower, advance, sealed.append)
+    return sealed[0]
+
+
+def extract_shards(
+    tasks: Sequence[ShardTask],
+    split: Split,
+    tower: ClipTower,
+    advance: Callable[[], None],
+    done: Callable[[SealedShard], None],
+) -> None:
+    """Write shards one after another; `done` gets each in this thread, `advance` is called after each video.
+
+    Three things go on at once: videos of this shard and the next are decoded, CLIP runs over a group, and what CLIP
+    said before is written and made durable behind it. The bytes are those of one thing at a time. Raises as
+    `extract_shard`; a shard that is not finished then leaves nothing.
+    """
+    waiting: deque[Future[SealedShard]] = deque()
+
+    def hand_over(*, all_of_it: bool = False) -> None:
+        while waiting and (all_of_it or waiting[0].done()):
+            done(waiting.popleft().result())
+
+    def advanced() -> None:
+        advance()
+        hand_over()
+
+    videos = chain.from_iterable(task.videos for task in tasks)
+    request = tasks[0].request
+    with closing(prepare_videos(videos, split.spec, request, split.frames)) as ready, ExitStack() as open_shards:
+        with Behind() as behind:
+            quantise = Quantiser(split, tower)
+            for task in tasks:
+                ours = encode_all(islice(ready, task.count), split.spec, tower, batch_frames=request.batch_frames)
+                results = _counted(zip(task.rows, ours, strict=True), advanced)
+                waiting.append(_begun(task, split, results, quantise, behind, open_shards))
+        hand_over(all_of_it=True)
+
+
+def _begun(
+    task: ShardTask,
+    split: Split,
+    results: Iterator[Result],
+    quantise: Quantiser,
+    behind: Behind,
+    open_shards: ExitStack,
+) -> Future[SealedShard]:
+    """Run CLIP over one shard and hand everything over to be written; the shard is finished when the future is."""
     failed: dict[int, VideoError] = {}
     if task.old is not None:
         for row, one in results:
@@ -105,36 +156,49 @@ def extract_shard(task: ShardTask, split: Split, tower: ClipTower, advance: Call
                 break
             failed[row] = one
         else:
-            return SealedShard(record=_with_reasons(task.old, split, failed), folder=None)
-    with _own_folder(split, task) as writer:
-        for row, error in failed.items():
-            writer.fail(row, error)
-        if task.old is not None:
-            writer.copy([row for row in writer.rows if row not in task.rows], task.old)
-        _write(results, writer, split, Quantiser(split, tower), dict(zip(task.rows, task.videos, strict=True)))
-    assert writer.record is not None
-    return seal(split, writer.folder, writer.record)
-
-
-def _write(
-    results: Iterator[Result], writer: ShardWriter, split: Split, quantise: Quantiser, videos: Mapping[int, Video]
-) -> None:
+            return behind.do(partial(SealedShard, record=_with_reasons(task.old, split, failed), folder=None))
+    shard = open_shards.enter_context(ExitStack())  # empty once the shard is finished; else the run's end undoes it
+    writer = shard.enter_context(_own_folder(split, task))
+    for row, error in failed.items():
+        behind.do(partial(writer.fail, row, error))
+    if task.old is not None:
+        behind.do(partial(writer.copy, [row for row in writer.rows if row not in task.rows], task.old))
+    videos = dict(zip(task.rows, task.videos, strict=True))
     for row, one in results:
         if isinstance(one, VideoError):
-            writer.fail(row, one)
-            continue
-        codes, scale = quantise(one)
-        writer.add(
-            row,
-            codes,
-            scale,
-            one.embedding.float().cpu(),
-            one.prepared.views,
-            notes=notes_of(videos[row], one.prepared, split.frames),
-            frame_count=one.prepared.frame_count,
-            source_px=one.prepared.source_px,
-            frames=one.prepared.jpegs,
-        )
+            behind.do(partial(writer.fail, row, one))
+        else:
+            _add_behind(row, one, notes_of(videos[row], one.prepared, split.frames), writer, quantise, behind)
+    return behind.do(partial(_finished, shard, writer, split))
+
+
+def _add_behind(
+    row: int, one: Encoded, notes: Mapping[str, str], writer: ShardWriter, quantise: Quantiser, behind: Behind
+) -> None:
+    """Hand over what is stored of one video, and nothing that holds more memory than that."""
+    codes, scale = quantise(one)
+    prepared, jpegs = one.prepared, one.prepared.jpegs
+    size_bytes = codes.nbytes + (0 if scale is None else scale.nbytes)
+    size_bytes += sum(len(jpeg) for view in jpegs or () for jpeg in view)
+    add = partial(
+        writer.add,
+        row,
+        codes,
+        scale,
+        one.embedding.float().cpu().clone(),
+        prepared.views,
+        notes=notes,
+        frame_count=prepared.frame_count,
+        source_px=prepared.source_px,
+        frames=jpegs,
+    )
+    behind.do(add, size_bytes)
+
+
+def _finished(shard: ExitStack, writer: ShardWriter, split: Split) -> SealedShard:
+    shard.close()
+    assert writer.record is not None
+    return seal(split, writer.folder, writer.record)
 
 
 def notes_of(video: Video, prepared: Prepared, store: FrameStore | None) -> dict[str, str]:

@@ -22,6 +22,9 @@ from vidxfer.pipeline.errors import CacheCorrupt
 ABSENT = 2**64 - 1
 """Offset and length of a chunk that was never written (Zarr v3, sharding codec)."""
 
+SYNC_BYTES = 64 << 20
+"""Written before the disk is waited for: the end of a shard then finds little left to do."""
+
 REMEDY = "`vidxfer cache verify --drop-damaged` takes damaged shards back; `vidxfer extract` then makes them again."
 
 
@@ -68,6 +71,7 @@ class ShardFile(_PartFile):
         super().__init__(array, final)
         self._rows = rows
         self._index = np.full((array.slots, 2), ABSENT, dtype="<u8")
+        self._unsynced_bytes = 0
 
     def write(self, chunk: AnyArray, *place: int) -> None:
         """Write the chunk at `place` (row within the shard, view ...); it has the array's chunk shape.
@@ -85,6 +89,10 @@ class ShardFile(_PartFile):
         write_all(self._fd, raw.data, offset)
         write_all(self._fd, crc_of(raw), offset + array.chunk_bytes)
         self._index[slot] = (offset, array.chunk_bytes + CRC_BYTES)
+        self._unsynced_bytes += array.chunk_bytes
+        if self._unsynced_bytes >= SYNC_BYTES:
+            os.fdatasync(self._fd)
+            self._unsynced_bytes = 0
 
     def copy(self, places: Sequence[int], source: Path) -> None:
         """Take over the chunks of some rows from another file of the same layout.

@@ -77,7 +77,10 @@ class Flat:
             offset, place, size = piece
             done = 0
             while done < size:
-                done += os.preadv(fd, [self.view[place + done : place + size]], offset + done)
+                found = os.preadv(fd, [self.view[place + done : place + size]], offset + done)
+                if not found:
+                    raise EOFError(f"{self.path} ends at {offset + done}")
+                done += found
             for at in range(place, place + size if check else place, self.chunk_bytes):
                 crc32c(self.view[at : at + self.chunk_bytes])
 
@@ -88,10 +91,8 @@ class Flat:
         """O_DIRECT reads of a layer's size at random places: what the disk gives to anybody."""
         fd = os.open(self.path, os.O_RDONLY | os.O_DIRECT)
         size = max(ALIGNED, self.chunk_bytes // ALIGNED * ALIGNED)
-        starts = [
-            (row * self.layers + layer) * self.chunk_bytes // ALIGNED * ALIGNED for row in rows for layer in layers
-        ]
-        places = [(start, i * size) for i, start in enumerate(starts)]
+        starts = [(row * self.layers + layer) * self.chunk_bytes for row in rows for layer in layers]
+        places = [(start // ALIGNED * ALIGNED, i * size) for i, start in enumerate(starts)]
         list(self.wide.map(lambda at: os.preadv(fd, [self.view[at[1] : at[1] + size]], at[0]), places))
         os.close(fd)
 
@@ -215,8 +216,8 @@ def main() -> None:
             lines += lines_of(spent, len(layers), asked.batch, batch_bytes)
             notes.append(f"{left:.1%}")
     after = (
-        f"{videos} videos, batches of {asked.batch}, {asked.threads} threads where no number stands, {rounds} rounds; at "
-        f"most {max(notes)} of the files' pages were in memory before a cold read; {time.monotonic() - started:.0f} s in "
+        f"{videos} videos, batches of {asked.batch}, {asked.threads} threads where no number stands, {rounds} rounds; "
+        f"at most {max(notes)} of the pages were in memory before a cold read; {time.monotonic() - started:.0f} s in "
         f"all, load after it {os.getloadavg()[0]:.1f}"
     )
     command = "python tests/bench/bench_cache_reader.py " + " ".join(sys.argv[1:])
