@@ -71,7 +71,9 @@ class ZarrReader(TokenReader):
     def __init__(self, split: Split, *, threads: int = 2, without: Container[int] = ()) -> None:
         super().__init__(split, without=without)
         self._threads = threads
-        self._group: Any = open_group(split.path)
+        group = open_group(split.path)
+        names = [name for name in ("tokens", "scale", "embedding") if name in split.layout.owned]
+        self._arrays: dict[str, Any] = {name: group[name] for name in names}  # opening one reads its metadata
         self._lock = Lock()
         self._checked: dict[tuple[str, int], AnyArray] = {}
         self.how = f"zarr-python, {threads} clips at a time"
@@ -120,7 +122,7 @@ class ZarrReader(TokenReader):
                 if frames is None:
                     self._take(name, place, target[clip, first:end])
                 else:
-                    whole = np.empty((end - first, *self._group[name].shape[3:]), dtype=target.dtype)
+                    whole = np.empty((end - first, *self._arrays[name].shape[3:]), dtype=target.dtype)
                     self._take(name, place, whole)
                     np.take(whole, np.asarray(frames[clip], dtype=np.int64), axis=1, out=target[clip, first:end])
 
@@ -130,7 +132,7 @@ class ZarrReader(TokenReader):
         self._expect_present(name, row, view, place[2] if len(place) > 2 else slice(0, 1))
         where = f"{self.split.path}/{name}: video {self.split.video_ids[row]}, view {view}"
         try:
-            self._group[name].get_basic_selection(place, out=default_buffer_prototype().nd_buffer(out))
+            self._arrays[name].get_basic_selection(place, out=default_buffer_prototype().nd_buffer(out))
         except ValueError as error:  # zarr-python's word for a crc that differs
             raise CacheCorrupt(f"{where}: {error}. {REMEDY}") from error
         except store_errors() as error:

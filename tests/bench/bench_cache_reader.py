@@ -115,7 +115,7 @@ def contestants(
     }
     with zarr.config.set({**ZARRS, "threading.max_workers": threads}), warnings.catch_warnings():
         warnings.simplefilter("error")  # zarrs falls back to Python with no more than a warning
-        readers["zarrs"] = ZarrReader(split, threads=threads)
+        readers["zarrs"] = ZarrReader(split, threads=threads)  # its arrays keep the pipeline they were opened with
         readers["zarrs"].read([0], [0], layers)
     out = readers[OURS].buffer(batch, layers)
     out.codes.zero_()
