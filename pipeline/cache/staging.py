@@ -96,6 +96,10 @@ def recover(split: Split) -> list[int]:
         if record is None:  # of another split that once had this name
             shutil.rmtree(commit, ignore_errors=True)
             continue
+        moved = not any((commit / array.key(record.shard)).exists() for array in split.layout.owned.values())
+        if moved and split.ledger.finished().get(record.shard) == record:
+            shutil.rmtree(commit, ignore_errors=True)  # marked before the crash: only the empty folder was left
+            continue
         _finish(split, commit, record)
         found.append(record.shard)
     finished = split.ledger.finished()

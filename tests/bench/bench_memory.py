@@ -1,9 +1,9 @@
 """How much memory writing and reading 2,000 views takes while it goes on: it has to stay what it was at first.
 
-Run by `make bench`: `python tests/bench/bench_memory.py [--write docs/bench-cache.md]`. Tokens are random numbers in
-place of those of CLIP; they are quantised by the real codec, written behind by the real writer, and read by the trainer's
-loader in random batches of 32. Resident memory of this process is read ten times a second; what the system caches of
-files is not part of it. The numbers are what the process takes beyond what it had before the first view.
+Run by `make bench`: `python tests/bench/bench_memory.py [--write docs/bench-cache.md]`. Random numbers stand for CLIP's
+tokens; they are quantised by the real codec, written behind by the real writer, and read by the trainer's loader in
+random batches of 32. Resident memory of this process is read ten times a second; what the system caches of files is not
+part of it. The numbers are what the process takes beyond what it had before the first view.
 """
 
 from __future__ import annotations

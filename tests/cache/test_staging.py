@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from vidxfer.pipeline.cache import staging
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.split import Split
@@ -61,6 +62,21 @@ def arrays(world: Any, split: Split) -> dict[str, bytes]:
 
 def hidden(split: Split) -> list[str]:
     return sorted(path.name for path in split.path.parent.iterdir() if path.name.startswith("."))
+
+
+def test_a_shard_that_was_marked_before_the_crash_is_not_marked_again(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = world.make(tmp_path)
+    with monkeypatch.context() as patched, SplitWriter(split) as writer:
+        patched.setattr(staging.shutil, "rmtree", lambda *_, **__: None)  # killed between the mark and the tidying
+        writer.adopt(written(world, split, 0))
+    ledger = split.ledger.path.read_bytes()
+    assert [name for name in hidden(split) if name.endswith(".commit")]
+    with SplitWriter(split) as writer:
+        assert writer.pending() == [1, 2]
+    assert split.ledger.path.read_bytes() == ledger
+    assert hidden(split) == []
 
 
 def test_adopted_shards_have_the_bytes_of_shards_written_in_place(
