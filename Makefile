@@ -91,8 +91,16 @@ golden: $(STAMP)  ## only the tests against numbers from the official modules
 
 .PHONY: bench
 bench: $(STAMP)  ## seconds of a training step: DiST plain and fast, CLIP, reading; minutes; ARGS='--threads 1'
-	$(BIN)/python tests/bench/bench_dist.py $(ARGS)
-	$(BIN)/python tests/bench/bench_frames.py $(ARGS)
+	$(BIN)/python tests/bench/bench_dist.py $(if $(QUICK),--rounds 1) $(ARGS)
+	$(BIN)/python tests/bench/bench_frames.py $(if $(QUICK),--rounds 1) $(ARGS)
+	@$(MAKE) --no-print-directory bench-cache
+
+CACHE_BENCH = $(if $(QUICK),--quick) $(if $(WRITE),--write docs/bench-cache.md)
+.PHONY: bench-cache
+bench-cache: $(STAMP)  ## readers of cached tokens, extraction, memory; minutes, 4 GB; QUICK=1: seconds; WRITE=1
+	$(BIN)/python tests/bench/bench_cache_reader.py $(CACHE_BENCH)
+	$(BIN)/python tests/bench/bench_extract.py $(CACHE_BENCH)
+	$(BIN)/python tests/bench/bench_memory.py $(CACHE_BENCH)
 
 .PHONY: check
 check: $(STAMP)  ## lint, format and types; changes nothing
