@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,17 @@ def test_the_command_says_how_refused_videos_are_tried_again(
     assert again.exit_code == 0, again.stderr
     assert "refused:" not in again.stdout
     assert "extract train: 8/8 videos" in again.stderr
+
+
+def test_shards_that_no_worker_could_finish_are_named_and_give_exit_code_3(
+    toy: Any, invoke: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    left = {3: "the worker tcp://node7:4242 died or was lost while it ran"}
+    whole = [replace(report, left=left) for report in extract(toy.request(toy.int8, splits=("val",)))]
+    monkeypatch.setattr("vidxfer.stages.extract.extract", lambda request, shown: tuple(whole))
+    told = invoke("extract", "--root", toy.root, "--cache", tmp_path / "cache", "--workers", 2)
+    assert told.exit_code == 3
+    assert f"left: val, shard 3: {left[3]}. It is still pending: run the same command again." in told.stdout
 
 
 def test_a_job_script_can_be_had_without_slurm(invoke: Any) -> None:

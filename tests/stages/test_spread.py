@@ -22,6 +22,8 @@ from vidxfer.stages import spread_clusters
 from vidxfer.stages.engine_choice import EngineChoice
 from vidxfer.stages.extract import extract
 
+pytestmark = pytest.mark.slow
+
 VIDEOS = 8  # training videos of the small data set: two shards of five rows
 BAD_DAY = """
 import os, sys, time
