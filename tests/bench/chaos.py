@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 import random
 import shutil
 import signal
@@ -30,8 +29,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
+from chaos_children import a_worker, answer_of, in_child, left_behind, status_of, wait_or_kill
 from chaos_faults import FAULTS, World
 from measure import machine
 
@@ -43,6 +42,8 @@ from vidxfer.stages.engine_choice import EngineChoice
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest
 
 VIDEOS = 36
+WORKERS_KILLED = 3
+"""At most so many of one run: a shard whose worker died four times is left for the next run."""
 
 
 def build(folder: Path) -> World:
@@ -62,95 +63,6 @@ def build(folder: Path) -> World:
     return World(folder=folder, request=request)
 
 
-def in_child(work: Callable[[], Any]) -> int:
-    """Start `work` in a child that leads a process group of its own; its pid."""
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        os.setsid()
-        with Path(os.devnull).open("w") as nothing:
-            os.dup2(nothing.fileno(), 2)
-            work()
-        code = 0
-    finally:
-        os._exit(code)
-
-
-def answer_of(work: Callable[[], Any]) -> Any:
-    """What `work` returns, computed in a child: threads that it starts must not be there when the next one forks."""
-    read, write = os.pipe()
-
-    def tell() -> None:
-        with os.fdopen(write, "wb") as pipe:
-            pickle.dump(work(), pipe)
-
-    pid = in_child(tell)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        raw = pipe.read()
-    os.waitpid(pid, 0)
-    if not raw:
-        raise RuntimeError("a child ended without an answer")
-    return pickle.loads(raw)
-
-
-def left_behind(cache: Path) -> dict[str, int]:
-    """What a kill left: part files and folders, sealed shards that wait for their mark, a torn line of the ledger."""
-    ledger = cache / "train.ledger.jsonl"
-    raw = ledger.read_bytes() if ledger.is_file() else b""
-    parts = list(cache.rglob("*.part")) if cache.exists() else []
-    return {
-        "parts": sum(path.is_file() for path in parts),
-        "folders": sum(path.is_dir() for path in parts),
-        "sealed": sum((path / "shard.json").is_file() for path in parts),
-        "torn lines": int(bool(raw) and not raw.endswith(b"\n")),
-        "lines": raw.count(b"\n"),
-    }
-
-
-def ended(pid: int) -> bool:
-    return os.waitpid(pid, os.WNOHANG)[0] == pid
-
-
-def wait_or_kill(pid: int, cache: Path, seconds: float, from_start: bool, whom: Callable[[], int | None]) -> bool:
-    """Wait until the child ends or the time is up, then kill; whether something was killed.
-
-    The time counts from the start of the process, or from the moment when it first changed something in the cache.
-    """
-    before, end = seen_in(cache), time.monotonic() + seconds if from_start else None
-    while end is None or time.monotonic() < end:
-        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            return False
-        if end is None and seen_in(cache) != before:
-            end = time.monotonic() + seconds
-        time.sleep(0.002)
-    target = whom()
-    if target is None:
-        return False
-    with suppress(ProcessLookupError):
-        os.kill(target, signal.SIGKILL)
-    return True
-
-
-def seen_in(cache: Path) -> tuple[set[str], int]:
-    """What changes when a shard is begun or finished: names beside the split, and bytes of the ledger."""
-    ledger = cache / "train.ledger.jsonl"
-    names = {path.name for path in cache.iterdir()} if cache.is_dir() else set()
-    return names - {"train.lock"}, ledger.stat().st_size if ledger.is_file() else 0
-
-
-def a_worker(pid: int) -> int | None:
-    """One of the leader's worker processes; None while there is none."""
-    with suppress(psutil.NoSuchProcess):
-        children = psutil.Process(pid).children()
-        found = [one.pid for one in children if "spawn_main" in " ".join(one.cmdline())]
-        return random.choice(found) if found else None
-    return None
-
-
 def kills(world: World, workers: int | None, wanted: int, log: Path, say: Callable[[str], None]) -> None:
     """Kill and go on until `wanted` kills are in the log; one line each, and one per comparison."""
     request = replace(world.request, cache=world.folder / f"rough-{workers}", engine=EngineChoice(workers=workers))
@@ -166,16 +78,20 @@ def kills(world: World, workers: int | None, wanted: int, log: Path, say: Callab
         pid = in_child(lambda: vidxfer.stages.extract.extract(request))
         leader, from_start = workers is None or random.random() < 0.5, random.random() < 0.2
         whom = partial(int, pid) if leader else partial(a_worker, pid)
-        if wait_or_kill(pid, request.cache, random.uniform(0, work_seconds), from_start, whom):
+        for _ in range(1 if leader else WORKERS_KILLED):  # a run goes on without a worker that was killed
+            if not wait_or_kill(pid, request.cache, random.uniform(0, work_seconds), from_start, whom):
+                break
             note(log, workers, "kill", whom="leader" if leader else "worker", left=left_behind(request.cache))
             done["kill"] += 1
-        _, status = os.waitpid(pid, 0)  # where a worker was killed the run goes on without it
+        status = status_of(pid)
+        if status is None:
+            note(log, workers, "hung")
         with suppress(ProcessLookupError):  # workers that outlived their leader
             os.killpg(pid, signal.SIGKILL)
         if request.cache.exists() and (request.cache / "train").exists():
             damage = answer_of(lambda: damaged(request))
             note(log, workers, "check", damage=damage)
-        if os.waitstatus_to_exitcode(status) == 0:
+        if status == 0:
             same = world.content(request.cache) == content
             note(log, workers, "compared", same=same)
             say(f"{workers or 'inline'}: {done['kill']} kills; content {'equal' if same else 'DIFFERENT'}")
@@ -219,8 +135,8 @@ def lines_of(log: Path) -> list[dict[str, Any]]:
 def table_of_kills(log: Path) -> list[str]:
     """The kills as a markdown table."""
     lines = ["| run | SIGKILLs | of workers | files and folders `.part` left by them | sealed shards without a mark "
-             "| torn ledger lines | checks of what was marked | damaged | runs ended and compared | equal |",
-             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+             "| torn ledger lines | checks of what was marked | damaged | runs ended and compared | equal | hung |",
+             "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     found = lines_of(log)
     for workers in (None, 2):
         mine = [line for line in found if line["workers"] == workers]
@@ -233,7 +149,7 @@ def table_of_kills(log: Path) -> list[str]:
             sum(line["whom"] == "worker" for line in by_kind["kill"]), f"{left['parts']} + {left['folders']}",
             left["sealed"], left["torn lines"], len(by_kind["check"]),
             sum(line["damage"] for line in by_kind["check"]), len(by_kind["compared"]),
-            sum(line["same"] for line in by_kind["compared"]),
+            sum(line["same"] for line in by_kind["compared"]), sum(line["kind"] == "hung" for line in mine),
         ]  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines

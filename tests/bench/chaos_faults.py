@@ -49,7 +49,8 @@ class World:
 
     def message(self, text: str) -> str:
         """What it says at the end, without this run's folders."""
-        said = [line for line in text.splitlines() if re.search(r"Error|Cache\w+:|damaged|whole|pending|gone", line)]
+        named = re.compile(r"^(damaged: |The cache is whole|[A-Z]\w+(Error|Busy|Full|Corrupt|Mismatch|Incomplete): )")
+        said = [line for line in text.splitlines() if named.match(line)]
         plain = " ".join(said[-2:]).replace(str(self.folder), "…")
         return plain.replace("|", "/")[:600]
 
