@@ -74,11 +74,12 @@ def kills(world: World, workers: int | None, wanted: int, log: Path, say: Callab
     work_seconds = answer_of(lambda: timed(request))
     shutil.rmtree(request.cache)
     done = Counter(line["kind"] for line in lines_of(log) if line["workers"] == workers)
-    while done["kill"] < wanted:
+    while done["kill"] < wanted or request.cache.exists():  # the last one goes on to its end
         pid = in_child(lambda: vidxfer.stages.extract.extract(request))
         leader, from_start = workers is None or random.random() < 0.5, random.random() < 0.2
         whom = partial(int, pid) if leader else partial(a_worker, pid)
-        for _ in range(1 if leader else WORKERS_KILLED):  # a run goes on without a worker that was killed
+        most = 0 if done["kill"] >= wanted else 1 if leader else WORKERS_KILLED
+        for _ in range(most):  # a run goes on without a worker that was killed
             if not wait_or_kill(pid, request.cache, random.uniform(0, work_seconds), from_start, whom):
                 break
             note(log, workers, "kill", whom="leader" if leader else "worker", left=left_behind(request.cache))
