@@ -1,7 +1,7 @@
 """Seconds of data loading per epoch: dense frames out of the videos, and out of a cache that keeps them as JPEG.
 
 Run by `make bench`: `python tests/bench/bench_frames.py [--write docs/bench.md]`. What the JPEGs cost in accuracy on
-the toy world, resumable: `python tests/bench/bench_frames.py --accuracy FOLDER [--seeds 2] [--epochs 16]`.
+the toy world, resumable: `python tests/bench/bench_frames.py --accuracy FOLDER [--seeds 2] [--epochs 8]`.
 
 Videos are generated: textures that drift, with the sizes, lengths and codecs of two data sets. What is timed is
 everything between a plan of clips and normalised pixels on the device; files are in the system's file cache.
@@ -182,7 +182,7 @@ def vidxfer(*words: object) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def accuracy(folder: Path, seeds: int, epochs: int) -> None:
+def accuracy(folder: Path, seeds: int, epochs: int | None) -> None:
     """Train on the toy world from the videos and from JPEGs of two qualities; print a table. A repeat reads on."""
     vidxfer("data", "toy", folder)
     for quality in (90, 75):
@@ -195,7 +195,7 @@ def accuracy(folder: Path, seeds: int, epochs: int) -> None:
             run = folder / "runs" / f"{name.replace(' ', '-')}-{seed}"
             vidxfer(
                 "train", "--cache", folder / cache, "--recipe", "dist-toy", "--run", run, "--frames-from", source,
-                "--set", f"epochs={epochs}", "--set", f"evaluate_every_epochs={epochs}", "--set", f"seed={seed}",
+                "--set", f"seed={seed}", *([] if epochs is None else ["--set", f"epochs={epochs}"]),
             )  # fmt: skip
             found.append(json.loads((run / "result.json").read_text()))
         tops = [100 * one["score"]["top1"] for one in found]
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="put the table into this document, between its two comments")
     parser.add_argument("--accuracy", type=Path, help="train on the toy world in this folder instead")
     parser.add_argument("--seeds", type=int, default=2, help="of --accuracy (2)")
-    parser.add_argument("--epochs", type=int, default=16, help="of --accuracy (16)")
+    parser.add_argument("--epochs", type=int, help="of --accuracy (the recipe's)")
     asked = parser.parse_args()
     if asked.accuracy:
         accuracy(asked.accuracy, asked.seeds, asked.epochs)
