@@ -87,11 +87,19 @@ def lines(cache: Path) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """Worker processes of a leading process; empty once it has gone."""
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+    """Worker processes of a leading process, whichever of its threads started them; empty once it has gone."""
+    found: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in file.read_text().split()]
+    return found
+
+
+def is_worker(pid: int) -> bool:
+    """Whether that is a worker process, and not a helper of multiprocessing."""
+    with contextlib.suppress(OSError):
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def wait_for(true: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -118,7 +126,7 @@ def kill_once(words: list[str], cache: Path, workers: int, chance: random.Random
     victims = chance.choice(["the leading process", "one worker", "everybody"]) if workers else "the process"
     mine = children(process.pid)
     if victims == "one worker":
-        alive = [child for child in mine if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        alive = [child for child in mine if is_worker(child)]
         if not alive:
             victims = "the leading process"
         else:
@@ -130,8 +138,8 @@ def kill_once(words: list[str], cache: Path, workers: int, chance: random.Random
     else:
         process.kill()
     process.wait()
-    end = time.monotonic() + 30
-    while any(Path(f"/proc/{child}").exists() for child in mine):
+    end = time.monotonic() + 60
+    while any(is_worker(child) for child in mine):
         assert time.monotonic() < end, f"workers outlived their leading process: {mine}"
         time.sleep(0.01)
     return victims, -signal.SIGKILL
