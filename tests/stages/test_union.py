@@ -140,7 +140,7 @@ def test_caches_of_other_settings_or_classes_are_refused(caches: dict[str, Path]
     wrong = replace(other, spec=replace(other.spec, clip_weights_sha256="0" * 64))
     with pytest.raises(CacheMismatch, match="clip_weights_sha256"):
         expect_same_tokens(one, wrong)
-    with pytest.raises(UsageError, match=r"8 of its 8 classes are none of k710: 'Moving something"):
+    with pytest.raises(UsageError, match=r"classes are none of k710: '"):
         source_of((caches["k400"], toy.int8), "train", labels_as="k710")
     with pytest.raises(UsageError, match="is none of k710, union"):
         source_of((caches["k400"],), "train", labels_as="k800")
