@@ -39,6 +39,9 @@ from vidxfer.stages.encode import prepare
 MEASURE_SECONDS = 2.5
 """About this long per measurement."""
 
+SLOW_SECONDS = 1.0
+"""Where two frames or two clips take longer than this, nothing larger is tried."""
+
 FILE_BYTES, BLOCK_BYTES = 512 << 20, 8 << 20
 JPEG_QUALITY = 90
 
@@ -88,6 +91,8 @@ def measure_clip(tower: ClipTower, spec: CacheSpec, batch_frames: int) -> float:
     """Frames per second of the tower's forward with all taps."""
     side = spec.sampling.image_px
     few = _seconds(lambda: tower.taps(torch.randn(2, 3, side, side), spec.layers), tower.device, most=0.0)
+    if few > SLOW_SECONDS:
+        return 2 / few
     # As many as one try of about a second takes: a slow device would spend its time on a single batch.
     frames = max(2, min(batch_frames, int(2 / few)))
     pixels = torch.randn(frames, 3, side, side)
@@ -123,6 +128,8 @@ def measure_head(recipe: Recipe, spec: CacheSpec, classes: int, device: torch.de
         return step
 
     few = _seconds(step_of(2), device, most=0.0)
+    if few > SLOW_SECONDS:
+        return 2 / few
     clips = max(2, min(recipe.batch_clips, 32, int(2 / few)))  # as many as a step of about a second takes
     return clips / _seconds(step_of(clips), device)
 
@@ -138,7 +145,9 @@ def _seconds(work: Callable[[], object], device: torch.device, most: float | Non
         return time.monotonic() - began
 
     end = time.monotonic() + (MEASURE_SECONDS if most is None else most)
-    once()
+    first = once()
+    if first > MEASURE_SECONDS:  # a slow device: what its first call loses is small beside this
+        return first
     best = once()
     while time.monotonic() + best < end:
         best = min(best, once())
