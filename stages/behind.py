@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
-WAITING_BYTES_MOST = 64 << 20
+WAITING_BYTES_MOST = 32 << 20
 """Handed over and not done; one piece of work may hold more, and is then alone."""
 
 Result = TypeVar("Result")
