@@ -114,9 +114,11 @@ def recover(split: Split) -> list[int]:
 
 
 def sweep_staged(split: Split, *, keep_sealed: bool = False) -> None:
-    """Remove the folders of unfinished attempts and, unless they are to be kept, of sealed ones."""
+    """Remove the folders of attempts; with `keep_sealed` not those of whole shards that are still pending."""
+    finished = split.ledger.finished() if keep_sealed else {}
     for folder in _staged(split):
-        if not (keep_sealed and (folder / SEAL).is_file()):
+        record = _sealed(split, folder) if keep_sealed else None
+        if record is None or record.shard in finished:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -44,8 +44,10 @@ class SplitWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        sweep_staged(self.split, keep_sealed=True)
-        self._lock.__exit__()
+        try:
+            sweep_staged(self.split, keep_sealed=True)
+        finally:
+            self._lock.__exit__()
 
     def pending(self) -> list[int]:
         """Shards still to be written: no ledger line, or a file is missing or has the wrong length."""

@@ -194,6 +194,17 @@ def test_a_process_that_ends_too_late_changes_nothing(world: Any, tmp_path: Path
     assert hidden(split) == []
 
 
+def test_a_second_sealed_copy_of_a_finished_shard_does_not_stay(world: Any, tmp_path: Path) -> None:
+    """A worker that died when it had sealed a shard, and another that made it meanwhile."""
+    split = world.make(tmp_path / "twice")
+    with SplitWriter(split) as writer:
+        first, second, pending = (written(world, split, shard) for shard in (0, 0, 1))
+        writer.adopt(second)
+    assert first.folder is not None
+    assert pending.folder is not None
+    assert hidden(split) == [pending.folder.name]
+
+
 def test_a_writer_whose_folder_was_swept_fails_and_leaves_nothing(world: Any, tmp_path: Path) -> None:
     split = world.make(tmp_path / "swept")
     folder = staging_folder(split, "lost")
