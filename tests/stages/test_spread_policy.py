@@ -31,9 +31,20 @@ class FakeFuture:
     status: str = "pending"
     value: Any = None
     told: list[Callable[[Any], None]] = field(default_factory=list)
+    lock: Any = field(default_factory=threading.Lock)
 
     def add_done_callback(self, function: Callable[[Any], None]) -> None:
-        self.told.append(function)
+        with self.lock:
+            if self.status == "pending":
+                self.told.append(function)
+                return
+        function(self)
+
+    def end(self, status: str, value: Any) -> None:
+        with self.lock:
+            self.value, self.status = value, status
+        for function in self.told:
+            function(self)
 
     def result(self, timeout: float) -> Any:
         return self.value
@@ -76,13 +87,9 @@ class FakeClient:
         def work() -> None:
             time.sleep(0.002)
             outcome = self._behave(task, nth, self._say)
-            future.value = outcome
-            future.status = "finished" if isinstance(outcome, SealedShard) else "error"
-            if outcome == "cancelled":
-                future.status = "cancelled"
+            status = "finished" if isinstance(outcome, SealedShard) else "error"
             self.outstanding -= 1
-            for function in future.told:
-                function(future)
+            future.end("cancelled" if outcome == "cancelled" else status, outcome)
 
         threading.Thread(target=work).start()
         return future
