@@ -31,11 +31,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 .PHONY: demo
 demo: $(STAMP)  ## the whole path on a small generated video set, ending in a table; a repeat reuses what is there
-	$(BIN)/vidxfer data toy demo --videos 800 --difficulty easy
+	$(BIN)/vidxfer data toy demo --difficulty easy
 	$(BIN)/vidxfer plan --dataset ssv2 --root demo/ssv2 --model demo/clip --cache demo/zarr
 	$(BIN)/vidxfer extract --dataset ssv2 --root demo/ssv2 --model demo/clip --cache demo/zarr
 	$(BIN)/vidxfer train --cache demo/zarr --recipe probe --run demo/runs/probe
-	$(BIN)/vidxfer train --cache demo/zarr --recipe dist-toy --run demo/runs/dist --set epochs=24
+	$(BIN)/vidxfer train --cache demo/zarr --recipe dist-toy --run demo/runs/dist --set epochs=12
 	$(BIN)/vidxfer train --cache demo/zarr --recipe dist-toy --run demo/runs/online --online --set epochs=1 --set warmup_epochs=0
 	$(BIN)/vidxfer evaluate --cache demo/zarr --run demo/runs/dist
 	$(BIN)/vidxfer compare demo/runs/probe demo/runs/dist demo/runs/online --cache demo/zarr
@@ -75,7 +75,7 @@ reproduce-k400 reproduce-ssv2: $(STAMP)
 
 .PHONY: toy-k400 toy-ssv2
 toy-k400 toy-ssv2: $(STAMP)
-	$(BIN)/vidxfer data toy demo-$(@:toy-%=%) --layout $(@:toy-%=%) --videos 800
+	$(BIN)/vidxfer data toy demo-$(@:toy-%=%) --layout $(@:toy-%=%) --videos 1200 --difficulty easy
 
 .PHONY: clean-demo
 clean-demo:  ## delete the demos' videos, caches and runs

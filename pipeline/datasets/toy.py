@@ -15,6 +15,7 @@ Clips are [frame height width rgb] uint8, 4:3, so that cropping matters. Lengths
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,8 @@ MIN_FRAMES, MAX_FRAMES = 18, 30
 FPS = 12.0
 SEEN_WIDTH = 1.2
 """Things stay this close to the middle, because a test view sees the central square alone."""
+PICTURE_WIDTH = 1.1
+"""The same in single pictures: the tiny CLIP in pipeline/clip/toy was trained on those that this width gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +134,7 @@ def draw_picture(thing: tuple[str, str], rng: np.random.Generator, design: ToyDe
     level = DIFFICULTIES[design.difficulty]
     radius = rng.uniform(0.1, 0.38)
     middle = np.array([width / height, 1.0]) / 2
-    room = np.maximum(np.array([SEEN_WIDTH, 1.0]) - 2 * radius, 0.0)
+    room = np.maximum(np.array([PICTURE_WIDTH, 1.0]) - 2 * radius, 0.0)
     x, y = middle + rng.uniform(-0.5, 0.5, 2) * room
     pose = np.array([[x, y, radius, rng.uniform(0, 2 * np.pi)]], np.float32)
     return _render(thing, pose, level, (height, width), rng)[0], pose[0]
@@ -177,12 +180,12 @@ def trajectory(pair: int, frames: int, aspect: float, level: Difficulty, rng: np
     The thing stays inside the picture: every shape fits the circle of its radius.
     """
     progress = _progress(frames, level, rng)
-    radius = rng.uniform(0.12, 0.2) * np.ones(frames)
+    radius: np.ndarray[Any, np.dtype[np.floating[Any]]] = rng.uniform(*level.radius) * np.ones(frames)
     angle = rng.uniform(0, 2 * np.pi) * np.ones(frames)
     if pair == 2:
-        radius = rng.uniform(0.1, 0.22) * rng.uniform(*level.growth) ** progress
+        radius = rng.uniform(*level.radius) * rng.uniform(*level.growth) ** progress
     if pair == 3:
-        radius = rng.uniform(0.22, 0.38) * np.ones(frames)
+        radius = rng.uniform(*level.turning_radius) * np.ones(frames)
     room = np.array([SEEN_WIDTH, 1.0]) - 2 * radius.max()  # how far the centre may go
     travel = np.zeros(2)
     if pair in (0, 1):

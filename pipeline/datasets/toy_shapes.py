@@ -34,6 +34,7 @@ class Difficulty:
     """How hard the toy world is; every pair is a range to be drawn from evenly.
 
     Attributes:
+        radius: of a thing that moves or grows (then the middle of its growth). turning_radius: of one that turns.
         travel: of a move, as a share of the room there is. growth: largest over smallest radius. turn_radians: angle.
         contrast: share of the shape's own colour; the rest is background.
         noise: standard deviation of the grain, in grey levels.
@@ -42,6 +43,8 @@ class Difficulty:
         still, moving: number of grey things that lie there or drift, and are not what the class names.
     """
 
+    radius: tuple[float, float]
+    turning_radius: tuple[float, float]
     travel: tuple[float, float]
     growth: tuple[float, float]
     turn_radians: tuple[float, float]
@@ -55,8 +58,10 @@ class Difficulty:
 
 DIFFICULTIES = {
     "easy": Difficulty(
-        travel=(0.5, 0.8),
-        growth=(2.0, 3.2),
+        radius=(0.16, 0.24),
+        turning_radius=(0.3, 0.42),
+        travel=(0.6, 0.9),
+        growth=(2.5, 3.5),
         turn_radians=(2.5, 4.0),
         contrast=(1.0, 1.0),
         noise=(0.0, 4.0),
@@ -66,6 +71,8 @@ DIFFICULTIES = {
         moving=0,
     ),
     "medium": Difficulty(
+        radius=(0.12, 0.2),
+        turning_radius=(0.22, 0.38),
         travel=(0.45, 0.7),
         growth=(1.7, 2.7),
         turn_radians=(1.8, 3.0),
@@ -77,6 +84,8 @@ DIFFICULTIES = {
         moving=0,
     ),
     "hard": Difficulty(
+        radius=(0.12, 0.2),
+        turning_radius=(0.22, 0.38),
         travel=(0.3, 0.55),
         growth=(1.4, 1.9),
         turn_radians=(1.2, 2.2),

@@ -30,6 +30,7 @@ from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.clip.tiny import write_tiny_clip
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.datasets.toy import ToyDesign
 from vidxfer.pipeline.datasets.toy_write import write_toy
 from vidxfer.stages.describe import describe_split
 from vidxfer.stages.encode import Prepared, encode_all, prepare_videos
@@ -105,7 +106,7 @@ HEADER = (
 def line(case: Case, folder: Path, *, rounds: int, threads: int, batch_frames: int) -> str:
     """One row: medians of the rounds, and the median of each round's ratio."""
     root = folder / f"videos-{case.videos}"
-    write_toy(root, train_videos=case.videos, val_videos=2, side_px=case.side_px)
+    write_toy(root, train_videos=case.videos, val_videos=2, design=ToyDesign(side_px=case.side_px))
     tower = untrained_tower(case.model, device=case.device, precision="fp32" if case.device == "cpu" else "bf16")
     request = ExtractRequest(
         data=DataSource(kind="ssv2", root=root),
