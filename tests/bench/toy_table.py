@@ -197,9 +197,9 @@ What this shows, and what it does not:
 
 `python tests/bench/train_toy_clip.py pipeline/clip/toy` drew pictures of single things with captions that name colour,
 shape, size and place, never a motion, and trained both towers on them: {clip}
-The log is `pipeline/clip/toy/training.jsonl`. After training, two things were set: the rows of the five words for places,
-which had not been learned (left and right had a cosine of 0.999), hold their untrained values again, and the logit
-scale is 100, as in OpenAI's models; training had ended at 19.4. The scores were taken after that.
+The log is `pipeline/clip/toy/training.jsonl`. After training, two things were set: the rows of the five words for
+places, which had not been learned (left and right had a cosine of 0.999), hold their untrained values again, and the
+logit scale is 100, as in OpenAI's models; training had ended at 19.4. The scores were taken after that.
 """
 
 
