@@ -194,7 +194,9 @@ def test_the_probe_trains_and_scores_without_the_videos(toy: Any, invoke: Any, t
     shutil.copytree(toy.int8, cache)
     for split in ("train", "val"):
         file = cache / split / "zarr.json"
-        file.write_text(file.read_text().replace(str(toy.root), str(tmp_path / "gone")))
+        stored = json.loads(file.read_text().replace(str(toy.root), str(tmp_path / "gone")))
+        del stored["attributes"]["vidxfer"]["seal"]  # as in caches from before there was one: it is over these words
+        file.write_text(json.dumps(stored))
     words = ["train", "--cache", cache, "--recipe", "probe", "--run", tmp_path / "run", "--set", "epochs=3"]
     result = invoke(*words)
     assert result.exit_code == 0, result.stderr
