@@ -15,14 +15,13 @@ from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import CacheMismatch, UsageError, VideoError
 from vidxfer.pipeline.heads.base import Head
-from vidxfer.pipeline.shapes import ClipBatch
+from vidxfer.pipeline.shapes import ClipBatch, Video
 from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.loader import online_features
 from vidxfer.pipeline.training.metrics import ranked
 from vidxfer.pipeline.training.run import Run
-from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import replay
-from vidxfer.stages.draw import draw_views
+from vidxfer.stages.draw import draw_guarded
 from vidxfer.stages.evaluate import Where, compute_on
 from vidxfer.stages.progress import Progress, Silent
 
@@ -138,21 +137,14 @@ def _one(path: Path, spec: CacheSpec, tower: ClipTower, head: Head, names: tuple
 def dense_views(path: Path, spec: CacheSpec) -> tuple[torch.Tensor, str]:
     """Dense frames of every test view, float32 [view dense rgb height width], and the decoder's name.
 
+    Decoded in a child process: a stranger's file may hang, crash or fill the memory, and that ends the child alone.
+
     Raises:
         VideoError: the file cannot be read frame-exactly.
     """
-    with open_video(path) as source:
-        views = draw_views(spec, str(path), source.frame_count, source.height, source.width)
-        clips = []
-        for view in views:
-            frames = source.read(view.indices)
-            clips.append(
-                replay(
-                    frames.pixels,
-                    view,
-                    image_px=spec.sampling.image_px,
-                    mean=spec.pixel_mean,
-                    std=spec.pixel_std,
-                )
-            )
-        return torch.stack(clips), source.decoder
+    found = draw_guarded(Video(id=ascii(str(path)), path=path.absolute(), label=None, split="test"), spec, dense=True)
+    clips = [
+        replay(found.of(view), view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
+        for view in found.views
+    ]
+    return torch.stack(clips), found.decoder
