@@ -25,6 +25,7 @@ def add(
     labels: o.LabelsOption = None,
     val_fraction: o.ValFractionOption = 0.2,
     limit: o.LimitOption = None,
+    fold: o.FoldOption = None,
     split: SplitsOption = None,
     model: Annotated[str | None, typer.Option("--model", help="CLIP, where it has moved.")] = None,
     pretrained: Annotated[str | None, typer.Option("--pretrained", help="Its weights, where they have moved.")] = None,
@@ -59,7 +60,7 @@ def add(
     }  # fmt: skip
     reports = stage.add(
         stage.AddRequest(
-            data=data_source(dataset, root, labels, val_fraction, limit),
+            data=data_source(dataset, root, labels, val_fraction, limit, fold),
             cache=cache,
             splits=tuple(split) if split else None,
             asked={name: value for name, value in asked.items() if value is not None},
