@@ -10,7 +10,7 @@ import typer
 CacheOption = Annotated[Path, typer.Option("--cache", help="Folder of the cache.", rich_help_panel="Where")]
 CachesOption = Annotated[
     list[Path] | None,
-    typer.Option("--cache", help="Folder of the cache; several with --labels-as.", rich_help_panel="Where"),
+    typer.Option("--cache", help="Folder of the cache.", rich_help_panel="Where"),
 ]
 LabelsAsOption = Annotated[
     str | None,

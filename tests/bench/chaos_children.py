@@ -58,7 +58,8 @@ def left_behind(cache: Path) -> dict[str, int]:
     """What a kill left: part files and folders, sealed shards that wait for their mark, a torn line of the ledger."""
     ledger = cache / "train.ledger.jsonl"
     raw = ledger.read_bytes() if ledger.is_file() else b""
-    parts = list(cache.rglob("*.part")) if cache.exists() else []
+    # os.walk passes over folders that are renamed meanwhile: where a worker was killed, the others go on
+    parts = [Path(top) / name for top, *names in os.walk(cache) for name in sum(names, []) if name.endswith(".part")]
     return {
         "parts": sum(path.is_file() for path in parts),
         "folders": sum(path.is_dir() for path in parts),
