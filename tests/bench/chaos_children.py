@@ -59,7 +59,8 @@ def left_behind(cache: Path) -> dict[str, int]:
     ledger = cache / "train.ledger.jsonl"
     raw = ledger.read_bytes() if ledger.is_file() else b""
     # os.walk passes over folders that are renamed meanwhile: where a worker was killed, the others go on
-    parts = [Path(top) / name for top, *names in os.walk(cache) for name in sum(names, []) if name.endswith(".part")]
+    found = [Path(top) / name for top, folders, files in os.walk(cache) for name in [*folders, *files]]
+    parts = [path for path in found if path.name.endswith(".part")]
     return {
         "parts": sum(path.is_file() for path in parts),
         "folders": sum(path.is_dir() for path in parts),
