@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 PLAIN_SECONDS = 10.0
-_NARROW = 100
+_NARROW = 116
 
 
 def console(stderr: bool = False) -> Console:

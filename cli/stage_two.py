@@ -251,7 +251,7 @@ def compare(
             one.name,
             "-" if one.top1 is None else f"{one.top1:.1%}",
             *(f"{one.factors[name]:.1%}" if name in one.factors else "-" for name in factors),
-            "-" if one.scored is None else f"{one.scored} / {one.listed}",
+            "-" if one.scored is None else f"{one.scored}/{one.listed}",
             one.tokens,
             "-" if one.epoch_seconds is None else show.duration(one.epoch_seconds),
             str(one.run),
