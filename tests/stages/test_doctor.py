@@ -107,7 +107,7 @@ def test_a_wheel_brings_the_samples(tmp_path):
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "tests", "build", "dist", "*.egg-info", "demo*"))
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), "."]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True)
-    if "No module named" in done.stderr or "Cannot import 'setuptools" in done.stderr:
+    if "No module named 'setuptools" in done.stderr or "Cannot import 'setuptools" in done.stderr:
         pytest.skip("no build backend is installed here")
     assert done.returncode == 0, done.stderr
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
