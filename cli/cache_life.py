@@ -51,7 +51,7 @@ def add(
     """
     from vidxfer.cli import show
     from vidxfer.stages import add as stage
-    from vidxfer.stages.engine_choice import EngineChoice
+    from vidxfer.stages.spread.choice import EngineChoice
 
     numbers = None if layers is None else parse_layers(layers)
     asked = {

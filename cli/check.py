@@ -51,7 +51,7 @@ def check(
     from vidxfer.cli import show
     from vidxfer.cli.choices import data_source, parse_splits
     from vidxfer.stages import check as stage
-    from vidxfer.stages.engine_choice import EngineChoice
+    from vidxfer.stages.spread.choice import EngineChoice
 
     found = stage.check(
         stage.CheckRequest(

@@ -67,7 +67,7 @@ def engine(
     ] = None,
 ) -> Any:
     """An `EngineChoice`."""
-    from vidxfer.stages.engine_choice import EngineChoice, SlurmChoice
+    from vidxfer.stages.spread.choice import EngineChoice, SlurmChoice
 
     jobs = None
     if slurm is not None:

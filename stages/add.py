@@ -27,12 +27,12 @@ from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.video.mirror import flip_pairs
-from vidxfer.stages.engine_choice import EngineChoice
-from vidxfer.stages.engines import engine_for
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.room import expect_room_for, layout_for
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest
-from vidxfer.stages.shards import ShardTask, task_of
+from vidxfer.stages.shards.extract import ShardTask, task_of
+from vidxfer.stages.spread.choice import EngineChoice
+from vidxfer.stages.spread.engines import engine_for
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.video.examine import Examined, examine
 from vidxfer.pipeline.video.guard import Guard, shared_guard
 from vidxfer.pipeline.video.reader import Decoder
-from vidxfer.stages.spread_clusters import RESOURCES, Cluster
+from vidxfer.stages.spread.clusters import RESOURCES, Cluster
 
 AHEAD = 4
 """Videos waiting per process: enough that none is idle, few enough that a stop is quick."""

@@ -1,7 +1,7 @@
 """Stage one: run CLIP once over a few frames of every video and keep the tokens.
 
     data set ─▶ splits opened or made (prepare.py) ─▶ one task per shard without a ledger line
-        ─▶ an engine runs them, here or on other machines (engines.py, shards.py) ─▶ shard moved in ─▶ ledger line
+        ─▶ an engine runs them, here or on other machines (spread/, shards/) ─▶ shard moved in ─▶ ledger line
 
 Ended at any moment, it goes on with the shards that have no ledger line. A video that cannot be read becomes a row with
 a reason; the run does not stop for it. This process alone holds the splits' locks and writes their ledgers.
@@ -22,12 +22,12 @@ from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.pipeline.video.reader import Decoder
-from vidxfer.stages.draw import DECODE_IN
-from vidxfer.stages.engine_choice import EngineChoice
-from vidxfer.stages.engines import Engine, engine_for
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import ExtractRequest
-from vidxfer.stages.shards import task_of
+from vidxfer.stages.shards.draw import DECODE_IN
+from vidxfer.stages.shards.extract import task_of
+from vidxfer.stages.spread.choice import EngineChoice
+from vidxfer.stages.spread.engines import Engine, engine_for
 
 __all__ = ["ExtractRequest", "SplitReport", "extract"]
 
@@ -93,7 +93,7 @@ def slurm_script(choice: EngineChoice) -> str:
     Raises:
         UsageError: no jobs are asked for, or dask-jobqueue is not installed.
     """
-    from vidxfer.stages.slurm import job_script
+    from vidxfer.stages.spread.slurm import job_script
 
     if choice.slurm is None:
         raise UsageError("--slurm-dry-run goes with --slurm JOBS")

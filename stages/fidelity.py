@@ -28,8 +28,8 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import choose_device, load_tower
 from vidxfer.pipeline.errors import UsageError, VideoError
-from vidxfer.stages.encode import encode_all, prepare_all
 from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.shards.encode import encode_all, prepare_all
 from vidxfer.stages.sources import dense_videos, expect_tower
 from vidxfer.stages.stored import decoded, even_rows, read_row
 

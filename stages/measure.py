@@ -33,8 +33,8 @@ from vidxfer.pipeline.training.dense import dense_frames
 from vidxfer.pipeline.training.recipes import Recipe
 from vidxfer.pipeline.video.jpeg import decode_frames
 from vidxfer.pipeline.video.reader import open_video
-from vidxfer.stages.draw import draw_view
-from vidxfer.stages.encode import prepare
+from vidxfer.stages.shards.draw import draw_view
+from vidxfer.stages.shards.encode import prepare
 
 MEASURE_SECONDS = 2.5
 """About this long per measurement."""

@@ -27,8 +27,8 @@ from vidxfer.pipeline.errors import CacheError, CacheIncomplete, UsageError, Vid
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.dense import dense_frames
 from vidxfer.stages.add import expect_tower
-from vidxfer.stages.draw import sparse
 from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.shards.draw import sparse
 from vidxfer.stages.sources import dense_videos
 from vidxfer.stages.stored import decoded, even_rows, read_row
 

@@ -21,9 +21,9 @@ from vidxfer.pipeline.training.loader import online_features
 from vidxfer.pipeline.training.metrics import ranked
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.video.replay import replay
-from vidxfer.stages.draw import draw_guarded
 from vidxfer.stages.evaluate import Where, compute_on
 from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.shards.draw import draw_guarded
 
 
 @dataclass(frozen=True, kw_only=True)

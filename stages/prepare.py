@@ -21,9 +21,9 @@ from vidxfer.pipeline.errors import CacheMismatch
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.stages.describe import describe_split, frame_store
 from vidxfer.stages.progress import Progress
-from vidxfer.stages.quantise import calibrate
 from vidxfer.stages.room import expect_room_for, layout_for
 from vidxfer.stages.settings import CacheChoice, ExtractRequest, library_versions
+from vidxfer.stages.shards.quantise import calibrate
 
 
 def prepare_splits(

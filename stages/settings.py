@@ -12,7 +12,7 @@ from vidxfer.pipeline.datasets.load import layout_of, load_dataset, resolve_kind
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.training.metrics import Score
 from vidxfer.pipeline.training.recipes import Recipe
-from vidxfer.stages.engine_choice import EngineChoice
+from vidxfer.stages.spread.choice import EngineChoice
 
 VIEW_KIND = {"train": "train", "val": "test", "test": "test"}
 """Which views a split gets: random draws to train on, fixed ones to score."""

@@ -33,8 +33,8 @@ from vidxfer.pipeline.training.loader import Assembler, ClipLoader
 from vidxfer.pipeline.training.online import OnlineLoader
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.stages.describe import describe_split
-from vidxfer.stages.draw import draw_view
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, library_versions
+from vidxfer.stages.shards.draw import draw_view
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,6 +63,8 @@ FOLDERS = {
     "pipeline/heads": "one file per paper, behind one protocol",
     "pipeline/training": "batches, recipes, run folders, scores",
     "stages": "verbs: each reads top to bottom like the path above",
+    "stages/shards": "one shard: videos decoded, seen by CLIP, quantised, written behind",
+    "stages/spread": "many shards: who runs them, here, on this machine's GPUs, on a cluster",
     "cli": "words: arguments in, one stage call, lines and tables out",
 }
 

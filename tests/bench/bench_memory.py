@@ -29,7 +29,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.loader import ClipLoader
-from vidxfer.stages.behind import Behind
+from vidxfer.stages.shards.behind import Behind
 
 PARTS = (0.1, 0.5, 1.0)
 

@@ -38,8 +38,8 @@ import vidxfer.stages.extract  # imported before anything is forked
 import vidxfer.stages.verify
 from vidxfer.pipeline.clip.tiny import write_tiny_clip
 from vidxfer.pipeline.datasets.toy_write import write_toy
-from vidxfer.stages.engine_choice import EngineChoice
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest
+from vidxfer.stages.spread.choice import EngineChoice
 
 VIDEOS = 36
 WORKERS_KILLED = 3

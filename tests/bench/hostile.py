@@ -122,7 +122,7 @@ def table_of_costs(folder: Path, rounds: int) -> list[str]:
     """Videos per second of extraction's decoding, in threads and in processes, in turn."""
     from vidxfer.pipeline.cache.spec import CacheSpec
     from vidxfer.pipeline.cache.store import open_split
-    from vidxfer.stages.encode import prepare_all
+    from vidxfer.stages.shards.encode import prepare_all
 
     spec: CacheSpec = open_split(HERE.parent / "cache/format1/int8", "train").spec
     sets = {"340 x 256 px, 300 frames, h264": (24, 300, 256, 340, "libx264", ".mp4"),

@@ -20,8 +20,8 @@ from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.video.writer import write_video
 from vidxfer.stages.check import CheckRequest, check, failed_path
 from vidxfer.stages.check_work import How, lines_from
-from vidxfer.stages.engine_choice import EngineChoice
 from vidxfer.stages.settings import DataSource
+from vidxfer.stages.spread.choice import EngineChoice
 
 FRAMES = 10
 

@@ -19,9 +19,9 @@ from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheFull, CacheMismatch, ClipError, DatasetError, UsageError
 from vidxfer.pipeline.training.dense import dense_frames
 from vidxfer.pipeline.video.mirror import flip_pairs
-from vidxfer.stages.draw import draw_view
-from vidxfer.stages.encode import prepare
 from vidxfer.stages.extract import extract
+from vidxfer.stages.shards.draw import draw_view
+from vidxfer.stages.shards.encode import prepare
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:

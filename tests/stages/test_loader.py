@@ -24,8 +24,8 @@ from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.loader import Assembler, ClipLoader
 from vidxfer.pipeline.training.online import OnlineLoader
 from vidxfer.pipeline.training.recipes import named
-from vidxfer.stages.draw import draw_view
 from vidxfer.stages.extract import extract
+from vidxfer.stages.shards.draw import draw_view
 from vidxfer.stages.sources import Source, dense_videos
 
 CPU = torch.device("cpu")

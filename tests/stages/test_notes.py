@@ -7,9 +7,9 @@ import torch
 
 from vidxfer.pipeline.shapes import Video, View
 from vidxfer.pipeline.video.writer import write_video
-from vidxfer.stages.draw import Drawn, draw
-from vidxfer.stages.encode import Prepared
-from vidxfer.stages.shards import notes_of
+from vidxfer.stages.shards.draw import Drawn, draw
+from vidxfer.stages.shards.encode import Prepared
+from vidxfer.stages.shards.extract import notes_of
 
 
 def prepared(decoder: str, why: str) -> Prepared:

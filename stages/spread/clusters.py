@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from vidxfer.pipeline.errors import ClusterError, UsageError
-from vidxfer.stages.engine_choice import EngineChoice
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.signals import exit_on_term
-from vidxfer.stages.slurm import slurm_cluster
+from vidxfer.stages.spread.choice import EngineChoice
+from vidxfer.stages.spread.slurm import slurm_cluster
 
 RESOURCES = {"GPU": 1}
 CONNECT_SECONDS = 30.0

@@ -23,7 +23,7 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import CacheMismatch, ClusterError, VidxferError
 from vidxfer.stages.prepare import prepare_splits
 from vidxfer.stages.settings import ClipChoice, ExtractRequest
-from vidxfer.stages.shards import ShardTask, extract_shard
+from vidxfer.stages.shards.extract import ShardTask, extract_shard
 
 SAY_SECONDS = 0.5
 """Between two events of one worker."""

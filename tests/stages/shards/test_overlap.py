@@ -16,9 +16,9 @@ from vidxfer.pipeline.cache.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheFull, ClipError
-from vidxfer.stages import encode
 from vidxfer.stages.extract import extract
-from vidxfer.stages.shards import extract_shard, task_of
+from vidxfer.stages.shards import encode
+from vidxfer.stages.shards.extract import extract_shard, task_of
 
 
 def one_by_one(toy: Any, cache: Path) -> None:

@@ -18,7 +18,7 @@ from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.stages.prepare import prepare_splits
 from vidxfer.stages.progress import Bar, Progress
 from vidxfer.stages.settings import ExtractRequest
-from vidxfer.stages.shards import ShardTask, extract_shards
+from vidxfer.stages.shards.extract import ShardTask, extract_shards
 
 
 class Engine(Protocol):
@@ -63,8 +63,8 @@ def engine_for(request: ExtractRequest, shown: Progress) -> Iterator[Engine]:
     if request.engine.name == "inline":
         yield Inline(request, shown)
         return
-    from vidxfer.stages.spread import Spread
-    from vidxfer.stages.spread_clusters import connected
+    from vidxfer.stages.spread.clusters import connected
+    from vidxfer.stages.spread.window import Spread
 
     with connected(request.engine, request.clip.device, shown) as cluster:
         yield Spread(cluster, request, shown)

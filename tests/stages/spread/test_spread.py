@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from vidxfer.pipeline.errors import ClusterError
-from vidxfer.stages import spread_clusters
-from vidxfer.stages.engine_choice import EngineChoice
 from vidxfer.stages.extract import extract
+from vidxfer.stages.spread import clusters
+from vidxfer.stages.spread.choice import EngineChoice
 
 pytestmark = pytest.mark.slow
 
@@ -214,7 +214,7 @@ def test_a_lost_scheduler_is_said_and_what_is_finished_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     cache = tmp_path / "cache"
-    monkeypatch.setattr(spread_clusters, "CONNECT_SECONDS", 3.0)
+    monkeypatch.setattr(clusters, "CONNECT_SECONDS", 3.0)
 
     def kill() -> None:
         wait_until(lambda: begun(cache))

@@ -17,9 +17,9 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.stages.encode import Encoded, encode_videos
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.settings import ExtractRequest
+from vidxfer.stages.shards.encode import Encoded, encode_videos
 
 
 def calibrate(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress) -> Fitted:

@@ -31,10 +31,10 @@ from vidxfer.pipeline.cache.staging import SealedShard, seal, staging_folder
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import Video
-from vidxfer.stages.behind import Behind
-from vidxfer.stages.encode import Encoded, Prepared, encode_all, prepare_videos
-from vidxfer.stages.quantise import Quantiser
 from vidxfer.stages.settings import ExtractRequest
+from vidxfer.stages.shards.behind import Behind
+from vidxfer.stages.shards.encode import Encoded, Prepared, encode_all, prepare_videos
+from vidxfer.stages.shards.quantise import Quantiser
 
 Result = tuple[int, Encoded | VideoError]
 """A row, and what became of its video."""

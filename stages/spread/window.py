@@ -26,9 +26,9 @@ from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import ClusterError, VidxferError
 from vidxfer.stages.progress import Bar, Progress
 from vidxfer.stages.settings import DataSource, ExtractRequest
-from vidxfer.stages.shards import ShardTask
-from vidxfer.stages.spread_clusters import RESOURCES, Cluster
-from vidxfer.stages.spread_work import prepare_on_worker, run_task
+from vidxfer.stages.shards.extract import ShardTask
+from vidxfer.stages.spread.clusters import RESOURCES, Cluster
+from vidxfer.stages.spread.work import prepare_on_worker, run_task
 
 TASKS_PER_WORKER = 2
 """One that runs and one that waits: a worker never idles, and few innocent tasks wait on one that dies."""

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from vidxfer.pipeline.errors import CacheFull
-from vidxfer.stages.behind import Behind
+from vidxfer.stages.shards.behind import Behind
 
 
 def test_work_is_done_in_order_and_is_all_done_at_the_end() -> None:
