@@ -127,25 +127,35 @@ class Quantiser(_Layers):
         return cls(codec_form(split.spec.codec), mean, std, fitted, range(len(mean)))
 
     @torch.no_grad()
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, tokens: Tensor, out: tuple[Tensor, Tensor | None] | None = None) -> tuple[Tensor, Tensor | None]:
         """tokens [... layer frame token channel] → codes [... layer frame token code] and scales, None for float16.
 
         Scales are float16 [... layer frame token], or [... layer frame token group] of int6 and int4.
 
+        Args:
+            out: what to write them into, of these shapes and on any device; None: new ones where the tokens are.
+
         Raises:
             ClipError: a token is not finite, or too large to be stored.
         """
-        if self.form.is_exact:
-            return encode_float16(tokens), None
         expect("mean", self.mean, "layer channel", layer=tokens.shape[-4], channel=tokens.shape[-1])
-        made = [self._layer(tokens.select(-4, i), i) for i in range(len(self.mean))]
-        layer_axis = tokens.ndim - 4
-        codes = torch.stack([one for one, _ in made], dim=layer_axis)
-        scales = [one for _, one in made if one is not None]
-        return codes, torch.stack(scales, dim=layer_axis) if scales else None
+        layer_axis, shape = tokens.ndim - 4, (*tokens.shape[:-4], len(self.mean))
+        for i in range(len(self.mean)):
+            code, scale = self._layer(tokens.select(-4, i), i)
+            if out is None:  # made once and not stacked from layers: one copy of the codes, not two
+                codes = code.new_empty((*shape, *code.shape[layer_axis:]))
+                out = codes, None if scale is None else scale.new_empty((*shape, *scale.shape[layer_axis:]))
+            out[0].select(layer_axis, i).copy_(code)
+            if scale is not None:
+                assert out[1] is not None, f"{self.form.name} has scales"
+                out[1].select(layer_axis, i).copy_(scale)
+        assert out is not None, "a split stores at least one layer"
+        return out
 
     def _layer(self, tokens: Tensor, i: int) -> tuple[Tensor, Tensor | None]:
-        values = (tokens.float() - self.mean[i]) / self.std[i]
+        if self.form.is_exact:
+            return encode_float16(tokens), None
+        values = (tokens.float() - self.mean[i]).div_(self.std[i])
         if self.rotation is not None:
             assert self.component_std is not None, "stored together"
             values = values @ self.rotation[i].T / self.component_std[i]

@@ -34,7 +34,7 @@ from vidxfer.pipeline.shapes import Video
 from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.shards.behind import Behind
 from vidxfer.stages.shards.encode import Encoded, Prepared, encode_all, prepare_videos
-from vidxfer.stages.shards.quantise import Quantiser
+from vidxfer.stages.shards.quantise import Codes, Quantiser
 
 Result = tuple[int, Encoded | VideoError]
 """A row, and what became of its video."""
@@ -131,7 +131,7 @@ def extract_shards(
     request = tasks[0].request
     with closing(prepare_videos(videos, split.spec, request, split.frames)) as ready, ExitStack() as open_shards:
         with Behind() as behind:
-            quantise = Quantiser(split, tower)
+            quantise = Quantiser(split, tower.device)
             for task in tasks:
                 ours = encode_all(islice(ready, task.count), split.spec, tower, batch_frames=request.batch_frames)
                 results = _counted(zip(task.rows, ours, strict=True), advanced)
@@ -176,15 +176,14 @@ def _add_behind(
     row: int, one: Encoded, notes: Mapping[str, str], writer: ShardWriter, quantise: Quantiser, behind: Behind
 ) -> None:
     """Hand over what is stored of one video, and nothing that holds more memory than that."""
-    codes, scale = quantise(one)
+    codes = quantise(one.tokens)
     prepared, jpegs = one.prepared, one.prepared.jpegs
-    size_bytes = codes.nbytes + (0 if scale is None else scale.nbytes)
+    size_bytes = sum(part.nbytes for part in codes if part is not None)
     size_bytes += sum(len(jpeg) for view in jpegs or () for jpeg in view)
     add = partial(
         writer.add,
         row,
-        codes,
-        scale,
+        *codes,
         one.embedding.float().cpu().clone(),
         prepared.views,
         notes=notes,
@@ -192,7 +191,12 @@ def _add_behind(
         source_px=prepared.source_px,
         frames=jpegs,
     )
-    behind.do(add, size_bytes)
+    behind.do(partial(_add, add, quantise, codes), size_bytes)
+
+
+def _add(add: Callable[[], None], quantise: Quantiser, codes: Codes) -> None:
+    add()
+    quantise.give_back(codes)
 
 
 def _finished(shard: ExitStack, writer: ShardWriter, split: Split) -> SealedShard:

@@ -8,11 +8,16 @@ Consequence: what leaves the device is as small as what is stored.
 
 from __future__ import annotations
 
+from collections import deque
+from typing import TypeAlias
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from vidxfer.pipeline.cache.codec import Quantiser as CodecQuantiser
 from vidxfer.pipeline.cache.codec_fit import Fitted, Fitting
+from vidxfer.pipeline.cache.shard_writer import TOKEN_ARRAYS
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.clip.tower import ClipTower
@@ -20,6 +25,9 @@ from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.shards.encode import Encoded, encode_videos
+
+Codes: TypeAlias = tuple[Tensor, Tensor | None]
+"""Codes and, where the codec has them, scales."""
 
 
 def calibrate(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress) -> Fitted:
@@ -38,12 +46,32 @@ def calibrate(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower:
 
 
 class Quantiser:
-    """Tokens to codes on the tower's device, with what the split's codec has fitted."""
+    """Tokens to codes on the device where CLIP is, with what the split's codec has fitted.
 
-    def __init__(self, split: Split, tower: ClipTower) -> None:
-        self._quantise = CodecQuantiser.of(split).to(tower.device)
+    Codes go into buffers of the host that are used again once `give_back` says so, pinned where that is a GPU:
+    how much memory writing takes is then decided here, and not by how well the allocator packs what comes and goes.
+    """
 
-    def __call__(self, one: Encoded) -> tuple[Tensor, Tensor | None]:
-        """Codes [view layer frame token code] and, where the codec has them, scales; both on the CPU."""
-        codes, scale = self._quantise(one.tokens)
-        return codes.cpu(), None if scale is None else scale.cpu()
+    def __init__(self, split: Split, device: torch.device) -> None:
+        self._quantise = CodecQuantiser.of(split).to(device)
+        self._pinned = device.type == "cuda"
+        arrays = split.layout.owned
+        self._kinds = [
+            (arrays[name].shape[1:], torch.from_numpy(np.empty(0, arrays[name].dtype)).dtype)
+            for name in TOKEN_ARRAYS
+            if name in arrays
+        ]
+        self._free: deque[Codes] = deque()
+
+    def __call__(self, tokens: Tensor) -> Codes:
+        """tokens [view layer frame token channel] → codes [view layer frame token code] and scales, both on the CPU."""
+        try:
+            buffers = self._free.pop()
+        except IndexError:
+            made = [torch.empty(shape, dtype=dtype, pin_memory=self._pinned) for shape, dtype in self._kinds]
+            buffers = made[0], made[1] if len(made) > 1 else None
+        return self._quantise(tokens, buffers)  # type: ignore[no-any-return]
+
+    def give_back(self, codes: Codes) -> None:
+        """Say that codes are written; callable from any thread."""
+        self._free.append(codes)

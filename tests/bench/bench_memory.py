@@ -24,12 +24,12 @@ import torch
 from measure import machine, write_block
 from stored import B16, SMALL, made, view_of
 
-from vidxfer.pipeline.cache.codec import encode_int8
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.writer import ShardWriter, SplitWriter
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.loader import ClipLoader
 from vidxfer.stages.shards.behind import Behind
+from vidxfer.stages.shards.quantise import Codes, Quantiser
 
 PARTS = (0.1, 0.5, 1.0)
 
@@ -49,9 +49,14 @@ class Watched:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Watched:
-        self.before = resident_mb()
+        self.begin()
         self._thread.start()
         return self
+
+    def begin(self) -> None:
+        """What is there now does not count."""
+        self.before = resident_mb()
+        self.seen.clear()
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
@@ -72,19 +77,25 @@ class Watched:
 
 
 def write(split: Split, watched: Watched) -> None:
-    """Every shard: random tokens, quantised here, written behind."""
-    spec, rng = split.spec, torch.Generator().manual_seed(0)
+    """Every shard: random tokens, quantised as an extraction does it, written behind."""
+    spec, quantise = split.spec, Quantiser(split, torch.device("cpu"))
     shape = (spec.stored_views, len(spec.layers), spec.sparse_frames, spec.tokens, spec.channels)
-    mean, std = torch.from_numpy(split.channel_mean), torch.from_numpy(split.channel_std)
+    tokens = torch.randn(shape, generator=torch.Generator().manual_seed(0))  # CLIP's own, so to speak: not counted
     embedding = np.zeros((spec.stored_views, spec.sparse_frames, spec.embed), dtype=np.float32)
     views = [view_of(spec)] * spec.stored_views
+    watched.begin()
+
+    def add(shard: ShardWriter, row: int, codes: Codes) -> None:
+        shard.add(row, *codes, embedding, views)
+        quantise.give_back(codes)
+
     with SplitWriter(split) as writer, Behind() as behind:
         for number in writer.pending():
             open_shard = ExitStack()
             shard = open_shard.enter_context(writer.shard(number))
             for row in shard.rows:
-                codes, scale = encode_int8(torch.randn(shape, generator=rng), mean, std)
-                behind.do(partial(shard.add, row, codes, scale, embedding, views), codes.nbytes + scale.nbytes)
+                codes = quantise(tokens)
+                behind.do(partial(add, shard, row, codes), sum(part.nbytes for part in codes if part is not None))
                 watched.done = (row + 1) / len(split.video_ids)
                 watched.sample()
             behind.do(open_shard.close)
