@@ -184,7 +184,7 @@ def vidxfer(*words: object) -> str:
 
 def accuracy(folder: Path, seeds: int, epochs: int | None) -> None:
     """Train on the toy world from the videos and from JPEGs of two qualities; print a table. A repeat reads on."""
-    vidxfer("data", "toy", folder)
+    vidxfer("data", "toy", folder, "--difficulty", "easy")
     for quality in (90, 75):
         data = ["--root", folder / "ssv2", "--model", folder / "clip", "--cache", folder / f"q{quality}"]
         vidxfer("extract", *data, "--with-frames", "--frame-quality", quality)
