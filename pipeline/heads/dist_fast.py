@@ -104,8 +104,9 @@ def stem(conv: nn.Conv3d, dense: Tensor) -> Tensor:
     device = dense.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         dense = dense.to(torch.get_autocast_dtype(device))  # half the bytes to rearrange
-    vectors = rearrange(dense, "clip dense rgb (row y) (col x) -> clip (rgb y x) dense (row col)", y=patch, x=patch)
-    vectors = vectors.contiguous(memory_format=torch.channels_last)
+    # One copy, into the order of channels_last: a second one would cost more than the convolution.
+    rows = rearrange(dense, "clip dense rgb (row y) (col x) -> clip dense (row col) (rgb y x)", y=patch, x=patch)
+    vectors = rows.permute(0, 3, 1, 2)
     weight = rearrange(conv.weight, "out rgb time y x -> out (rgb y x) time 1")
     x = F.conv2d(vectors, SLOPE * weight, bias_of(conv), padding=(conv.kernel_size[0] // 2, 0))
     return x.permute(0, 2, 3, 1)
