@@ -43,7 +43,8 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
             ["CLIP", f"{spec['clip_model']}, {spec['clip_precision']}, weights {spec['clip_weights_sha256'][:12]}"],
             ["layers", ", ".join(str(layer) for layer in split["layers"])],
             ["views", f"{spec['view_kind']}: {spec['views']} x {spec['crops']} crop(s), "
-                      f"{spec['sampling']['dense_frames']} dense frames, alpha {spec['sampling']['alpha']}"],
+                      f"{spec['sampling']['dense_frames']} dense frames, alpha {spec['sampling']['alpha']}"
+                      f"{later_views(split)}"],
             ["videos", f"{split['stored']:,} stored, {split['failed']:,} refused, {split['pending']:,} pending"],
             ["refused", ", ".join(f"{why} {count}" for why, count in split["reasons"].items()) or "none"],
             ["decoded by", ", ".join(f"{d} {n:,}" for d, n in noted.get("decoder", {}).items()) or "-"],
@@ -70,6 +71,20 @@ def flat_rows(values: dict[str, Any]) -> list[list[str]]:
         else:
             rows.append([name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)])
     return rows
+
+
+def later_views(split: dict[str, Any]) -> str:
+    """Which views were added later, and which are being added."""
+    from vidxfer.cli import show
+
+    parts, begun = split["views_in_parts"], split["views_being_added"]
+    words = f"; in parts: {', '.join(parts)}" if len(parts) > 1 else ""
+    if begun is None:
+        return words
+    return (
+        f"{words}; views {begun['views']} are being added: {begun['shards_finished']:,} of {split['shards']:,} shards "
+        f"({show.size(begun['bytes_on_disk'])}); `vidxfer cache add` with the same --views goes on"
+    )
 
 
 def dense_frames(split: dict[str, Any]) -> str:
@@ -137,6 +152,6 @@ def show_checks(cache: Path, found: tuple[SplitCheck, ...]) -> None:
             f"{len(damaged)} damaged shards were taken back: `vidxfer extract` with the same options makes them again."
         )
     if pending:
-        print(f"{pending} shards are pending: `vidxfer extract` goes on with them.")
+        print(f"{pending} shards are pending: the command that began them (`vidxfer extract`, `cache add`) goes on.")
     if not damaged and not pending:
         print("The cache is whole: every stored byte is as it was written.")

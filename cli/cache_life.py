@@ -9,15 +9,19 @@ import typer
 
 from vidxfer.cli import options as o
 from vidxfer.cli.choices import data_source, parse_layers
+from vidxfer.cli.engine import engine as engine_options
+from vidxfer.cli.taking import taking
 
 if TYPE_CHECKING:
     from vidxfer.stages.add import AddReport
     from vidxfer.stages.parity import SplitParity
+    from vidxfer.stages.spread.choice import EngineChoice
 
 SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="train or val; all by default.")]
 _SAME = "Must be the cache's"
 
 
+@taking(engine=engine_options)
 def add(
     cache: o.CacheOption = Path("zarr"),
     dataset: o.DatasetOption = "csv",
@@ -27,6 +31,9 @@ def add(
     limit: o.LimitOption = None,
     fold: o.FoldOption = None,
     split: SplitsOption = None,
+    views: Annotated[
+        int | None, typer.Option("--views", min=1, help="Training views each video is to have; default: as it has.")
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", help="CLIP, where it has moved.")] = None,
     pretrained: Annotated[str | None, typer.Option("--pretrained", help="Its weights, where they have moved.")] = None,
     device: o.DeviceOption = "auto",
@@ -34,28 +41,27 @@ def add(
     dense_frames: Annotated[int | None, typer.Option("--dense-frames", help=_SAME, rich_help_panel=_SAME)] = None,
     alpha: Annotated[int | None, typer.Option("--alpha", help=_SAME, rich_help_panel=_SAME)] = None,
     layers: Annotated[str | None, typer.Option("--layers", help=_SAME, rich_help_panel=_SAME)] = None,
-    views: Annotated[int | None, typer.Option("--views", help=_SAME, rich_help_panel=_SAME)] = None,
     codec: Annotated[str | None, typer.Option("--codec", help=_SAME, rich_help_panel=_SAME)] = None,
     seed: Annotated[int | None, typer.Option("--seed", help=_SAME, rich_help_panel=_SAME)] = None,
     batch_frames: o.BatchFramesOption = 128,
     decode_threads: o.ThreadsOption = 2,
-    workers: Annotated[int | None, typer.Option("--workers", help="Processes on this machine; as extract.")] = None,
+    engine: EngineChoice = None,  # type: ignore[assignment]  # `taking` makes it
     json: o.JsonOption = False,
 ) -> None:
-    """Add the videos of a data set that a cache does not have yet, with the cache's own settings and CLIP.
+    """Add the videos of a data set that a cache does not have yet, and training views up to --views of every video.
 
-    Finished shards are not touched. Settings need not be given; those that are must be the cache's. Goes on where it
-    was stopped. Exits with 3 when some videos were refused; each is named with its reason.
+    All with the cache's own settings and CLIP; finished shards are not touched. Settings need not be given; those that
+    are must be the cache's. Goes on where it was stopped; new views count once the last of them is stored. Exits with 3
+    when some videos were refused, or some shards could not be finished; each is named with its reason.
 
-    Example: vidxfer cache add --cache ./zarr --dataset csv --root ./more --split train
+    Example: vidxfer cache add --cache ./zarr --dataset ssv2 --root ./ssv2 --views 4
     """
     from vidxfer.cli import show
     from vidxfer.stages import add as stage
-    from vidxfer.stages.spread.choice import EngineChoice
 
     numbers = None if layers is None else parse_layers(layers)
     asked = {
-        "sampling.dense_frames": dense_frames, "sampling.alpha": alpha, "sampling.seed": seed, "views": views,
+        "sampling.dense_frames": dense_frames, "sampling.alpha": alpha, "sampling.seed": seed,
         "codec": codec, "clip_precision": precision, "layers": None if numbers is None else list(numbers),
     }  # fmt: skip
     reports = stage.add(
@@ -63,13 +69,14 @@ def add(
             data=data_source(dataset, root, labels, val_fraction, limit, fold),
             cache=cache,
             splits=tuple(split) if split else None,
+            views=views,
             asked={name: value for name, value in asked.items() if value is not None},
             model=model,
             pretrained=pretrained,
             device=device,
             batch_frames=batch_frames,
             decode_threads=decode_threads,
-            engine=EngineChoice(workers=workers),
+            engine=engine,
         ),
         show.Shown(),
     )
@@ -77,7 +84,7 @@ def add(
         show.print_json(reports)
     else:
         show_added(cache, reports)
-    if any(report.failed for report in reports):
+    if any(report.failed or report.left for report in reports):
         raise typer.Exit(3)
 
 
@@ -87,9 +94,10 @@ def show_added(cache: Path, reports: tuple[AddReport, ...]) -> None:
 
     show.table(
         f"Cache {cache}",
-        ["split", "added", "known before", "new classes", "stored in all", "refused now", "fingerprint"],
+        ["split", "added", "known before", "new classes", "views", "stored in all", "refused now", "fingerprint"],
         [
-            [one.split, f"{one.added:,}", f"{one.known:,}", f"{len(one.new_classes):,}", f"{one.stored:,}",
+            [one.split, f"{one.added:,}", f"{one.known:,}", f"{len(one.new_classes):,}",
+             str(one.views) + (f" (+{one.views_added})" if one.views_added else ""), f"{one.stored:,}",
              f"{len(one.failed):,}", one.fingerprint]
             for one in reports
         ],
@@ -97,6 +105,11 @@ def show_added(cache: Path, reports: tuple[AddReport, ...]) -> None:
     for one in reports:
         if one.new_classes:
             print(f"{one.split}: new classes: {', '.join(one.new_classes)}")
+        if one.views_pending:
+            total = one.views + one.views_pending
+            print(f"{one.split}: views up to {total} do not count yet: `vidxfer cache add --views {total}` goes on")
+        for where, reason in one.left.items():
+            print(f"left: {where}: {reason}. It is still pending: run the same command again.")
         if one.pending:
             print(f"{one.split}: {one.pending} shards of another data set are pending: add that one to go on")
         for name, reason in one.failed.items():

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import get_args
 
 from vidxfer.pipeline.cache.remote import local_folder
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.cache.summary import bytes_on_disk
+from vidxfer.pipeline.cache.summary import held_bytes
 from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import ClusterError, UsageError
@@ -25,7 +26,7 @@ from vidxfer.pipeline.video.reader import Decoder
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.shards.draw import DECODE_IN
-from vidxfer.stages.shards.extract import task_of
+from vidxfer.stages.shards.extract import ShardTask, task_of
 from vidxfer.stages.spread.choice import EngineChoice
 from vidxfer.stages.spread.engines import Engine, engine_for
 
@@ -122,20 +123,20 @@ def extract_split(
     """Write every shard that has no ledger line yet, and with `retry_failed` those with failed videos again."""
     began = time.monotonic()
     name, total = split.spec.split, len(dataset)
-    with SplitWriter(split) as writer:
-        finished, pending = split.ledger.finished(), writer.pending()
-        again = [shard for shard in finished if request.retry_failed and finished[shard].failed]
-        tasks = [task_of(request, dataset.videos, split, shard) for shard in pending]
-        tasks += [task_of(request, dataset.videos, split, k, finished[k]) for k in sorted(set(again) - set(pending))]
-        resumed = sum(record.stored for shard, record in finished.items() if shard not in pending)
-        waiting = sum(task.count for task in tasks)
+    with ExitStack() as stack:
+        writers = [stack.enter_context(SplitWriter(part)) for part in split.parts]
+        todo = [tasks_of(request, dataset, writer) for writer in writers]
+        unfinished = {task.shard for tasks in todo for task in tasks if task.old is None}
+        resumed = sum(record.stored for shard, record in split.finished().items() if shard not in unfinished)
         left: dict[int, str] = {}
-        if tasks:
-            with shown.bar(f"extract {name}", total, "videos", total - waiting) as bar:
-                left = engine.run(split, tasks, bar, writer.adopt)
-        else:
+        for writer, tasks in zip(writers, todo, strict=True):
+            if tasks:
+                waiting = sum(task.count for task in tasks)
+                with shown.bar(f"extract {writer.split.spec.title}", total, "videos", total - waiting) as bar:
+                    left |= engine.run(writer.split, tasks, bar, writer.adopt)
+        if not any(todo):
             shown.line(f"{name}: all {total} videos were extracted before")
-    records = split.ledger.finished().values()
+    records = split.finished().values()
     decoders: Counter[str] = Counter()
     for record in records:
         decoders.update(record.notes.get("decoder", {}))
@@ -147,8 +148,17 @@ def extract_split(
         failed={one.id: f"{one.reason}: {one.detail}" for record in records for one in record.failed},
         left=left,
         decoders=dict(decoders),
-        bytes_on_disk=bytes_on_disk(split.path),
+        bytes_on_disk=held_bytes(split),
         seconds=time.monotonic() - began,
         fingerprint=split.spec.fingerprint,
         notes=dataset.notes,
     )
+
+
+def tasks_of(request: ExtractRequest, dataset: Dataset, writer: SplitWriter) -> list[ShardTask]:
+    """What is to be done in a split, or in one part of its views: pending shards, and failed videos where asked."""
+    split, pending = writer.split, writer.pending()
+    finished = split.ledger.finished()
+    again = {shard for shard, record in finished.items() if request.retry_failed and record.failed} - set(pending)
+    tasks = [task_of(request, dataset.videos, split, shard) for shard in pending]
+    return tasks + [task_of(request, dataset.videos, split, shard, finished[shard]) for shard in sorted(again)]

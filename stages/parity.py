@@ -26,7 +26,7 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import CacheError, CacheIncomplete, UsageError, VideoError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.dense import dense_frames
-from vidxfer.stages.add import expect_tower
+from vidxfer.stages.addition import expect_tower
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.shards.draw import sparse
 from vidxfer.stages.sources import dense_videos

@@ -3,8 +3,9 @@
     SRC/train ─▶ the kept codes as they are ─▶ DST/train        equal to what an extraction of just those would hold
 
 Only the first views can be kept: view n is drawn from (seed, video, n), so they are the views of an extraction with
-fewer. The views of a validation split are spread over the whole video and depend on how many there are: they stay.
-Ended at any moment, the same command goes on. The source is not changed; remove it when the new cache verifies.
+fewer. Views that were added later come out in one part with the first ones. The views of a validation split are spread
+over the whole video and depend on how many there are: they stay. Ended at any moment, the same command goes on. The
+source is not changed; remove it when the new cache verifies.
 """
 
 from __future__ import annotations
@@ -14,17 +15,14 @@ from pathlib import Path
 
 import torch
 
-from vidxfer.pipeline.cache.batch import TokenReader
-from vidxfer.pipeline.cache.layout import STORED
-from vidxfer.pipeline.cache.packed import FrameReader
 from vidxfer.pipeline.cache.plain import open_reader
-from vidxfer.pipeline.cache.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.cache.summary import bytes_on_disk
+from vidxfer.pipeline.cache.summary import held_bytes
 from vidxfer.pipeline.cache.writer import SplitWriter
-from vidxfer.pipeline.errors import CacheError, UsageError, VideoError, VideoReason
+from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.recode import RecodeRequest, expect_finished, new_spec, open_target, recode_shard
+from vidxfer.stages.rewrite import as_they_are, rewrite_shard
 from vidxfer.stages.room import expect_room_for
 
 
@@ -96,37 +94,12 @@ def _prune_split(request: PruneRequest, name: str, shown: Progress) -> PruneRepo
                         recode_shard(reader, target, writer, shard, torch.device("cpu"), bar)
                         continue
                     with writer.shard(shard) as shard_writer:
-                        _copy_shard(reader, shard_writer, shard, spec.layers, spec.stored_views)
-                    bar.advance(len(target.layout.rows(shard)))
+                        rewrite_shard(reader, target, shard_writer, bar, as_they_are)
     return PruneReport(
         split=name,
         layers=spec.layers,
         views=spec.stored_views,
         stored=sum(record.stored for record in target.ledger.finished().values()),
-        bytes_before=bytes_on_disk(source.path),
-        bytes_after=bytes_on_disk(target.path),
+        bytes_before=held_bytes(source),
+        bytes_after=held_bytes(target),
     )
-
-
-def _copy_shard(reader: TokenReader, writer: ShardWriter, shard: int, layers: tuple[int, ...], views: int) -> None:
-    source = reader.split
-    reasons = {failure.id: failure for failure in source.ledger.finished()[shard].failed}
-    frames = None if source.frames is None else FrameReader(reader)
-    for row in writer.rows:
-        if reader.state[row] != STORED:
-            failure = reasons[source.video_ids[row]]
-            writer.fail(row, VideoError(VideoReason(failure.reason), failure.id, failure.detail))
-            continue
-        kept = range(views)
-        read = reader.read([row] * views, kept, layers)
-        frame_count, *source_px = reader.source_of(row)
-        writer.add(
-            row,
-            read.codes,
-            read.scale,
-            reader.embedding([row] * views, kept),
-            reader.views_of(row)[:views],
-            frame_count=frame_count,
-            source_px=(source_px[0], source_px[1]),
-            frames=None if frames is None else [[bytes(one) for one in frames.files(row, view)] for view in kept],
-        )

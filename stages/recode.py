@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from vidxfer.pipeline.cache.batch import TokenReader
+from vidxfer.pipeline.cache.batch import Codes, TokenReader
 from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
 from vidxfer.pipeline.cache.codec_fit import Fitted
 from vidxfer.pipeline.cache.codec_form import codec_form
@@ -29,11 +30,12 @@ from vidxfer.pipeline.cache.plain import open_reader
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import new_cache_id, open_split, splits, write_new
-from vidxfer.pipeline.cache.summary import bytes_on_disk
+from vidxfer.pipeline.cache.summary import held_bytes
 from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.clip.load import choose_device
-from vidxfer.pipeline.errors import CacheError, CacheIncomplete, CacheMismatch, UsageError, VideoError, VideoReason
+from vidxfer.pipeline.errors import CacheError, CacheIncomplete, CacheMismatch, UsageError
 from vidxfer.stages.progress import Bar, Progress, Silent
+from vidxfer.stages.rewrite import as_they_are, fail_rows, rewrite_shard
 from vidxfer.stages.room import expect_room_for
 from vidxfer.stages.settings import library_versions
 from vidxfer.stages.stored import decoded, fit_on_cache, read_row
@@ -140,7 +142,7 @@ def new_spec(spec: CacheSpec, request: RecodeRequest) -> CacheSpec:
 
 def expect_finished(source: Split) -> None:
     """Raise CacheIncomplete where a shard of the source is pending."""
-    pending = source.shard_count - len(source.ledger.finished())
+    pending = source.shard_count - len(source.finished())
     if pending:
         raise CacheIncomplete(
             f"{source.path}: {pending} of {source.shard_count} shards are pending. `vidxfer extract` finishes them; "
@@ -175,8 +177,8 @@ def recode_split(
         layers=spec.layers,
         stored=sum(record.stored for record in target.ledger.finished().values()),
         resumed=resumed,
-        bytes_before=bytes_on_disk(source.path),
-        bytes_after=bytes_on_disk(target.path),
+        bytes_before=held_bytes(source),
+        bytes_after=held_bytes(target),
         source_is_exact=exact,
         seconds=time.monotonic() - began,
     )
@@ -212,6 +214,8 @@ def open_target(
         channel_std=found.std.numpy(),
         fitted={name: values.numpy() for name, values in found.arrays.items()},
         informs={**source.informs, **library_versions(), MADE_FROM: origin(source)},
+        more_views=(),
+        more=(),
     )
     write_new(target)
     return target
@@ -231,25 +235,26 @@ def recode_shard(
 ) -> None:
     """Write one shard of the new split; the next row is read while one is quantised."""
     source, layers = reader.split, target.spec.layers
-    record = source.ledger.finished()[shard]
-    reasons = {failure.id: failure for failure in record.failed}
-    rows = target.layout.rows(shard)
-    stored = [row for row in rows if reader.state[row] == STORED]
-    same = target.spec.codec == source.spec.codec
+    record = source.finished()[shard]
+    stored = [row for row in target.layout.rows(shard) if reader.state[row] == STORED]
     decode = Dequantiser.of(source, layers=layers).to(device)
     quantise = Quantiser.of(target).to(device)
+
+    def anew(read: Codes) -> tuple[Tensor, Tensor | None]:
+        codes, scale = quantise(decoded(decode, read))
+        return codes.cpu(), None if scale is None else scale.cpu()
+
+    stored_as = as_they_are if target.spec.codec == source.spec.codec else anew
     with writer.shard(shard) as shard_writer, ThreadPoolExecutor(1) as ahead:
+        if source.more:  # no file of it holds all views
+            rewrite_shard(reader, target, shard_writer, bar, stored_as)
+            return
         shard_writer.copy(stored, record, tokens_apart_from=source)
-        for row in rows:
-            if row not in stored:
-                failure = reasons[source.video_ids[row]]
-                shard_writer.fail(row, VideoError(VideoReason(failure.reason), failure.id, failure.detail))
-                bar.advance()
+        fail_rows(reader, shard_writer, record, bar)
         waiting = ahead.submit(read_row, reader, stored[0], layers) if stored else None
         for row, following in zip(stored, [*stored[1:], None], strict=True):
             assert waiting is not None
             read = waiting.result()
             waiting = None if following is None else ahead.submit(read_row, reader, following, layers)
-            codes, scale = (read.codes, read.scale) if same else quantise(decoded(decode, read))
-            shard_writer.add_tokens(row, codes.cpu(), None if scale is None else scale.cpu())
+            shard_writer.add_tokens(row, *stored_as(read))
             bar.advance()

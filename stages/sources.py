@@ -73,8 +73,8 @@ class Source:
 
     def reasons(self) -> dict[str, str]:
         """Id -> reason of every video that was refused at extraction."""
-        records = {} if self.tower is not None else self.split.ledger.finished()
-        return {one.id: f"{one.reason}: {one.detail}" for record in records.values() for one in record.failed}
+        failures = {} if self.tower is not None else self.split.failures()
+        return {name: f"{one.reason}: {one.detail}" for name, one in failures.items()}
 
     def assembler(self, needs: Needs, device: torch.device, **settings: Any) -> Assembler:
         """What makes batches of this source's loader; `settings` as of `Assembler`."""

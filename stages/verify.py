@@ -15,6 +15,7 @@ from pathlib import Path
 from vidxfer.pipeline.cache.check import damage_of, unreadable_states
 from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.metadata import expect_described
+from vidxfer.pipeline.cache.more_views import begun_views
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.shard import REMEDY
 from vidxfer.pipeline.cache.split import Split
@@ -51,9 +52,10 @@ class Damage:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCheck:
-    """One split.
+    """One split, or one part of its views where some were added later.
 
     Attributes:
+        split: its name, and the part's views.
         shards: of the split. checked: finished ones, which were read. pending: the others.
         stored, failed: videos of the checked shards that have tokens, and that were refused by extraction.
         bytes: that were read. damage: by shard. seconds: it took.
@@ -85,22 +87,23 @@ def verify(request: VerifyRequest, progress: Progress | None = None) -> tuple[Sp
     if unknown := [name for name in wanted if name not in there]:
         raise UsageError(f"{request.cache} has no split {unknown[0]!r}; it has {', '.join(there)}")
     opened = [open_split(request.cache, name) for name in wanted]
-    return tuple(verify_split(split, request, progress or Silent()) for split in opened)
+    parts = [part for split in opened for part in (*split.parts, begun_views(split)) if part is not None]
+    return tuple(verify_split(part, request, progress or Silent()) for part in parts)
 
 
 def verify_split(split: Split, request: VerifyRequest, shown: Progress) -> SplitCheck:
-    """Check one split, shard by shard."""
+    """Check one split, or one part of its views, shard by shard."""
     began = time.monotonic()
     expect_described(split.path)
     records = split.ledger.finished()
-    with shown.bar(f"verify {split.spec.split}", len(records), "shards") as bar:
+    with shown.bar(f"verify {split.spec.title}", len(records), "shards") as bar:
         found = find_damage(split, records, request.read_threads, bar)
     if found and request.drop_damaged:
         with SplitWriter(split) as writer:
             for shard, lines in found.items():
                 writer.drop(shard, lines[0])
     return SplitCheck(
-        split=split.spec.split,
+        split=split.spec.title,
         shards=split.shard_count,
         checked=len(records),
         pending=split.shard_count - len(records),

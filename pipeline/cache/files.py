@@ -46,31 +46,30 @@ class OpenFiles:
     """Up to `OPEN_FILES_MOST` files at once, and a quarter of what this process may open. Thread-safe.
 
     Args:
-        root: the split's folder.
         direct: read past the system's file cache (O_DIRECT), where the file system can.
     """
 
-    def __init__(self, root: Path, *, direct: bool) -> None:
-        self._root, self._direct = root, direct
+    def __init__(self, *, direct: bool) -> None:
+        self._direct = direct
         self._lock = Lock()
-        self._open: OrderedDict[tuple[str, int], OpenFile] = OrderedDict()
-        self._indices: dict[tuple[str, int], Offsets] = {}
+        self._open: OrderedDict[Path, OpenFile] = OrderedDict()
+        self._indices: dict[Path, Offsets] = {}
         self._most = min(OPEN_FILES_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         weakref.finalize(self, _close_all, self._open)  # a reader that nobody closed
 
-    def take(self, array: ArrayLayout, shard: int) -> OpenFile:
-        """The file, for use until `give_back`.
+    def take(self, folder: Path, array: ArrayLayout, shard: int) -> OpenFile:
+        """The file of an array's shard, for use until `give_back`; `folder`: of the split.
 
         Raises:
             CacheCorrupt: it is missing, cut off, or its index is damaged. CacheError: it cannot be opened.
         """
-        key = (array.name, shard)
+        path = folder / array.key(shard)
         with self._lock:
-            file = self._open.get(key)
+            file = self._open.get(path)
             if file is None:
-                file = self._open[key] = self._opened(array, shard)
+                file = self._open[path] = self._opened(path, array)
             file.users += 1
-            self._open.move_to_end(key)
+            self._open.move_to_end(path)
             if len(self._open) > self._most:
                 idle = [old for old, one in self._open.items() if not one.users]
                 for old in idle[: len(self._open) - self._most]:
@@ -87,14 +86,12 @@ class OpenFiles:
         with self._lock:
             _close_all(self._open)
 
-    def _opened(self, array: ArrayLayout, shard: int) -> OpenFile:
-        path = self._root / array.key(shard)
-        key = (array.name, shard)
+    def _opened(self, path: Path, array: ArrayLayout) -> OpenFile:
         try:
-            if key not in self._indices:
+            if path not in self._indices:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
-                    self._indices[key] = np.ascontiguousarray(read_index(fd, array, str(path))[:, 0])
+                    self._indices[path] = np.ascontiguousarray(read_index(fd, array, str(path))[:, 0])
                 finally:
                     os.close(fd)
             direct = self._direct and array.name == "tokens"
@@ -103,7 +100,7 @@ class OpenFiles:
             raise CacheCorrupt(f"{path}: the file is missing though its shard is finished. {REMEDY}") from error
         except OSError as error:
             raise CacheError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from error
-        return OpenFile(path=path, fd=fd, direct=direct, offsets=self._indices[key])
+        return OpenFile(path=path, fd=fd, direct=direct, offsets=self._indices[path])
 
 
 def _open_direct(path: Path) -> tuple[int, bool]:
@@ -124,6 +121,6 @@ def _open_direct(path: Path) -> tuple[int, bool]:
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
 
 
-def _close_all(files: OrderedDict[tuple[str, int], OpenFile]) -> None:
+def _close_all(files: OrderedDict[Path, OpenFile]) -> None:
     while files:
         os.close(files.popitem()[1].fd)

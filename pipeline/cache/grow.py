@@ -118,7 +118,7 @@ def grow(writer: SplitWriter, addition: Addition) -> Split:
     new = grown(old, addition)
     with disk_errors(old.path, 1 << 20):
         if not old.extents:
-            _write_attributes(replace(old, extents=new.extents[:1]))
+            write_attributes(replace(old, extents=new.extents[:1]))
         for array in new.layout.owned.values():
             _lengthen(old.path / array.name, len(new.video_ids))
         rows, classes = len(old.video_ids), len(old.class_names)
@@ -132,7 +132,7 @@ def grow(writer: SplitWriter, addition: Addition) -> Split:
                 _lengthen(old.path / name, first + len(values))
                 zarr.open_group(old.path, mode="r+")[name][first : first + len(values)] = values
             _sync_below(old.path / name)
-        _write_attributes(new)
+        write_attributes(new)
     writer.split = new
     return new
 
@@ -146,7 +146,8 @@ def _lengthen(array: Path, length: int) -> None:
         _write_whole(metadata, stored)
 
 
-def _write_attributes(split: Split) -> None:
+def write_attributes(split: Split) -> None:
+    """Put another description of a part in the place of the one that is there; there is always one of the two."""
     metadata = split.path / "zarr.json"
     stored = json.loads(metadata.read_text())
     known = stored["attributes"][ATTRIBUTE].get(SEAL, {}).get(DESCRIBED)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,21 @@ class Ledger:
         if lines and not _is_json(lines[-1]):
             lines.pop()
         return lines, sum(len(line) for line in lines)
+
+
+def merged(records: Sequence[ShardRecord]) -> ShardRecord:
+    """One record of a shard whose views lie in several parts: a video that failed in any of them has failed.
+
+    Checksums, notes and times are the first part's; the bytes are all.
+    """
+    first, *others = records
+    if not others:
+        return first
+    failed = {one.id: one for record in reversed(records) for one in record.failed}
+    rows = first.last_row - first.first_row + 1
+    return replace(
+        first, failed=tuple(failed.values()), stored=rows - len(failed), bytes=sum(record.bytes for record in records)
+    )
 
 
 def _line(entry: dict[str, Any]) -> str:

@@ -146,6 +146,8 @@ def attributes_of(split: Split, arrays: Mapping[str, int]) -> dict[str, Any]:
         attributes["factors"] = {name: list(values) for name, values in split.factors.items()}
     if split.extents:
         attributes["extents"] = [asdict(extent) for extent in split.extents]
+    if split.more_views:
+        attributes["more_views"] = list(split.more_views)
     attributes = json.loads(json.dumps(attributes))
     return {**attributes, SEAL: {**seal_of(attributes, split.video_ids, split.fixed), DESCRIBED: dict(arrays)}}
 

@@ -115,8 +115,7 @@ class FrameReader:
         if rows.split.frames is None:
             raise CacheError(f"{rows.split.path} keeps no dense frames. `vidxfer extract --with-frames` stores them.")
         self._rows, self._split = rows, rows.split
-        self._array = rows.split.layout.owned["frames"]
-        self._indices: dict[int, Index] = {}
+        self._indices: dict[Path, Index] = {}
         self._scratch = threading.local()
 
     def files(self, row: int, view: int, frames: Sequence[int] | None = None) -> list[Bytes]:
@@ -129,23 +128,26 @@ class FrameReader:
         self._rows.expect_stored([row])
         shard, place = divmod(row, self._split.shard_videos)
         lengths = self._rows.frame_lengths(row, view)
-        path = self._split.path / self._array.key(shard)
+        number, within = self._split.part_of(view)
+        part = self._split.parts[number]
+        array = part.layout.owned["frames"]
+        path = part.path / array.key(shard)
         where = f"{path}: video {self._split.video_ids[row]}, view {view}"
-        kept = self._unpacked(self._chunk(path, shard, self._array.slot(place, view), where), where)
+        kept = self._unpacked(self._chunk(path, array, array.slot(place, within), where), array, where)
         if lengths.min() < 1 or lengths.max() > kept.shape[1]:
             raise CacheCorrupt(f"{where}: frames of {lengths.min()} to {lengths.max()} bytes cannot be. {REMEDY}")
         wanted = range(len(kept)) if frames is None else frames
         return [kept[frame, : lengths[frame]].copy() for frame in wanted]
 
-    def _chunk(self, path: Place, shard: int, slot: int, where: str) -> memoryview:
-        if shard not in self._indices:
-            self._indices[shard] = _index_of(path, self._array)
-        return _stored(path, self._indices[shard][slot], where)
+    def _chunk(self, path: Path, array: ArrayLayout, slot: int, where: str) -> memoryview:
+        if path not in self._indices:
+            self._indices[path] = _index_of(path, array)
+        return _stored(path, self._indices[path][slot], where)
 
-    def _unpacked(self, chunk: memoryview, where: str) -> Bytes:
+    def _unpacked(self, chunk: memoryview, array: ArrayLayout, where: str) -> Bytes:
         """uint8 [dense byte] in a buffer that this thread's next call overwrites: fresh memory would cost more."""
         if not hasattr(self._scratch, "rows"):
-            self._scratch.rows = np.empty((self._array.chunk_shape or ())[2:], dtype=np.uint8)
+            self._scratch.rows = np.empty((array.chunk_shape or ())[2:], dtype=np.uint8)
         rows: Bytes = self._scratch.rows
         try:
             Zstd().decode(chunk, out=rows)

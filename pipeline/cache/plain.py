@@ -21,7 +21,7 @@ import numpy as np
 from zarr.core.buffer import default_buffer_prototype
 
 from vidxfer.pipeline.cache.batch import Codes, Frames, TokenReader
-from vidxfer.pipeline.cache.layout import AnyArray
+from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.remote import is_remote, open_group, store_errors
 from vidxfer.pipeline.cache.shard import ABSENT, REMEDY, parse_index
@@ -71,11 +71,13 @@ class ZarrReader(TokenReader):
     def __init__(self, split: Split, *, threads: int = 2, without: Container[int] = ()) -> None:
         super().__init__(split, without=without)
         self._threads = threads
-        group = open_group(split.path)
+        groups = [open_group(part.path) for part in split.parts]
         names = [name for name in ("tokens", "scale", "embedding") if name in split.layout.owned]
-        self._arrays: dict[str, Any] = {name: group[name] for name in names}  # opening one reads its metadata
+        self._arrays: list[dict[str, Any]] = [  # of each part; opening one reads its metadata
+            {name: group[name] for name in names} for group in groups
+        ]
         self._lock = Lock()
-        self._checked: dict[tuple[str, int], AnyArray] = {}
+        self._checked: dict[tuple[int, str, int], AnyArray] = {}
         self.how = f"zarr-python, {threads} clips at a time"
 
     def close(self) -> None:
@@ -122,7 +124,7 @@ class ZarrReader(TokenReader):
                 if frames is None:
                     self._take(name, place, target[clip, first:end])
                 else:
-                    whole = np.empty((end - first, *self._arrays[name].shape[3:]), dtype=target.dtype)
+                    whole = np.empty((end - first, *self._arrays[0][name].shape[3:]), dtype=target.dtype)
                     self._take(name, place, whole)
                     np.take(whole, np.asarray(frames[clip], dtype=np.int64), axis=1, out=target[clip, first:end])
 
@@ -132,29 +134,34 @@ class ZarrReader(TokenReader):
         self._expect_present(name, row, view, place[2] if len(place) > 2 else slice(0, 1))
         where = f"{self.split.path}/{name}: video {self.split.video_ids[row]}, view {view}"
         try:
-            self._arrays[name].get_basic_selection(place, out=default_buffer_prototype().nd_buffer(out))
+            part, within = self.split.part_of(view)
+            chosen = (row, within, *place[2:])
+            self._arrays[part][name].get_basic_selection(chosen, out=default_buffer_prototype().nd_buffer(out))
         except ValueError as error:  # zarr-python's word for a crc that differs
             raise CacheCorrupt(f"{where}: {error}. {REMEDY}") from error
         except store_errors() as error:
             raise CacheError(f"{where}: cannot be read ({type(error).__name__}: {error})") from error
 
     def _expect_present(self, name: str, row: int, view: int, layers: slice) -> None:
-        array = self.split.layout.owned[name]
+        part, number = self.split.part_of(view)
+        array = self.split.parts[part].layout.owned[name]
         shard, within = divmod(row, self.split.shard_videos)
         with self._lock:
-            if (name, shard) not in self._checked:
-                self._checked[name, shard] = self._index(name, shard)
+            if (part, name, shard) not in self._checked:
+                self._checked[part, name, shard] = self._index(self.split.parts[part], array, shard)
         single = name == "embedding"  # its chunks have no layer
-        slots = [array.slot(within, view, *(() if single else (layer,))) for layer in range(layers.start, layers.stop)]
-        if (self._checked[name, shard][slots] == ABSENT).any():
-            where = f"{self.split.path}/{array.key(shard)}: video {self.split.video_ids[row]}, view {view}"
+        slots = [
+            array.slot(within, number, *(() if single else (layer,))) for layer in range(layers.start, layers.stop)
+        ]
+        if (self._checked[part, name, shard][slots] == ABSENT).any():
+            path = self.split.parts[part].path
+            where = f"{path}/{array.key(shard)}: video {self.split.video_ids[row]}, view {view}"
             raise CacheCorrupt(f"{where}: stored, but absent from the shard's index. {REMEDY}")
 
-    def _index(self, name: str, shard: int) -> AnyArray:
+    def _index(self, part: Split, array: ArrayLayout, shard: int) -> AnyArray:
         """Offsets by slot of one shard's file."""
-        array = self.split.layout.owned[name]
-        path = self.split.path / array.key(shard)
-        data_bytes = array.file_bytes(len(self.split.layout.rows(shard))) - array.index_bytes
+        path = part.path / array.key(shard)
+        data_bytes = array.file_bytes(len(part.layout.rows(shard))) - array.index_bytes
         try:
             if is_remote(path):
                 raw = path.read_end(array.index_bytes)

@@ -52,7 +52,8 @@ class CacheReader(TokenReader):
         super().__init__(split, without=without)
         self._threads = threads
         self._verify = verify
-        self._files = OpenFiles(local_folder(split.path), direct=direct)
+        self._folders = [local_folder(part.path) for part in split.parts]
+        self._files = OpenFiles(direct=direct)
         self.how = f"own reads, {threads} threads" + (", past the file cache" if direct else "")
 
     def close(self) -> None:
@@ -92,18 +93,21 @@ class CacheReader(TokenReader):
     ) -> None:
         """Fill each array with the chunks at (row, view …), in that order; few shards are in use at a time."""
         wanted = {name: self._wanted(name, target, rows, inner, frames) for name, target in targets.items()}
-        shard_of = rows // self.split.shard_videos
+        part_of = np.searchsorted(self.split.first_views, inner[0], side="right") - 1
+        within = [inner[0] - self.split.first_views[part_of], *inner[1:]]
+        shard_of = part_of * self.split.shard_count + rows // self.split.shard_videos
         shards = np.unique(shard_of).tolist()
         for first in range(0, len(shards), SHARDS_AT_ONCE):
             in_use: list[OpenFile] = []
             try:
                 runs: deque[Run] = deque()
                 for name in targets:
-                    array = self.split.layout.owned[name]
                     for shard in shards[first : first + SHARDS_AT_ONCE]:
-                        in_use.append(self._files.take(array, shard))
+                        part, number = divmod(shard, self.split.shard_count)
+                        array = self.split.parts[part].layout.owned[name]
+                        in_use.append(self._files.take(self._folders[part], array, number))
                         places = np.flatnonzero(shard_of == shard)
-                        offsets = self._offsets(array, in_use[-1], wanted[name], places, rows, inner)
+                        offsets = self._offsets(array, in_use[-1], wanted[name], places, rows, within)
                         runs += runs_of(wanted[name], in_use[-1], places, offsets)
                 self._read_all(runs)
             finally:
@@ -169,6 +173,7 @@ class CacheReader(TokenReader):
     def _where(self, name: str, rows: AnyArray, inner: list[AnyArray], place: int) -> str:
         """File, video, view and layer of a place, for people."""
         row = int(rows[place])
-        path = self.split.path / self.split.layout.owned[name].key(row // self.split.shard_videos)
+        part = self.split.parts[self.split.part_of(int(inner[0][place]))[0]]
+        path = part.path / part.layout.owned[name].key(row // part.shard_videos)
         words = f"{path}: video {self.split.video_ids[row]}, view {inner[0][place]}"
         return words + (f", layer {self.split.spec.layers[inner[1][place]]}" if len(inner) > 1 else "")

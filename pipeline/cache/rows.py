@@ -31,18 +31,15 @@ class Rows:
     Attributes:
         split: the split.
         state: uint8 [video]: pending, stored or failed; pending where the shard has no ledger line; GAP: no video.
+            Where views were added later: failed in one part is failed, stored is stored in all.
     """
 
     def __init__(self, split: Split, *, without: Container[int] = ()) -> None:
         self.split = split
-        self._small: dict[tuple[str, int], AnyArray] = {}
-        self.state = np.full(len(split.video_ids), GAP, dtype=np.uint8)
-        self.state[split.video_rows] = PENDING
-        for shard in split.ledger.finished():
-            if shard in without:
-                continue
-            rows = split.layout.rows(shard)
-            self.state[rows.start : rows.stop] = self._rows_of("state", shard)[: len(rows)]
+        self._small: dict[tuple[int, str, int], AnyArray] = {}
+        states = np.stack([self._states_in(part, without) for part in range(len(split.parts))])
+        # Of a row that failed in one part no views are used: a head is to draw from all of them, or from none.
+        self.state = np.where((states == PENDING).any(0), PENDING, states.max(0)).astype(np.uint8)
 
     @property
     def video_ids(self) -> tuple[str, ...]:
@@ -63,7 +60,8 @@ class Rows:
         self.expect_stored([row])
         self._expect_views([row], [view])
         shard, place = divmod(row, self.split.shard_videos)
-        return stored_view({name: self._rows_of(name, shard) for name in VIEW_ARRAYS}, place, view)
+        part, within = self.split.part_of(view)
+        return stored_view({name: self._rows_of(name, shard, part) for name in VIEW_ARRAYS}, place, within)
 
     def views_of(self, row: int) -> list[View]:
         """All stored views of a video."""
@@ -79,7 +77,8 @@ class Rows:
     def frame_lengths(self, row: int, view: int) -> AnyArray:
         """int32 [dense]: bytes of the JPEG of each dense frame of a stored view, where the split keeps dense frames."""
         shard, place = divmod(row, self.split.shard_videos)
-        lengths: AnyArray = self._rows_of("frame_bytes", shard)[place, view]
+        part, within = self.split.part_of(view)
+        lengths: AnyArray = self._rows_of("frame_bytes", shard, part)[place, within]
         return lengths
 
     def expect_stored(self, rows: Sequence[int]) -> None:
@@ -97,12 +96,25 @@ class Rows:
                 "`vidxfer extract` stores what is missing; `vidxfer cache info` says why videos failed."
             )
 
-    def _rows_of(self, name: str, shard: int) -> AnyArray:
+    def _states_in(self, part: int, without: Container[int]) -> AnyArray:
+        """State of every row in one part."""
+        split = self.split.parts[part]
+        state = np.full(len(split.video_ids), GAP, dtype=np.uint8)
+        state[split.video_rows] = PENDING
+        for shard in split.ledger.finished():
+            if shard in without:
+                continue
+            rows = split.layout.rows(shard)
+            state[rows.start : rows.stop] = self._rows_of("state", shard, part)[: len(rows)]
+        return state
+
+    def _rows_of(self, name: str, shard: int, part: int = 0) -> AnyArray:
         """The rows of one shard of an array that is not sharded; read and checked once."""
-        if (name, shard) not in self._small:
-            array = self.split.layout.owned[name]
-            self._small[name, shard] = read_plain(self.split.path / array.key(shard), array)
-        return self._small[name, shard]
+        if (part, name, shard) not in self._small:
+            split = self.split.parts[part]
+            array = split.layout.owned[name]
+            self._small[part, name, shard] = read_plain(split.path / array.key(shard), array)
+        return self._small[part, name, shard]
 
     def _expect_views(self, rows: Sequence[int], views: Sequence[int]) -> None:
         if len(rows) != len(views):

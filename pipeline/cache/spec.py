@@ -28,6 +28,9 @@ ClipPrecision = Literal["fp32", "bf16", "fp16"]
 WHICH_VIDEOS = ("dataset", "dataset_fingerprint", "split")
 """Fields that say which videos a split holds. Every other one changes the tokens of a given video."""
 
+NOT_ALWAYS_THERE = ("first_view",)
+"""Fields that caches lack where they are 0: those of before the field keep their settings and their fingerprint."""
+
 SHARD_BYTES_TARGET = 1_000_000_000
 SHARD_VIDEOS_MOST = 64
 CHUNK_OVERHEAD_BYTES = 20  # crc32c (4) behind each chunk, offset and length (16) in the shard's index
@@ -50,6 +53,7 @@ class CacheSpec:
         codec: how tokens are stored, as codec_form.py spells it.
         calibration_videos: size of the sample behind channel_mean, channel_std and what else the codec fits.
         dataset, dataset_fingerprint, split: which videos.
+        first_view: number of the first of these views; above 0 in the part that `cache add --views` made.
     """
 
     clip_model: str
@@ -70,13 +74,17 @@ class CacheSpec:
     dataset: str
     dataset_fingerprint: str
     split: str
+    first_view: int = 0
 
     def __post_init__(self) -> None:
         for name in ("channels", "tokens", "embed", "views", "crops"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.calibration_videos < 0:
-            raise ValueError(f"calibration_videos={self.calibration_videos} must be at least 0")
+        for name in ("calibration_videos", "first_view"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+        if self.first_view and self.view_kind == "test":
+            raise ValueError(f"first_view={self.first_view}: test views depend on how many there are; they begin at 0")
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < STEM:
             raise ValueError(f"layers={self.layers} must ascend without repeats from {STEM} (the stem)")
         for name, choices in (("view_kind", ViewKind), ("clip_precision", ClipPrecision)):
@@ -104,6 +112,17 @@ class CacheSpec:
     def stored_views(self) -> int:
         """Number of stored views per video."""
         return self.views * self.crops if self.view_kind == "test" else self.views
+
+    @property
+    def view_numbers(self) -> range:
+        """Numbers of the stored views, as they are drawn."""
+        return range(self.first_view, self.first_view + self.stored_views)
+
+    @property
+    def title(self) -> str:
+        """The split's name, and of a part that was added later which views it holds."""
+        views = self.view_numbers
+        return f"{self.split} views {views[0]}-{views[-1]}" if self.first_view else self.split
 
     @property
     def sparse_frames(self) -> int:
@@ -171,7 +190,7 @@ class CacheSpec:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them: lists instead of tuples, the sampling as a nested dict."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
+        return {name: value for name, value in plain.items() if value or name not in NOT_ALWAYS_THERE}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> CacheSpec:
@@ -195,7 +214,9 @@ class CacheSpec:
             CacheMismatch: names each differing field with the cache's and the run's value.
         """
         mine, wanted = _flat(self.to_dict()), _flat(other.to_dict())
-        differing = {name: (mine[name], wanted[name]) for name in mine if mine[name] != wanted[name]}
+        names = dict.fromkeys([*mine, *wanted])
+        found = {name: (mine.get(name), wanted.get(name)) for name in names}
+        differing = {name: pair for name, pair in found.items() if pair[0] != pair[1]}
         if differing:
             raise CacheMismatch(where, differing)
 
@@ -218,7 +239,7 @@ def _expect_keys(stored: object, kind: type, prefix: str) -> None:
     if not isinstance(stored, Mapping):
         raise CacheError(f"the cache's settings are not a table of names and values: {prefix.rstrip('.') or 'spec'}")
     known = {field.name for field in fields(kind)}
-    missing = sorted(prefix + name for name in known - set(stored))
+    missing = sorted(prefix + name for name in known - set(stored) - set(NOT_ALWAYS_THERE))
     unknown = sorted(prefix + str(name) for name in set(stored) - known)
     if missing or unknown:
         parts = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)

@@ -1,10 +1,16 @@
-"""One opened split: its settings, its fixed arrays, and the paths beside it."""
+"""One opened split: its settings, its fixed arrays, the paths beside it, and the parts that hold its views.
+
+    zarr/train             views 0 1   ┐ parts: each a group, a ledger and shards of its own, the same rows in all
+    zarr/train.views/2     views 2 3   ┴▶ one split of 4 views; a row is stored when it is stored in every part
+
+A split to which no views were added is its own only part.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,10 +19,13 @@ import numpy as np
 
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import SplitLayout
-from vidxfer.pipeline.cache.ledger import Ledger
-from vidxfer.pipeline.cache.spec import CacheSpec
-from vidxfer.pipeline.errors import CacheError
+from vidxfer.pipeline.cache.ledger import Failure, Ledger, ShardRecord, merged
+from vidxfer.pipeline.cache.spec import WHICH_VIDEOS, CacheSpec
+from vidxfer.pipeline.errors import CacheCorrupt, CacheError
 from vidxfer.pipeline.shapes import expect
+
+GROWING = ("label", "text")
+"""Fixed arrays that get longer when videos are added; what else is fixed is the codec's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +60,8 @@ class Split:
         extents: where the rows that hold videos begin and end, and which data set they came from; empty: all rows hold
             videos of the data set the spec names. Rows between extents have the id "" and no label.
         frames: how dense frames are kept; None: they are not, and training decodes the videos.
+        more_views: first view of each part that was added, as the group says; optional on disk.
+        more: those parts, opened; the spec then counts their views too. () for a part by itself.
     """
 
     path: Path
@@ -69,6 +80,8 @@ class Split:
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extents: tuple[Extent, ...] = ()
     frames: FrameStore | None = None
+    more_views: tuple[int, ...] = ()
+    more: tuple[Split, ...] = ()
 
     def __post_init__(self) -> None:
         spec, videos = self.spec, len(self.video_ids)
@@ -133,7 +146,75 @@ class Split:
         """The file whose lock makes a process the writer of this split."""
         return self.path.with_name(self.path.name + ".lock")
 
+    @cached_property
+    def parts(self) -> tuple[Split, ...]:
+        """What lies on disk: the split itself, or its first views and every part that was added, by view."""
+        if not self.more:
+            return (self,)
+        first_views = self.spec.views - sum(one.spec.views for one in self.more)
+        return (replace(self, spec=replace(self.spec, views=first_views), more=()), *self.more)
+
+    @cached_property
+    def first_views(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """int64 [part]: number of each part's first view, ascending; the first is 0 whatever the spec says."""
+        return np.cumsum([0, *(part.spec.stored_views for part in self.parts[:-1])])
+
+    def part_of(self, view: int) -> tuple[int, int]:
+        """Number of the part that holds a view, and the view's number within it."""
+        part = int(np.searchsorted(self.first_views, view, side="right")) - 1
+        return part, view - int(self.first_views[part])
+
+    def views_path(self, first_view: int) -> Path:
+        """Folder of the part that begins with a view."""
+        return self.path.with_name(self.path.name + ".views") / str(first_view)
+
+    def part_beside(self, part: Split) -> Split:
+        """An opened part with this split's rows: it may have later ones, of an addition that was never finished.
+
+        Raises:
+            CacheCorrupt: it is of another split.
+        """
+        spec = replace(self.spec, first_view=part.spec.first_view, views=part.spec.views)
+        known = {name: getattr(spec, name) for name in WHICH_VIDEOS}
+        same = (
+            replace(part.spec, **known) == spec
+            and (part.shard_videos, part.frames) == (self.shard_videos, self.frames)
+            and part.video_ids[: len(self.video_ids)] == self.video_ids
+            and all(np.array_equal(part.fixed[name], self.fixed[name]) for name in self.fixed if name not in GROWING)
+        )
+        if not same:
+            raise CacheCorrupt(
+                f"{part.path} does not hold further views of {self.path}: its videos, settings or codec are others. "
+                "Copy the whole cache again from where it came."
+            )
+        return replace(self, path=part.path, spec=spec, cache_id=part.cache_id, informs=part.informs, more_views=())
+
+    def with_parts(self, opened: Sequence[Split]) -> Split:
+        """This split and the parts that were added to it as one.
+
+        Raises:
+            CacheCorrupt: a part is of another split, or its views do not follow.
+        """
+        parts = tuple(self.part_beside(part) for part in opened)
+        views = self.spec.views
+        for part in parts:
+            if part.spec.first_view != views:
+                raise CacheCorrupt(f"{part.path} begins with view {part.spec.first_view}, expected view {views}")
+            views += part.spec.views
+        return replace(self, spec=replace(self.spec, views=views), more=parts)
+
+    def finished(self) -> dict[int, ShardRecord]:
+        """What is known of each shard that is finished in every part; the failed videos are those of any part."""
+        found = [part.ledger.finished() for part in self.parts]
+        return {
+            shard: merged([one[shard] for one in found]) for shard in found[0] if all(shard in one for one in found)
+        }
+
+    def failures(self) -> dict[str, Failure]:
+        """Id -> why, of every video that failed in a finished shard."""
+        return {one.id: one for record in self.finished().values() for one in record.failed}
+
     @property
     def ledger(self) -> Ledger:
-        """The ledger beside the group."""
+        """The ledger beside the group; of the first part, where there are several (see `finished`)."""
         return Ledger(self.path.with_name(self.path.name + ".ledger.jsonl"), self.cache_id, self.shard_count)

@@ -4,6 +4,7 @@
     <cache>/train/<array>/zarr.json    one folder per array; files of shards as layout.py draws them
     <cache>/train.ledger.jsonl         finished shards; not in the group, since zarr warns of strangers there
     <cache>/train.lock                 held while writing
+    <cache>/train.views/2/zarr.json    views from 2 on that were added later: a group as the first one (more_views.py)
 
 A split is made in a folder with a hidden name and renamed when it is whole, so half a split is never seen.
 """
@@ -111,9 +112,9 @@ def write_new(split: Split) -> None:
     with FolderLock(split.lock_path), disk_errors(split.path, 1 << 20):
         if split.path.exists():
             raise CacheError(f"{split.path} already exists. Open it, or use another folder (--cache).")
-        for leftover in cache.glob(f".{spec.split}.*{PART}"):  # ours alone: the lock is held
+        for leftover in cache.glob(f".{split.path.name}.*{PART}"):  # ours alone: the lock is held
             shutil.rmtree(leftover)
-        building = cache / f".{spec.split}.{split.cache_id}{PART}"
+        building = cache / f".{split.path.name}.{split.cache_id}{PART}"
         try:
             _write_group(building, split)
             _sync_tree(building)
@@ -131,7 +132,18 @@ def open_split(cache_path: Path | str | RemotePath, split: str) -> Split:
         CacheError: nothing there, something else there, or made by a newer vidxfer.
     """
     # A RemotePath is typed as what it stands in for: it reads like a Path, and says what it is when written to.
-    path = cast(Path, place_of(cache_path) / split)
+    first = open_part(cast(Path, place_of(cache_path) / split))
+    if not first.more_views:
+        return first
+    paths = {view: first.views_path(view) for view in first.more_views}
+    for view, path in paths.items():
+        if not (path / "zarr.json").is_file():
+            raise CacheCorrupt(f"{path} is missing: {first.path} has its views from {view} on there. {COPY_AGAIN}")
+    return first.with_parts([open_part(path) for path in paths.values()])
+
+
+def open_part(path: Path) -> Split:
+    """Open one group with its ledger: a split, or a part of its views by itself. Raises as `open_split`."""
     while True:
         stored = _attributes(path)
         try:
@@ -170,6 +182,7 @@ def _open(path: Path, stored: Mapping[str, Any]) -> Split:
         fitted={name: fixed(name) for name in spec.fitted_shapes},
         extents=extents,
         frames=FrameStore.from_dict(stored["frames"]) if "frames" in stored else None,
+        more_views=tuple(stored.get("more_views", ())),
     )
     expect_sealed(path, stored, opened.video_ids, opened.fixed)
     for array in [*opened.layout.owned.values(), *opened.layout.fixed.values()]:

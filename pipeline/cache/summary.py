@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED
+from vidxfer.pipeline.cache.more_views import begun_views
 from vidxfer.pipeline.cache.remote import RemotePath, is_remote
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
@@ -28,7 +29,7 @@ def summary(cache_path: Path | str | RemotePath) -> dict[str, dict[str, Any]]:
 
 def _of_split(split: Split) -> dict[str, Any]:
     spec, state = split.spec, Rows(split).state
-    records = split.ledger.finished().values()
+    records, begun = split.finished().values(), begun_views(split)
     noted: dict[str, Counter[str]] = {}
     for record in records:
         for what, counts in record.notes.items():
@@ -49,12 +50,20 @@ def _of_split(split: Split) -> dict[str, Any]:
         "bytes_per_view": spec.bytes_per_view,
         "times_smaller_than_float16": 2 * spec.channels / sum(spec.form.token_bytes(spec.channels)),
         "frames": None if split.frames is None else split.frames.to_dict(),
+        "views_in_parts": [_views(part) for part in split.parts],
+        "views_being_added": None
+        if begun is None
+        else {
+            "views": _views(begun),
+            "shards_finished": len(begun.ledger.finished()),
+            "bytes_on_disk": held_bytes(begun),
+        },
         "layers": list(spec.layers),
         "shards": split.shard_count,
         "shards_finished": len(records),
         "shard_videos": split.shard_videos,
         "bytes_on_disk": held_bytes(split),
-        "bytes_when_finished": split.layout.total_bytes,
+        "bytes_when_finished": sum(part.layout.total_bytes for part in split.parts),
         "stored": int((state == STORED).sum()),
         "failed": int((state == FAILED).sum()),
         "pending": int((state == PENDING).sum()),
@@ -67,8 +76,19 @@ def _of_split(split: Split) -> dict[str, Any]:
 def _informs(split: Split) -> dict[str, Any]:
     """What changes no token: how the rows are laid out, and what made them."""
     extents = [f"{one.first_row}..{one.end - 1}: {one.dataset} {one.dataset_fingerprint}" for one in split.extents]
-    laid_out = {"shard_videos": split.shard_videos, "rows": len(split.video_ids)}
-    return {"cache_id": split.cache_id, **laid_out, **({"extents": extents} if extents else {}), **split.informs}
+    laid_out: dict[str, Any] = {"shard_videos": split.shard_videos, "rows": len(split.video_ids)}
+    if extents:
+        laid_out["extents"] = extents
+    if split.more:
+        laid_out["views"] = [f"{_views(one)}: made {one.informs.get('created', 'before')}" for one in split.parts]
+        if not split.spec.form.is_exact:
+            laid_out["codec fitted on views"] = _views(split.parts[0])
+    return {"cache_id": split.cache_id, **laid_out, **split.informs}
+
+
+def _views(part: Split) -> str:
+    numbers = part.spec.view_numbers
+    return f"{numbers[0]}-{numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
 
 
 def _axes(split: Split) -> tuple[list[str], tuple[int, ...]]:
@@ -79,8 +99,8 @@ def _axes(split: Split) -> tuple[list[str], tuple[int, ...]]:
 def held_bytes(split: Split) -> int:
     """Bytes that a split takes: on this disk, or, behind a URL, what its ledger says of the finished shards."""
     if is_remote(split.path):
-        return sum(record.bytes for record in split.ledger.finished().values())
-    return bytes_on_disk(split.path)
+        return sum(record.bytes for part in split.parts for record in part.ledger.finished().values())
+    return sum(bytes_on_disk(part.path) for part in split.parts)
 
 
 def bytes_on_disk(folder: Path) -> int:

@@ -100,6 +100,8 @@ def unite(
         informs={**first.informs, "data": data},
         factors={},
         extents=(),
+        more_views=(),
+        more=(),
     )
     return Union(
         split=split,

@@ -25,7 +25,7 @@ __all__ = ["ShardWriter", "SplitWriter"]
 
 
 class SplitWriter:
-    """The one process that may mark shards of a split as finished.
+    """The one process that may mark shards of a split, or of one of the parts of its views, as finished.
 
     Raises:
         CacheBusy: on entering, when another process writes this split; names its pid.
@@ -33,6 +33,8 @@ class SplitWriter:
     """
 
     def __init__(self, split: Split) -> None:
+        if split.more:
+            raise ValueError(f"{split.path} has {len(split.parts)} parts: each is written by itself")
         self.split = split
         self._lock = FolderLock(split.lock_path)
 

@@ -51,7 +51,7 @@ class Drawn:
 
 def draw_views(spec: CacheSpec, video_id: str, frame_count: int, height: int, width: int) -> tuple[View, ...]:
     """All stored views of one video."""
-    return tuple(draw_view(spec, video_id, n, frame_count, height, width) for n in range(spec.stored_views))
+    return tuple(draw_view(spec, video_id, n, frame_count, height, width) for n in spec.view_numbers)
 
 
 def draw_view(spec: CacheSpec, video_id: str, number: int, frame_count: int, height: int, width: int) -> View:

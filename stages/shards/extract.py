@@ -45,7 +45,8 @@ class ShardTask:
     """What a process must be told to extract one shard.
 
     Attributes:
-        request: the whole request. split, cache_id: name and identity of the split. shard: its number.
+        request: the whole request; its cache is the folder in which `split` lies.
+        split, cache_id: name and identity of the split, or of a part of its views. shard: its number.
         rows, videos: what to extract, in order; the videos are sent along, so that no worker scans the data set and
             all see the same one.
         attempt: names this attempt; its folder begins with it.
@@ -82,8 +83,8 @@ def task_of(
     failed = {failure.id for failure in old.failed} if old else set()
     rows = tuple(row for row in split.layout.rows(shard) if old is None or split.video_ids[row] in failed)
     return ShardTask(
-        request=request,
-        split=split.spec.split,
+        request=replace(request, cache=split.path.parent),
+        split=split.path.name,
         cache_id=split.cache_id,
         shard=shard,
         rows=rows,

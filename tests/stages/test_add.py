@@ -15,7 +15,7 @@ import torch
 
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.errors import CacheError, CacheMismatch
+from vidxfer.pipeline.errors import CacheMismatch
 from vidxfer.stages.add import AddRequest, add
 from vidxfer.stages.extract import extract
 from vidxfer.stages.settings import DataSource
@@ -115,8 +115,8 @@ def test_other_settings_are_refused_with_each_field_and_nothing_is_written(
                  "clip_precision: cache has 'fp32', run needs 'bf16'"):  # fmt: skip
         assert text in result.stderr
     assert "seed" not in result.stderr
-    with pytest.raises(CacheError, match=r"2 views per video, 3 are asked for.*never rewritten.*--views"):
-        add(everything(toy, cache, asked={"views": 3}))
+    with pytest.raises(CacheMismatch, match="views: cache has 2, run needs 1"):
+        add(everything(toy, cache, views=1))
     assert content(cache) == before
 
 
