@@ -152,6 +152,6 @@ def show_checks(cache: Path, found: tuple[SplitCheck, ...]) -> None:
             f"{len(damaged)} damaged shards were taken back: `vidxfer extract` with the same options makes them again."
         )
     if pending:
-        print(f"{pending} shards are pending: the command that began them (`vidxfer extract`, `cache add`) goes on.")
+        print(f"{pending} shards are pending: `vidxfer extract` goes on with them, `cache add` with what that began.")
     if not damaged and not pending:
         print("The cache is whole: every stored byte is as it was written.")

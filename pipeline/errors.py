@@ -88,21 +88,26 @@ class CacheError(VidxferError):
 class CacheMismatch(CacheError):
     """The cache was made with other settings. `fields` maps each differing field to (cache value, wanted value)."""
 
-    def __init__(self, where: object, fields: dict[str, tuple[object, object]]) -> None:
-        self.where, self.fields = str(where), fields
+    def __init__(
+        self,
+        where: object,
+        fields: dict[str, tuple[object, object]],
+        remedy: str = "Run with the cache's settings, or extract into another folder (--cache).",
+    ) -> None:
+        self.where, self.fields, self.remedy = str(where), fields, remedy
         lines = [f"  {name}: cache has {found!r}, run needs {wanted!r}" for name, (found, wanted) in fields.items()]
         super().__init__(
             "\n".join(
                 [
                     f"{where}: this cache was made with other settings:",
                     *lines,
-                    "Run with the cache's settings, or extract into another folder (--cache).",
+                    remedy,
                 ]
             )
         )
 
-    def __reduce__(self) -> tuple[type[CacheMismatch], tuple[str, dict[str, tuple[object, object]]]]:
-        return (type(self), (self.where, self.fields))
+    def __reduce__(self) -> tuple[type[CacheMismatch], tuple[str, dict[str, tuple[object, object]], str]]:
+        return (type(self), (self.where, self.fields, self.remedy))
 
 
 class CacheCorrupt(CacheError):

@@ -18,7 +18,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split, open_split, splits
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.errors import CacheError, CacheMismatch
+from vidxfer.pipeline.errors import CacheMismatch
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.stages.describe import describe_split, frame_store
 from vidxfer.stages.progress import Progress
@@ -66,15 +66,14 @@ def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, store: CacheCho
     """The split that is there, if it was made with these settings and for these videos.
 
     Raises:
-        CacheMismatch: names each differing field with both values. CacheError: dense frames are wanted, it keeps none;
-            or more views than it has.
+        CacheMismatch: names each differing field with both values. CacheError: dense frames are wanted, it keeps none.
     """
     split = open_split(cache, spec.split)
     if spec.view_kind == "train" and replace(split.spec, views=spec.views) == spec and spec.views > split.spec.views:
-        raise CacheError(
-            f"{split.path} has {split.spec.views} views per video, {spec.views} are asked for. "
-            f"`vidxfer cache add --views {spec.views}` with the same data set makes the missing ones; or extract into "
-            "another folder (--cache)."
+        raise CacheMismatch(
+            split.path,
+            {"views": (split.spec.views, spec.views)},
+            f"`vidxfer cache add --views {spec.views}` adds the others; or extract into another folder (--cache).",
         )
     split.spec.expect_same(spec, split.path)
     expect_same_frames(split.path, split.frames, frame_store(store, spec.sampling.image_px))

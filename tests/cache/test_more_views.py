@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -228,6 +229,7 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]
         return work
 
     with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)  # the machine goes on, only the process ends
         patch.setattr(Path, "rename", counting(rename))
         patch.setattr(zarr.Array, "__setitem__", counting(setitem))
         yield done

@@ -269,7 +269,7 @@ def test_views_are_refused_where_they_cannot_be_meant(
         add(to_views(cache, seven, 1))
     words = ["cache", "add", "--cache", cache, "--dataset", "ssv2", "--root", seven, "--views", 3]
     assert "views: cache has 2, run needs 1" in invoke(*words[:-1], 1).stderr
-    with pytest.raises(CacheError, match=r"has 2 views per video, 3 are asked for\. `vidxfer cache add --views 3`"):
+    with pytest.raises(CacheError, match=r"cache has 2, run needs 3\n`vidxfer cache add --views 3` adds"):
         extract(toy.request(cache, root=seven, train_views=3, **MADE_ALIKE))
     (report,) = add(to_views(cache, seven, 4, splits=("val",)))  # --views is about training views
     assert (report.views, report.views_added) == (1, 0)
