@@ -148,10 +148,12 @@ def _nearest(name: str) -> str:
     parts = []
     for part in name.lower().replace(" ", "").split("+"):
         kept = re.fullmatch(r"pca-?(\d+)", part)
-        near = [f"pca{kept[1]}"] if kept else get_close_matches(part, words, n=1, cutoff=0.5)
+        near = [f"pca{int(kept[1])}"] if kept else get_close_matches(part, words, n=1, cutoff=0.5)
         if part == "pca":
             return " pca needs a number, as in pca64+int8: how many directions to keep."
         parts += near
     quantisers = [part for part in parts if not part.startswith(("pca", "rotate"))][:1]
     turned = [part for part in parts if part.startswith(("pca", "rotate"))][:1]
+    if "pca0" in turned:
+        return " pca keeps at least 1 direction, as in pca64+int8."
     return f" Nearest: {'+'.join(turned + quantisers)}." if quantisers else ""

@@ -49,6 +49,8 @@ def test_shapes_types_and_bytes_are_those_of_what_is_made(
         ("pca+int8", "pca needs a number, as in pca64+int8"),
         ("int4+pca64", "Nearest: pca64+int4."),
         ("pca64", "as in pca64+int8"),
+        ("pca0+int8", "pca keeps at least 1 direction"),
+        ("pca064+int8", "Nearest: pca64+int8."),
         ("rotat+pq", "Nearest: rotate+pq."),
         ("PQ4", "Nearest: pq4."),
         ("pq3", "values per codeword are pq2, pq4, pq8, pq16 (pq is pq8)"),
