@@ -60,6 +60,15 @@ class ShardRecord:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """Lines that were taken apart: their bytes, how many they are, and what they say."""
+
+    raw: bytes = b""
+    lines: int = 0
+    records: Mapping[int, ShardRecord] = field(default_factory=dict)
+
+
 class Ledger:
     """The ledger of one split.
 
@@ -73,16 +82,19 @@ class Ledger:
         self.path = path
         self._cache_id = cache_id
         self._shards = shards
+        self._known = _Known()
 
     def finished(self) -> dict[int, ShardRecord]:
-        """The record of each finished shard.
+        """The record of each finished shard. Asked again, it takes apart only the lines that have come since.
 
         Raises:
             CacheCorrupt: a line other than the last is not JSON; names the line.
         """
-        records: dict[int, ShardRecord] = {}
-        lines, _ = self._lines()
-        for number, line in enumerate(lines, start=1):
+        whole = self._whole_lines()
+        known = self._known if whole.startswith(self._known.raw) else _Known()
+        fresh = [line + b"\n" for line in whole[len(known.raw) :].split(b"\n")[:-1]]
+        records = dict(known.records)
+        for number, line in enumerate(fresh, start=known.lines + 1):
             try:
                 entry = json.loads(line)
                 shard = int(entry["shard"])
@@ -99,7 +111,8 @@ class Ledger:
                     f"{self.path}, line {number}: not a line of a ledger ({type(error).__name__}: {error}). "
                     "Remove that line: `vidxfer extract` then makes its shard again."
                 ) from error
-        return records
+        self._known = _Known(raw=whole, lines=known.lines + len(fresh), records=records)
+        return dict(records)
 
     def failures(self) -> list[Failure]:
         """The failed videos of all finished shards, in the order of their rows."""
@@ -135,7 +148,7 @@ class Ledger:
         line = text.encode("utf-8", "backslashreplace")  # a detail may hold a path that is not UTF-8
         with disk_errors(self.path, len(line)):
             is_new = not self.path.exists()
-            _, whole_bytes = self._lines()
+            whole_bytes = len(self._whole_lines())
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 os.ftruncate(fd, whole_bytes)
@@ -146,14 +159,16 @@ class Ledger:
             if is_new:
                 sync_folder(self.path.parent)
 
-    def _lines(self) -> tuple[list[bytes], int]:
-        """The whole lines, and how many bytes they take; a torn last line is left out."""
+    def _whole_lines(self) -> bytes:
+        """All lines but a torn last one."""
         raw = self.path.read_bytes() if self.path.exists() else b""
         whole = raw[: raw.rfind(b"\n") + 1]
-        lines = [line + b"\n" for line in whole.split(b"\n")[:-1]]
-        if lines and not _is_json(lines[-1]):
-            lines.pop()
-        return lines, sum(len(line) for line in lines)
+        last = whole.rfind(b"\n", 0, -1) + 1
+        return whole if _is_json(whole[last:]) else whole[:last]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process reads the file itself."""
+        return {**self.__dict__, "_known": _Known()}
 
 
 def merged(records: Sequence[ShardRecord]) -> ShardRecord:

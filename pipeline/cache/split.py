@@ -214,7 +214,7 @@ class Split:
         """Id -> why, of every video that failed in a finished shard."""
         return {one.id: one for record in self.finished().values() for one in record.failed}
 
-    @property
+    @cached_property
     def ledger(self) -> Ledger:
         """The ledger beside the group; of the first part, where there are several (see `finished`)."""
         return Ledger(self.path.with_name(self.path.name + ".ledger.jsonl"), self.cache_id, self.shard_count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,42 @@ def test_a_line_that_was_changed_but_is_still_json_is_found(world: Any, tmp_path
         del line["line_crc32c"]  # as ledgers of before have it
     split.ledger.path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert sorted(split.ledger.finished()) == [0, 1, 2]
+
+
+def test_a_line_is_taken_apart_once_however_often_the_ledger_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An extraction asks before each of its shards: 52,000 for Kinetics with ViT-L/14."""
+    ledger, taken = Ledger(tmp_path / "l.jsonl", "me"), [0]
+    record_of = Ledger.record_of
+
+    def counted(entry: Any) -> ShardRecord:
+        taken[0] += 1
+        return record_of(entry)
+
+    monkeypatch.setattr(Ledger, "record_of", staticmethod(counted))
+    for shard in range(50):
+        ledger.append(record(shard))
+        ledger.finished().clear()
+        assert list(ledger.finished()) == list(range(shard + 1))
+    assert taken[0] == 50
+    assert list(pickle.loads(pickle.dumps(ledger)).finished()) == list(range(50))
+
+
+def test_lines_that_another_process_wrote_cut_off_or_replaced_are_seen(tmp_path: Path) -> None:
+    ours, theirs = (Ledger(tmp_path / "l.jsonl", "me") for _ in range(2))
+    theirs.append(record(0))
+    assert list(ours.finished()) == [0]
+    theirs.append(record(1))
+    assert list(ours.finished()) == [0, 1]
+    whole = ours.path.read_bytes()
+    ours.path.write_bytes(whole[: whole.index(b"\n") + 1])
+    assert list(ours.finished()) == [0]
+    ours.path.write_bytes(whole[whole.index(b"\n") + 1 :])
+    assert list(ours.finished()) == [1]
+    ours.path.write_bytes(whole + b"{nonsense\n{}\n")
+    for _ in range(2):
+        with pytest.raises(CacheCorrupt, match=r"l\.jsonl, line 3: not a line"):
+            ours.finished()
+    ours.path.unlink()
+    assert ours.finished() == {}
