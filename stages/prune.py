@@ -16,12 +16,14 @@ from pathlib import Path
 import torch
 
 from vidxfer.pipeline.cache.plain import open_reader
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.cache.summary import held_bytes
 from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.recode import RecodeRequest, expect_finished, new_spec, open_target, recode_shard
+from vidxfer.stages.recode import RecodeRequest, expect_finished, new_spec, open_target, recode_shard, to_write
 from vidxfer.stages.rewrite import as_they_are, rewrite_shard
 from vidxfer.stages.room import expect_room_for
 
@@ -69,24 +71,33 @@ def prune(request: PruneRequest, progress: Progress | None = None) -> tuple[Prun
     wanted = request.splits or tuple(there)
     if unknown := [name for name in wanted if name not in there]:
         raise UsageError(f"{request.source} has no split {unknown[0]!r}; it has {', '.join(there)}")
-    return tuple(_prune_split(request, name, progress or Silent()) for name in wanted)
-
-
-def _prune_split(request: PruneRequest, name: str, shown: Progress) -> PruneReport:
-    source = open_split(request.source, name)
-    expect_finished(source)
+    sources = [open_split(request.source, name) for name in wanted]
     asked = RecodeRequest(source=request.source, target=request.target, layers=request.layers)
-    spec = new_spec(source.spec, asked)
-    if request.views is not None and spec.view_kind == "train":
-        if not 1 <= request.views <= spec.views:
-            raise UsageError(f"--views {request.views}: {source.path} has {spec.views}, of which the first can be kept")
-        spec = replace(spec, views=request.views)
-    if name not in splits(request.target):
-        expect_room_for(request.target, [replace(source.layout, spec=spec)])
+    specs = [_kept(request, source, new_spec(source.spec, asked)) for source in sources]
+    for source in sources:
+        expect_finished(source)
+    made = splits(request.target)
+    missing = [(one, spec) for one, spec in zip(sources, specs, strict=True) if spec.split not in made]
+    expect_room_for(request.target, [replace(one.layout, spec=spec) for one, spec in missing])
+    return tuple(
+        _prune_split(asked, source, spec, progress or Silent()) for source, spec in zip(sources, specs, strict=True)
+    )
+
+
+def _kept(request: PruneRequest, source: Split, spec: CacheSpec) -> CacheSpec:
+    if request.views is None or spec.view_kind != "train":
+        return spec
+    if not 1 <= request.views <= spec.views:
+        raise UsageError(f"--views {request.views}: {source.path} has {spec.views}, of which the first can be kept")
+    return replace(spec, views=request.views)
+
+
+def _prune_split(asked: RecodeRequest, source: Split, spec: CacheSpec, shown: Progress) -> PruneReport:
+    name = spec.split
     with open_reader(source) as reader:
         target = open_target(asked, source, spec, reader, torch.device("cpu"), shown)
         with SplitWriter(target) as writer:
-            pending = writer.pending()
+            pending = to_write(source, writer)
             left = sum(len(target.layout.rows(shard)) for shard in pending)
             with shown.bar(f"prune {name}", target.video_count, "videos", target.video_count - left) as bar:
                 for shard in pending:

@@ -26,6 +26,7 @@ from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
 from vidxfer.pipeline.cache.codec_fit import Fitted
 from vidxfer.pipeline.cache.codec_form import codec_form
 from vidxfer.pipeline.cache.layout import STORED
+from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.plain import open_reader
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
@@ -163,7 +164,7 @@ def recode_split(
     with open_reader(source, threads=request.read_threads) as reader:
         target = open_target(request, source, spec, reader, device, shown)
         with SplitWriter(target) as writer:
-            pending, finished = writer.pending(), target.ledger.finished()
+            pending, finished = to_write(source, writer), target.ledger.finished()
             resumed = sum(record.stored for shard, record in finished.items() if shard not in pending)
             waiting = sum(len(target.layout.rows(shard)) for shard in pending)
             total = target.video_count
@@ -182,6 +183,17 @@ def recode_split(
         source_is_exact=exact,
         seconds=time.monotonic() - began,
     )
+
+
+def to_write(source: Split, writer: SplitWriter) -> list[int]:
+    """Shards of the new split that are pending, or of which the source has stored other rows since."""
+    pending, before, now = set(writer.pending()), source.finished(), writer.split.ledger.finished()
+    outdated = {k for k, record in now.items() if _refused(record) != _refused(before[k])}
+    return sorted(pending | outdated)
+
+
+def _refused(record: ShardRecord) -> set[str]:
+    return {failure.id for failure in record.failed}
 
 
 def open_target(
@@ -252,7 +264,7 @@ def recode_shard(
         shard_writer.copy(stored, record, tokens_apart_from=source)
         fail_rows(reader, shard_writer, record, bar)
         waiting = ahead.submit(read_row, reader, stored[0], layers) if stored else None
-        for row, following in zip(stored, [*stored[1:], None], strict=True):
+        for row, following in zip(stored, [*stored[1:], None], strict=False):  # none stored: nothing follows either
             assert waiting is not None
             read = waiting.result()
             waiting = None if following is None else ahead.submit(read_row, reader, following, layers)

@@ -36,6 +36,7 @@ def rewrite_shard(reader: TokenReader, target: Split, writer: ShardWriter, bar: 
     record = source.finished()[writer.shard]
     frames = None if source.frames is None else FrameReader(reader)
     fail_rows(reader, writer, record, bar)
+    writer.take_notes(record)
     for row in writer.rows:
         if reader.state[row] != STORED:
             continue

@@ -185,6 +185,10 @@ class ShardWriter:
         self._without_tokens.update(rows if apart else ())
         if not (self._plain["state"].values[places] == STORED).all():
             raise ValueError(f"shard {self.shard}: rows to be taken over were not all stored")
+        self.take_notes(record)
+
+    def take_notes(self, record: ShardRecord) -> None:
+        """Count for the ledger what was noted of these rows when they were first stored."""
         self._notes = {what: Counter(counts) for what, counts in record.notes.items()}
 
     def _add_frames(self, place: int, frames: Sequence[Sequence[bytes]]) -> None:

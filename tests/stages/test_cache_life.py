@@ -17,7 +17,7 @@ from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.shard import crc_of
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.errors import CacheIncomplete, UsageError
 from vidxfer.stages.extract import extract
 from vidxfer.stages.parity import ParityRequest, parity
 from vidxfer.stages.prune import PruneRequest, prune
@@ -72,6 +72,9 @@ def test_a_pruned_cache_is_what_an_extraction_of_less_would_be(toy: Any, tmp_pat
         for row in rows:
             assert small.views_of(row) == whole.views_of(row)[:1]
             assert small.source_of(row) == whole.source_of(row)
+        assert [one.notes for one in small.split.ledger.finished().values()] == [
+            one.notes for one in whole.split.ledger.finished().values()
+        ], "how the videos were read is still told"
     asked = toy.request(target, layers=(0, 2), train_views=1)
     assert [report.stored for report in extract(asked)] == [24, 16], "the same settings: extract takes it as its own"
     assert parity(ParityRequest(cache=target, videos=2))[0].holds
@@ -85,6 +88,14 @@ def test_what_cannot_be_kept_is_a_usage_error(toy: Any, tmp_path: Path) -> None:
                            ({"target": toy.int8}, "the cache itself")):  # fmt: skip
         with pytest.raises(UsageError, match=words):
             prune(replace(request, **changes))
+    assert not (tmp_path / "small").exists()
+
+
+def test_nothing_is_written_while_a_split_of_the_source_is_not_finished(toy: Any, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(toy.int8, tmp_path / "zarr"))
+    open_split(source, "val").ledger.drop(1, "test")
+    with pytest.raises(CacheIncomplete, match=r"val: 1 of 4 shards are pending"):
+        prune(PruneRequest(source=source, target=tmp_path / "small", layers=(0,)))
     assert not (tmp_path / "small").exists()
 
 

@@ -18,6 +18,8 @@ from vidxfer.pipeline.cache.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheCorrupt, CacheIncomplete, CacheMismatch, UsageError
+from vidxfer.stages.extract import extract
+from vidxfer.stages.prune import PruneRequest, prune
 from vidxfer.stages.recode import RecodeRequest, recode
 
 
@@ -68,8 +70,6 @@ def test_fewer_layers_with_the_same_codec_keep_their_codes_as_they_are(toy: Any,
 
 
 def test_dense_frames_are_taken_over_as_they_are(toy: Any, tmp_path: Path) -> None:
-    from vidxfer.stages.extract import extract
-
     root = toy.smaller(tmp_path / "small")
     extract(toy.request(tmp_path / "old", root=root, codec="float16", with_frames=True, splits=("train",)))
     recode(request(tmp_path / "old", tmp_path / "new", layers=(0, 2)))
@@ -82,8 +82,6 @@ def test_dense_frames_are_taken_over_as_they_are(toy: Any, tmp_path: Path) -> No
 
 
 def test_refused_videos_keep_their_reason(toy: Any, tmp_path: Path) -> None:
-    from vidxfer.stages.extract import extract
-
     root = toy.smaller(tmp_path / "small")
     victim = sorted((root / toy.videos.name).glob("*.webm"))[0]
     victim.write_bytes(victim.read_bytes()[:300])
@@ -94,6 +92,41 @@ def test_refused_videos_keep_their_reason(toy: Any, tmp_path: Path) -> None:
         assert new.ledger.failures() == old.ledger.failures()
     failed = [one.id for name in ("train", "val") for one in open_split(tmp_path / "new", name).ledger.failures()]
     assert failed == [victim.stem]
+
+
+def test_a_shard_of_which_every_video_was_refused_is_taken_over(toy: Any, tmp_path: Path) -> None:
+    root = toy.smaller(tmp_path / "small")
+    for victim in sorted((root / toy.videos.name).glob("*.webm"))[:5]:  # shard 0
+        victim.write_bytes(b"")
+    extract(toy.request(tmp_path / "old", root=root, splits=("train",)))
+    (recoded,) = recode(request(tmp_path / "old", tmp_path / "new"))
+    (pruned,) = prune(PruneRequest(source=tmp_path / "old", target=tmp_path / "few", layers=(0,)))
+    assert (recoded.stored, pruned.stored) == (1, 1)
+    for name in ("new", "few"):
+        found = open_split(tmp_path / name, "train").ledger.finished()
+        assert [(len(one.failed), one.stored) for one in found.values()] == [(5, 0), (0, 1)]
+
+
+def test_videos_that_the_source_has_stored_since_are_taken_over_too(toy: Any, tmp_path: Path) -> None:
+    root, old = toy.smaller(tmp_path / "small"), tmp_path / "old"
+    victim = sorted((root / toy.videos.name).glob("*.webm"))[1]
+    whole = victim.read_bytes()
+    victim.write_bytes(b"")
+    extract(toy.request(old, root=root, splits=("train",)))
+
+    def made() -> tuple[int, ...]:
+        (recoded,) = recode(request(old, tmp_path / "new"))
+        (layers,) = prune(PruneRequest(source=old, target=tmp_path / "few", layers=(0, 1)))
+        (views,) = prune(PruneRequest(source=old, target=tmp_path / "one", views=1))
+        return recoded.stored, layers.stored, views.stored
+
+    assert made() == (5, 5, 5)
+    victim.write_bytes(whole)
+    extract(toy.request(old, root=root, splits=("train",), retry_failed=True))
+    assert made() == (6, 6, 6)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/train/tokens/c/*/0/0/0/0/0")}
+    assert made() == (6, 6, 6)
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "what is up to date is not written again"
 
 
 def test_killed_again_and_again_it_ends_with_the_bytes_of_an_undisturbed_run(
