@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import socket
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def disk_errors(path: Path, needed_bytes: int) -> Iterator[None]:
 
     Raises:
         CacheFull: no space or no quota is left; names the bytes needed and free.
-        CacheError: the folder cannot be written.
+        CacheError: the folder cannot be written, or this process may open no more files.
     """
     try:
         yield
@@ -38,6 +39,12 @@ def disk_errors(path: Path, needed_bytes: int) -> Iterator[None]:
             raise CacheError(
                 f"{path}: cannot be written ({os.strerror(error.errno)}). "
                 "Choose another folder with --cache, or make this one writable."
+            ) from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            raise CacheError(
+                f"{path}: {os.strerror(error.errno)}: this process may have {most} at once. "
+                "Allow more (`ulimit -n 1024`), and run the same command: it goes on."
             ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG):
             raise CacheError(f"{path}: is no folder that a cache can lie in ({os.strerror(error.errno)}).") from error

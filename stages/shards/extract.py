@@ -36,6 +36,9 @@ from vidxfer.stages.shards.behind import Behind
 from vidxfer.stages.shards.encode import Encoded, Prepared, encode_all, prepare_videos
 from vidxfer.stages.shards.quantise import Codes, Quantiser
 
+OPEN_SHARDS_MOST = 3
+"""Begun and not yet durable: each holds a dozen open files, and the disk may be far slower than videos are refused."""
+
 Result = tuple[int, Encoded | VideoError]
 """A row, and what became of its video."""
 
@@ -120,8 +123,8 @@ def extract_shards(
     """
     waiting: deque[Future[SealedShard]] = deque()
 
-    def hand_over(*, all_of_it: bool = False) -> None:
-        while waiting and (all_of_it or waiting[0].done()):
+    def hand_over(*, leave: int | None = None) -> None:
+        while waiting and (waiting[0].done() or (leave is not None and len(waiting) > leave)):
             done(waiting.popleft().result())
 
     def advanced() -> None:
@@ -134,10 +137,11 @@ def extract_shards(
         with Behind() as behind:
             quantise = Quantiser(split, tower.device)
             for task in tasks:
+                hand_over(leave=OPEN_SHARDS_MOST - 1)
                 ours = encode_all(islice(ready, task.count), split.spec, tower, batch_frames=request.batch_frames)
                 results = _counted(zip(task.rows, ours, strict=True), advanced)
                 waiting.append(_begun(task, split, results, quantise, behind, open_shards))
-        hand_over(all_of_it=True)
+        hand_over(leave=0)
 
 
 def _begun(

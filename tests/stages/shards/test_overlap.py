@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ from vidxfer.pipeline.cache.shard import ShardFile
 from vidxfer.pipeline.cache.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import load_tower
-from vidxfer.pipeline.errors import CacheFull, ClipError
+from vidxfer.pipeline.errors import CacheError, CacheFull, ClipError
 from vidxfer.stages.extract import extract
 from vidxfer.stages.shards import encode
-from vidxfer.stages.shards.extract import extract_shard, task_of
+from vidxfer.stages.shards.extract import OPEN_SHARDS_MOST, extract_shard, task_of
 
 
 def one_by_one(toy: Any, cache: Path) -> None:
@@ -118,3 +119,41 @@ def test_a_shard_is_made_durable_bit_by_bit(toy: Any, tmp_path: Path, monkeypatc
     (report,) = extract(toy.request(tmp_path / "cache", splits=("val",)))
     assert report.stored == 16
     assert len(synced) >= open_split(tmp_path / "cache", "val").layout.total_bytes // (1 << 16)
+
+
+def test_however_slow_the_disk_is_few_shards_are_open_at_the_same_time(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Videos that are refused at once hand over no bytes, so that no bound on bytes holds them back."""
+    root = toy.smaller(tmp_path / "small", 24)
+    for victim in sorted((root / toy.videos.name).glob("*.webm"))[:23]:  # a codec is not fitted on nothing
+        victim.write_bytes(b"")
+    enter, close = ShardWriter.__enter__, ShardWriter._close
+    opened, most = set[int](), [0]
+
+    def entered(self: ShardWriter) -> ShardWriter:
+        opened.add(id(self))
+        most[0] = max(most[0], len(opened))
+        return enter(self)
+
+    def closed(self: ShardWriter) -> None:
+        time.sleep(0.02)
+        close(self)
+        opened.discard(id(self))
+
+    monkeypatch.setattr(ShardWriter, "__enter__", entered)
+    monkeypatch.setattr(ShardWriter, "_close", closed)
+    (report,) = extract(
+        toy.request(tmp_path / "cache", root=root, splits=("train",), shard_videos=1, calibration_videos=24)
+    )
+    assert (report.videos, len(report.failed) > 20) == (24, True)
+    assert 1 < most[0] <= OPEN_SHARDS_MOST
+
+
+def test_too_many_open_files_is_said_with_what_to_do(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(shard_module, "open_owned_part", refused)
+    with pytest.raises(CacheError, match=r"Too many open files: this process may have \d+ at once.*ulimit -n"):
+        extract(toy.request(tmp_path / "cache", splits=("val",)))
