@@ -103,20 +103,29 @@ class Report:
                 lines.append("| " + " | ".join(cells) + " |")
         return lines
 
-    def small_pairs(self, on: str | None) -> list[tuple[float, float, str]]:
-        """(points lost, times smaller, words) of every codec and subset far below float16, least lost first.
+    def small_pairs(self) -> list[tuple[float, float, str]]:
+        """(points lost, times smaller, words) of codecs and subsets far below float16 of all layers, least lost first.
 
-        Trained on each against float16 of all layers; `on` float16, against float16 of the same layers: the heads are
-        those, so the difference is the codec's alone.
+        Of DiST trained on float16, against float16 of the same layers: the heads are the same, and what differs is the
+        codec's alone.
         """
         found = []
         for codec in self.codecs:
             for name, layers in self.subsets.items():
-                exact = self.dist(EXACT, name if on else "all")
-                lost = against(self.dist(codec, name, on=on), exact)
+                lost = against(self.dist(codec, name, on=EXACT), self.dist(EXACT, name))
                 times = self.whole / bytes_of(self.spec, codec, layers)
-                if lost is not None and times >= AIM_TIMES and codec != CONTROL:
-                    found.append((lost, times, f"`{codec}`, {name}: {times:.1f}x, {lost:+.1f}"))
+                if lost is not None and times >= AIM_TIMES and codec not in (CONTROL, EXACT):
+                    found.append((lost, times, f"`{codec}`, {name} ({times:.1f}x, {lost:+.1f})"))
+        return sorted(found, reverse=True)
+
+    def small_probes(self) -> list[tuple[float, float, str]]:
+        """The same of attentive probes trained on each codec, against the last block in float16."""
+        last, exact, found = self.subsets["all"][-1:], self.attentive(EXACT), []
+        for codec in self.codecs:
+            lost = against(self.attentive(codec), exact)
+            times = bytes_of(self.spec, EXACT, last) / bytes_of(self.spec, codec, last)
+            if lost is not None and times >= AIM_TIMES and codec not in (CONTROL, EXACT):
+                found.append((lost, times, f"`{codec}` ({times:.1f}x, {lost:+.1f})"))
         return sorted(found, reverse=True)
 
     def verdict(self) -> list[str]:
@@ -126,32 +135,31 @@ class Report:
             f"* The {self.frames} frames of a view as pixels are {pixels:,} bytes at {self.side_px} px, "
             f"{self.whole / pixels:.1f}x smaller than float16 here ({PIXEL_TIMES:g}x for ViT-B/16 at 224 px).",
         ]
-        for on, words in ((None, "trained on the codec"), (EXACT, "trained on float16, scored on the codec")):
-            pairs = self.small_pairs(on)
+        aim = f"{AIM_TIMES:g}x smaller than float16 within {AIM_POINTS} points"
+        for words, pairs in (
+            ("DiST trained on float16, scored on the codec", self.small_pairs()),
+            ("attentive probe trained on the codec, last block alone", self.small_probes()),
+        ):
             met = [text for lost, _, text in pairs if lost >= -AIM_POINTS]
             tiny = next((text for _, times, text in pairs if times >= PIXEL_TIMES), "none was run")
+            nearest = pairs[0][2] if pairs else "none was run"
             lines.append(
-                f"* Aim, {AIM_TIMES:g}x smaller than float16 of all layers within {AIM_POINTS} points, {words}: "
-                f"{'met by ' + '; '.join(met) if met else 'not met; nearest ' + (pairs[0][2] if pairs else 'none')}. "
-                f"Best at {PIXEL_TIMES:g}x: {tiny}."
+                f"* Aim, {aim}; {words}: {'met by ' + ', '.join(met) if met else 'not met, nearest ' + nearest}. "
+                f"Least lost at {PIXEL_TIMES:g}x and more: {tiny}."
+            )
+        spread = [max(t.values()) - min(t.values()) for c in self.codecs if len(t := self.dist(c, "all")) > 1]
+        control = against(self.dist(CONTROL, "all"), self.dist(EXACT, "all"))
+        if spread and control is not None:
+            scored = against(self.dist(CONTROL, "all", on=EXACT), self.dist(EXACT, "all"))
+            lines.append(
+                f"* What DiST trained on each codec can tell (all layers): two seeds of one row differ by "
+                f"{statistics.median(spread):.1f} points at the median and {max(spread):.1f} at most. Trained on "
+                f"`{CONTROL}`, which keeps nearly nothing of a token, it ends {control:+.1f} points from float16, for it "
+                f"also sees the dense frames; trained on float16 and scored on that codec, {scored or 0.0:+.1f}."
             )
         lines.append(
-            f"* One validation video is {100 / self.videos:.2f} points ({self.videos} videos, {self.classes} classes)."
+            f"* One validation video is {100 / self.videos:.2f} points: {self.videos:,} videos, {self.classes} classes."
         )
-        control = against(self.dist(CONTROL, "all"), self.dist(EXACT, "all"))
-        if control is not None:
-            lines.append(
-                f"* The control `{CONTROL}`, which keeps nearly nothing of a token, costs DiST {control:+.1f} points: "
-                + ("so DiST hardly needs tokens in this world, and its columns say little about codecs." if
-                   control >= -2 * AIM_POINTS else "that is what tokens are worth to DiST in this world.")
-            )  # fmt: skip
-        spread = [max(t.values()) - min(t.values()) for c in self.codecs if len(t := self.dist(c, "all")) > 1]
-        if spread:
-            lines.append(
-                f"* Two seeds of one row differ by {statistics.median(spread):.1f} points at the median and by "
-                f"{max(spread):.1f} at most. Differences below that say nothing; columns `scored on it` compare the "
-                "same trained heads and are free of it."
-            )
         if self.done < self.asked:
             lines.append(f"* {self.done} of {self.asked} results are there; the others were not run.")
         return lines
