@@ -1,6 +1,6 @@
 """`vidxfer`: arguments in, one stage call, lines and tables out. Heavy libraries load inside the commands.
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 done with some videos refused.
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 done with some videos refused, 130 ended by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import typer
 from vidxfer.cli import cache, cache_life, data, doctor, plan, recipes, reproduce, stage_one, stage_two, weights
 from vidxfer.pipeline.errors import UsageError, VidxferError
 
-OK, FAILED, USAGE, PARTIAL = 0, 1, 2, 3
+OK, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class _Commands(typer.core.TyperGroup):
@@ -29,6 +29,10 @@ class _Commands(typer.core.TyperGroup):
         except VidxferError as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             raise SystemExit(USAGE if isinstance(error, UsageError) else FAILED) from error
+        except KeyboardInterrupt as stopped:
+            more = " Finished shards are kept: the same command goes on." if ctx.invoked_subcommand == "extract" else ""
+            print(f"Interrupted.{more}", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from stopped
 
 
 app = typer.Typer(

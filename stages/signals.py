@@ -1,10 +1,15 @@
-"""Signals that ask a long stage to stop in good order."""
+"""Signals that ask a long stage to stop in good order.
+
+Ctrl-C ─▶ every process of the terminal ─┬─▶ the one that leads: ends what it started, then itself
+                                         └─▶ its workers: deaf to it, else they die of it with a traceback each
+"""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 
@@ -55,3 +60,22 @@ def exit_on_term() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block; threads and processes that begin in it, and theirs, never get it.
+
+    A cluster that is interrupted while it starts cannot be closed any more.
+    """
+    resource_tracker.ensure_running()  # where a process is spawned without it, it starts there and lets SIGINT through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def dask_setup(_: object) -> None:
+    """What dask runs in a worker whose `preload` names this module: from now on none of its threads gets Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

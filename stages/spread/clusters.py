@@ -13,12 +13,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from vidxfer.pipeline.errors import ClusterError, UsageError
+from vidxfer.stages import signals
 from vidxfer.stages.progress import Progress
-from vidxfer.stages.signals import exit_on_term
+from vidxfer.stages.signals import exit_on_term, interrupts_held
 from vidxfer.stages.spread.choice import EngineChoice
 from vidxfer.stages.spread.slurm import slurm_cluster
 
@@ -108,7 +109,10 @@ def connected(choice: EngineChoice, device: str, shown: Progress) -> Iterator[Cl
                 yield Cluster(client, shown, refill=jobs.refill)
         else:
             assert choice.workers is not None
-            with _local(choice.workers, device) as cluster, Client(cluster) as client:
+            with ExitStack() as started:
+                with interrupts_held():
+                    cluster = started.enter_context(_local(choice.workers, device))
+                    client = started.enter_context(Client(cluster))
                 yield Cluster(client, shown)
 
 
@@ -136,7 +140,7 @@ def _local(workers: int, device: str) -> Iterator[Any]:
 
     environments = worker_environments(workers, device, os.environ)
     options = {"nthreads": 1, "resources": RESOURCES, "memory_limit": 0, "dashboard": False, "host": "127.0.0.1",
-               "silence_logs": logging.CRITICAL}  # fmt: skip
+               "silence_logs": logging.CRITICAL, "preload": [signals.__name__]}  # fmt: skip
     spec = {
         number: {"cls": Nanny, "options": {**options, "env": environment}}
         for number, environment in enumerate(environments)

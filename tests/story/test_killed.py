@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ def wait_until(true: Callable[[], bool], process: subprocess.Popen[str], seconds
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.002)
     return True
+
+
+def has_children(pid: int) -> bool:
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # a thread that has ended meanwhile
+            if thread.read_text():
+                return True
+    return False
 
 
 def lines_in(file: Path) -> int:
@@ -143,13 +152,29 @@ def test_a_signal_ends_a_training_with_a_checkpoint_that_goes_on(
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_an_extraction_at_once_and_without_a_traceback(toy: Any, started: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [(), ("--workers", 2)])
+def test_ctrl_c_ends_an_extraction_at_once_and_without_a_traceback(
+    toy: Any, started: Any, tmp_path: Path, workers: tuple[object, ...]
+) -> None:
     words = ["extract", "--root", toy.root, "--model", toy.clip, "--views", 8, "--batch-frames", 8,
-             "--shard-videos", 2, "--decode-threads", 1, "--cache", tmp_path]  # fmt: skip
+             "--shard-videos", 2, "--decode-threads", 1, "--cache", tmp_path, *workers]  # fmt: skip
     process = started(*words, start_new_session=True)
     assert wait_until(lambda: lines_in(tmp_path / "train.ledger.jsonl") > 0, process), process.communicate()
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert process.returncode not in (0, -signal.SIGKILL)
+    assert process.returncode == 130
     assert "Traceback" not in err
+    assert "Interrupted. Finished shards are kept: the same command goes on." in err
     assert lines_in(tmp_path / "train.ledger.jsonl") < 12
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_workers_start_ends_them_too(toy: Any, started: Any, tmp_path: Path) -> None:
+    """Signalled as soon as there is a child, the cluster is half made."""
+    words = ["extract", "--root", toy.root, "--model", toy.clip, "--workers", 2, "--cache", tmp_path / "cache"]
+    process = started(*words, start_new_session=True)
+    assert wait_until(lambda: has_children(process.pid), process), process.communicate()
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in err
