@@ -74,6 +74,7 @@ def prune(request: PruneRequest, progress: Progress | None = None) -> tuple[Prun
     sources = [open_split(request.source, name) for name in wanted]
     asked = RecodeRequest(source=request.source, target=request.target, layers=request.layers)
     specs = [_kept(request, source, new_spec(source.spec, asked)) for source in sources]
+    sources = [source.up_to(spec.views) for source, spec in zip(sources, specs, strict=True)]
     for source in sources:
         expect_finished(source)
     made = splits(request.target)

@@ -247,7 +247,7 @@ def recode_shard(
 ) -> None:
     """Write one shard of the new split; the next row is read while one is quantised."""
     source, layers = reader.split, target.spec.layers
-    record = source.finished()[shard]
+    record = source.record_of(shard)
     stored = [row for row in target.layout.rows(shard) if reader.state[row] == STORED]
     decode = Dequantiser.of(source, layers=layers).to(device)
     quantise = Quantiser.of(target).to(device)

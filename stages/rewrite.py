@@ -33,7 +33,7 @@ def as_they_are(read: Codes) -> tuple[Tensor, Tensor | None]:
 def rewrite_shard(reader: TokenReader, target: Split, writer: ShardWriter, bar: Bar, quantise: Quantise) -> None:
     """Write one shard of a split that has the rows of the reader's, and the first of its views."""
     source, kept = reader.split, range(target.spec.stored_views)
-    record = source.finished()[writer.shard]
+    record = source.record_of(writer.shard)
     frames = None if source.frames is None else FrameReader(reader)
     fail_rows(reader, writer, record, bar)
     writer.take_notes(record)

@@ -210,6 +210,20 @@ class Split:
             shard: merged([one[shard] for one in found]) for shard in found[0] if all(shard in one for one in found)
         }
 
+    def record_of(self, shard: int) -> ShardRecord:
+        """What `finished` says of one shard, without asking after the others.
+
+        Raises:
+            KeyError: it is not finished in every part.
+        """
+        return merged([part.ledger.finished()[shard] for part in self.parts])
+
+    def up_to(self, views: int) -> Split:
+        """This split without the parts that hold none of its first `views` views."""
+        kept = tuple(part for part in self.more if part.spec.first_view < views)
+        dropped = sum(part.spec.views for part in self.more[len(kept) :])
+        return replace(self, spec=replace(self.spec, views=self.spec.views - dropped), more=kept) if dropped else self
+
     def failures(self) -> dict[str, Failure]:
         """Id -> why, of every video that failed in a finished shard."""
         return {one.id: one for record in self.finished().values() for one in record.failed}

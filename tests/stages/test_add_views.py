@@ -25,6 +25,7 @@ from vidxfer.pipeline.errors import CacheError, CacheFull, CacheMismatch, RunErr
 from vidxfer.stages import prepare, room
 from vidxfer.stages.add import AddRequest, add
 from vidxfer.stages.extract import extract
+from vidxfer.stages.prune import PruneRequest, prune
 from vidxfer.stages.settings import DataSource, TrainRequest
 from vidxfer.stages.train import train
 
@@ -177,6 +178,8 @@ def test_a_video_that_fails_in_one_part_has_failed_until_it_is_tried_again(
         assert reader.state[3] == FAILED
     found = summary(cache)["train"]
     assert (found["stored"], found["failed"], found["reasons"]) == (6, 1, {"empty": 1})
+    pruned = PruneRequest(source=cache, target=tmp_path / "pruned", views=2, splits=("train",))
+    assert prune(pruned)[0].stored == 7  # the first two views of it are there
     video.write_bytes(whole)
     again = toy.request(cache, root=root, train_views=4, splits=("train",), retry_failed=True, **MADE_ALIKE)
     (mended,) = extract(again)
