@@ -154,7 +154,7 @@ class Report:
             lines.append(
                 f"* What DiST trained on each codec can tell (all layers): two seeds of one row differ by "
                 f"{statistics.median(spread):.1f} points at the median and {max(spread):.1f} at most. Trained on "
-                f"`{CONTROL}`, which keeps nearly nothing of a token, it ends {control:+.1f} points from float16, as it "
+                f"`{CONTROL}`, which keeps nearly nothing of a token, it ends {control:+.1f} points from float16: it "
                 f"also sees the dense frames; trained on float16 and scored on that codec, {scored or 0.0:+.1f}."
             )
         lines.append(
