@@ -52,9 +52,15 @@ def store(
         typer.Option(help="Prompt with {} for the class name; several are averaged.", rich_help_panel="CLIP"),
     ] = None,
 ) -> Any:
-    """A `CacheChoice`."""
+    """A `CacheChoice`.
+
+    Raises:
+        UsageError: an option that would do nothing.
+    """
     from vidxfer.stages.settings import CacheChoice
 
+    if not with_frames and (frame_quality, frame_subsampling) != (90, "4:4:4"):
+        raise UsageError("--frame-quality and --frame-subsampling are about kept dense frames: add --with-frames")
     return CacheChoice(
         dense_frames=dense_frames,
         alpha=alpha,

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from vidxfer.pipeline.errors import UsageError
+
 SPREAD, SLURM = "Where it runs", "Slurm (with --slurm)"
 
 
@@ -66,10 +68,17 @@ def engine(
         Path | None, typer.Option("--slurm-logs", help="Folder for the jobs' output.", rich_help_panel=SLURM)
     ] = None,
 ) -> Any:
-    """An `EngineChoice`."""
+    """An `EngineChoice`.
+
+    Raises:
+        UsageError: an option that would do nothing.
+    """
     from vidxfer.stages.spread.choice import EngineChoice, SlurmChoice
 
     jobs = None
+    named = {"partition": partition, "account": account, "directive": directive, "setup": setup, "logs": logs}
+    if slurm is None and (useless := [name for name, value in named.items() if value]):
+        raise UsageError(f"--slurm-{useless[0]} is about Slurm jobs: add --slurm JOBS")
     if slurm is not None:
         jobs = SlurmChoice(
             jobs=slurm,

@@ -193,7 +193,7 @@ def _plan_split(choice: CacheChoice, tower: ClipTower, spec: CacheSpec, dataset:
         videos=len(dataset),
         views=spec.stored_views,
         bytes_per_view=bytes_per_view(spec, choice),
-        total_bytes=layout.total_bytes,
+        total_bytes=layout.total_bytes + layout.fixed_bytes,
         files=layout.shard_count * len(layout.owned) + len(layout.owned) + 2 * len(layout.fixed) + 4,
         inodes=layout.inodes,
         clip_tflop=frames * tower.info.flop_per_frame() / 1e12,

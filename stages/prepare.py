@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vidxfer.pipeline.cache.disk import disk_errors
 from vidxfer.pipeline.cache.frames import expect_same_frames
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
@@ -56,6 +57,8 @@ def prepare_splits(
             if spec.split not in opened
         ],
     )
+    with disk_errors(request.cache, 0):  # before the calibration, which takes a while
+        request.cache.mkdir(parents=True, exist_ok=True)
     for dataset, spec in zip(datasets, specs, strict=True):
         if spec.split not in opened:
             opened[spec.split] = create(request, dataset, spec, tower, shown)

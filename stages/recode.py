@@ -147,7 +147,7 @@ def expect_finished(source: Split) -> None:
     if pending:
         raise CacheIncomplete(
             f"{source.path}: {pending} of {source.shard_count} shards are pending. `vidxfer extract` finishes them; "
-            "then recode."
+            "then run the same command again."
         )
 
 

@@ -53,7 +53,8 @@ def expect_room_for(cache: Path, layouts: Sequence[SplitLayout]) -> None:
     Raises:
         CacheFull: says what is needed, what is free, and what makes it smaller.
     """
-    needed, free = sum(layout.total_bytes for layout in layouts), free_bytes(cache)
+    needed = sum(layout.total_bytes + layout.fixed_bytes for layout in layouts)
+    free = free_bytes(cache)
     if needed > free:
         raise CacheFull(
             f"{cache} would take {needed:,} bytes ({needed / 1e9:.1f} GB), "

@@ -183,6 +183,11 @@ class SplitLayout:
         return total
 
     @property
+    def fixed_bytes(self) -> int:
+        """Bytes of the arrays that are written once, when the split is made."""
+        return sum(array.chunk_bytes for array in self.fixed.values())
+
+    @property
     def inodes(self) -> int:
         """Files and folders of the finished split, with what lies beside it."""
         folders = sum(len(array.shape) - 1 for array in self.owned.values()) * self.shard_count

@@ -63,7 +63,7 @@ def _of_split(split: Split) -> dict[str, Any]:
         "shards_finished": len(records),
         "shard_videos": split.shard_videos,
         "bytes_on_disk": held_bytes(split),
-        "bytes_when_finished": sum(part.layout.total_bytes for part in split.parts),
+        "bytes_when_finished": sum(part.layout.total_bytes + part.layout.fixed_bytes for part in split.parts),
         "stored": int((state == STORED).sum()),
         "failed": int((state == FAILED).sum()),
         "pending": int((state == PENDING).sum()),
@@ -104,5 +104,6 @@ def held_bytes(split: Split) -> int:
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """Bytes that the files below a local folder occupy; holes left by failed videos do not count."""
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+    """Bytes of the arrays below a local folder, without holes left by failed videos and without rounding to blocks."""
+    found = (path.stat() for path in folder.rglob("*") if path.is_file() and path.name != "zarr.json")
+    return sum(min(file.st_size, file.st_blocks * 512) for file in found)

@@ -154,6 +154,38 @@ def test_plan_as_json_says_the_bytes_that_extraction_then_needs(toy: Any, invoke
         assert plan["total_bytes"] == pytest.approx(on_disk, rel=0.03)
 
 
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (["--frame-quality", 80], "--with-frames"),
+        (["--frame-subsampling", "4:2:0"], "--with-frames"),
+        (["--slurm-partition", "gpu"], "--slurm JOBS"),
+        (["--slurm-setup", "module load x"], "--slurm JOBS"),
+    ],
+)
+def test_an_option_that_would_do_nothing_says_what_it_goes_with(
+    toy: Any, invoke: Any, tmp_path: Path, words: list[Any], missing: str
+) -> None:
+    refused = invoke("extract", "--root", toy.root, "--model", toy.clip, "--cache", tmp_path / "zarr", *words)
+    assert refused.exit_code == 2
+    assert f"add {missing}" in refused.stderr
+    assert not (tmp_path / "zarr").exists()
+
+
+def test_a_cache_that_is_a_file_is_refused_before_the_calibration(toy: Any, invoke: Any, tmp_path: Path) -> None:
+    (tmp_path / "zarr").write_text("")
+    refused = invoke("extract", "--root", toy.root, "--model", toy.clip, "--cache", tmp_path / "zarr")
+    assert refused.exit_code == 1
+    assert "is no folder that a cache can lie in" in refused.stderr
+    assert "calibrate" not in refused.stderr
+
+
+def test_cache_info_never_shows_more_bytes_than_a_finished_cache_has(toy: Any, invoke: Any) -> None:
+    found = json.loads(invoke("cache", "info", "--cache", toy.int8, "--json").stdout)
+    for split in found.values():
+        assert 0.9 < split["bytes_on_disk"] / split["bytes_when_finished"] <= 1.01
+
+
 def test_cache_info_as_json_counts_what_is_stored(toy: Any, invoke: Any) -> None:
     found = json.loads(invoke("cache", "info", "--cache", toy.int8, "--json").stdout)
     assert found.keys() == {"train", "val"}
