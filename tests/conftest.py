@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,13 @@ import pytest
 TESTS = Path(__file__).parent
 VIDXFER = Path(sys.executable).with_name("vidxfer")
 """The installed command."""
+
+# Commands that tests start compute with as many threads as the tests: sums come out otherwise with another number, and
+# dask's nanny, once it ran in this process, leaves a 1 here for all that is started later.
+os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+
+# A job in the background is born with Ctrl-C ignored, and so would be every command that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _folder(variable: str, name: str) -> Path:

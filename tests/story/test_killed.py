@@ -162,7 +162,7 @@ def test_ctrl_c_ends_an_extraction_at_once_and_without_a_traceback(
     assert wait_until(lambda: lines_in(tmp_path / "train.ledger.jsonl") > 0, process), process.communicate()
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "Interrupted. Finished shards are kept: the same command goes on." in err
     assert lines_in(tmp_path / "train.ledger.jsonl") < 12
@@ -176,5 +176,5 @@ def test_ctrl_c_while_workers_start_ends_them_too(toy: Any, started: Any, tmp_pa
     assert wait_until(lambda: has_children(process.pid), process), process.communicate()
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "Traceback" not in err
