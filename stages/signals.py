@@ -7,6 +7,7 @@ Ctrl-C ─▶ every process of the terminal ─┬─▶ the one that leads: end
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -66,14 +67,22 @@ def exit_on_term() -> Iterator[None]:
 def interrupts_held() -> Iterator[None]:
     """Ctrl-C waits until the end of the block; threads and processes that begin in it, and theirs, never get it.
 
-    A cluster that is interrupted while it starts cannot be closed any more.
+    A cluster that is interrupted while it starts cannot be closed any more. Blocking the signal in this thread is for
+    those that begin in the block; threads that were there before still get it, so it is only noted until the end.
     """
+    came: list[int] = []
     resource_tracker.ensure_running()  # where a process is spawned without it, it starts there and lets SIGINT through
+    ours = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if ours else None
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what waited is noted here
+        if ours:
+            signal.signal(signal.SIGINT, handler)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def dask_setup(_: object) -> None:
