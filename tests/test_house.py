@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "clip": {"errors", "shapes"},
     "cache": {"errors", "shapes"},
     "heads": {"errors", "shapes"},
+    "draw": {"errors", "shapes", "video", "cache"},
     "training": {"errors", "shapes", "video", "cache", "heads"},
 }
 """Rooms of the pipeline, and what each may use: neither heads nor training know CLIP, no room knows a stage."""
@@ -35,6 +36,21 @@ EXCEPTIONS = {
     ("pipeline/datasets/toy_write.py", "pipeline.video.writer"): "the toy world writes real videos; imported late",
     ("pipeline/cache/spec.py", "pipeline.video.sampling"): "how views are drawn is a field of the spec; arithmetic",
 }
+
+SHELVES = {
+    "pipeline/cache": ("codecs", "", "write", "read"),
+    "stages": ("", "shards", "spread", "videos", "planning", "learning", "upkeep"),
+}
+"""Shelves of a folder, lowest first; "" are the files that lie on no shelf. Imports go to the same shelf or down."""
+
+ON_TOP = {
+    "stages/extract.py": "stage one itself, what the other stages exist for",
+    "stages/doctor.py": "looks at everything",
+}
+"""Files on no shelf that may use every shelf, and that no shelf uses."""
+
+MOST_FILES = 15
+"""In one folder of SHELVES: more than that is a heap."""
 
 DOORS = {
     "decord": ("pipeline/video/",),
@@ -115,6 +131,58 @@ def test_imports_go_down_only() -> None:
                 wrong.append(f"{name} imports {target}; {rest[0]} may use {', '.join(sorted(MAY_IMPORT[rest[0]]))}")
     assert not wrong, "\n".join(wrong)
     assert used == set(EXCEPTIONS), "an exception that nobody needs any more"
+
+
+def module_of(target: str) -> str | None:
+    """The file that holds an imported name of ours: "pipeline.cache.spec.CacheSpec" -> "pipeline/cache/spec.py"."""
+    parts = target.split(".")
+    return next((f for n in (len(parts), len(parts) - 1) if (f := "/".join(parts[:n]) + ".py") in TREES), None)
+
+
+FILES_USED = {
+    name: {f for target in filter(None, map(own, imports(tree))) if (f := module_of(target)) not in (None, name)}
+    for name, tree in TREES.items()
+}
+"""For each file the files it imports from."""
+
+
+@pytest.mark.parametrize("folder", SHELVES)
+def test_shelves_import_down_only(folder: str) -> None:
+    def height(name: str) -> int:
+        if name in ON_TOP:
+            return len(SHELVES[folder])
+        shelf, slash, _ = name.removeprefix(f"{folder}/").partition("/")
+        return SHELVES[folder].index(shelf if slash else "")
+
+    inside = [name for name in TREES if name.startswith(f"{folder}/")]
+    wrong = [
+        f"{name} imports {used}"
+        for name in inside
+        for used in FILES_USED[name]
+        if used.startswith(f"{folder}/") and height(used) > height(name)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    done: set[str] = set()
+
+    def walk(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " imports ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for used in sorted(FILES_USED[name]):
+                if (name, used) != ("pipeline/heads/dist.py", "pipeline/heads/dist_fast.py"):
+                    walk(used, (*path, name))
+            done.add(name)
+
+    for name in TREES:
+        walk(name, ())
+
+
+def test_no_folder_is_a_heap() -> None:
+    folders = {path.parent for path in FILES if path.relative_to(ROOT).as_posix().startswith(tuple(SHELVES))}
+    counted = {folder.relative_to(ROOT).as_posix(): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {folder: count for folder, count in counted.items() if count > MOST_FILES} == {}
 
 
 def test_heavy_libraries_have_one_door_each() -> None:

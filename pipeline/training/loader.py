@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.batch import Codes
 from vidxfer.pipeline.cache.codec import Dequantiser
-from vidxfer.pipeline.cache.plain import open_reader
+from vidxfer.pipeline.cache.read.batch import Codes
+from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Needs

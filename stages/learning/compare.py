@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vidxfer.pipeline.cache.read.summary import held_bytes
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.cache.summary import held_bytes
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.training.run import Run
 

@@ -28,7 +28,7 @@ from vidxfer.pipeline.training.published import PUBLISHED
 from vidxfer.pipeline.training.recipes import Recipe, named
 from vidxfer.pipeline.training.run import Progress, Run
 from vidxfer.pipeline.training.weights import expect_free, read_state, write_safetensors
-from vidxfer.stages.train import made_from
+from vidxfer.stages.learning.train import made_from
 
 KINDS = ("dist",)
 MOST_NAMED = 40

@@ -23,9 +23,9 @@ from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_i
 from vidxfer.pipeline.training.metrics import Score, ranked, score
 from vidxfer.pipeline.training.run import Run, write_text
 from vidxfer.pipeline.training.scoring import Scored, score_rows
+from vidxfer.stages.learning.sources import Source
+from vidxfer.stages.learning.union import UnionSource, source_of
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.sources import Source
-from vidxfer.stages.union import UnionSource, source_of
 
 
 @dataclass(frozen=True, kw_only=True)

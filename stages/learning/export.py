@@ -18,7 +18,7 @@ from vidxfer.pipeline.heads.official import HEAD, official_state
 from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.weights import expect_free, write_checkpoint
-from vidxfer.stages.convert import expect_kind
+from vidxfer.stages.learning.convert import expect_kind
 
 
 @dataclass(frozen=True, kw_only=True)

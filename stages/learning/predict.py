@@ -13,6 +13,7 @@ import torch
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.draw import draw_guarded
 from vidxfer.pipeline.errors import CacheMismatch, UsageError, VideoError
 from vidxfer.pipeline.heads.base import Head
 from vidxfer.pipeline.shapes import ClipBatch, Video
@@ -21,9 +22,8 @@ from vidxfer.pipeline.training.loader import online_features
 from vidxfer.pipeline.training.metrics import ranked
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.video.replay import replay
-from vidxfer.stages.evaluate import Where, compute_on
+from vidxfer.stages.learning.evaluate import Where, compute_on
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.shards.draw import draw_guarded
 
 
 @dataclass(frozen=True, kw_only=True)

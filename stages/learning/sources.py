@@ -24,6 +24,7 @@ from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.draw import draw_view
 from vidxfer.pipeline.errors import CacheMismatch, UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import Video
@@ -34,7 +35,6 @@ from vidxfer.pipeline.training.online import OnlineLoader
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.stages.describe import describe_split
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, library_versions
-from vidxfer.stages.shards.draw import draw_view
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,11 +23,11 @@ from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.build import expect_made_for, expect_same_kind, head_inputs
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.run import Run
+from vidxfer.stages.learning.sources import Source, online_sources
+from vidxfer.stages.learning.trainer import Trainer
+from vidxfer.stages.learning.union import source_of
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import TrainReport, TrainRequest, library_versions
-from vidxfer.stages.sources import Source, online_sources
-from vidxfer.stages.trainer import Trainer
-from vidxfer.stages.union import source_of
 
 __all__ = ["TrainReport", "TrainRequest", "train"]
 

@@ -29,11 +29,11 @@ from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at
 from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per_epoch
 from vidxfer.pipeline.training.run import Progress as Place
 from vidxfer.pipeline.training.run import Run
-from vidxfer.stages.evaluate import Where, score_split
+from vidxfer.stages.learning.evaluate import Where, score_split
+from vidxfer.stages.learning.sources import Source
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.settings import TrainReport, TrainRequest
 from vidxfer.stages.signals import stop_on_signal
-from vidxfer.stages.sources import Source
 
 
 class Trainer:

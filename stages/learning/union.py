@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from vidxfer.pipeline.cache.read.union import Union, unite
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.cache.union import Union, unite
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.datasets.k710 import map_labels, names_of
 from vidxfer.pipeline.datasets.survey import recording_of_id
@@ -30,8 +30,8 @@ from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.dense import Origin
 from vidxfer.pipeline.training.united import UnitedAssembler, UnitedLoader
 from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.stages.learning.sources import Source, cached_source
 from vidxfer.stages.progress import Progress
-from vidxfer.stages.sources import Source, cached_source
 
 
 @dataclass(frozen=True, kw_only=True)

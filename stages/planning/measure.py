@@ -26,6 +26,7 @@ from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.draw import draw_view
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
 from vidxfer.pipeline.training.build import build_head, head_inputs
@@ -33,7 +34,6 @@ from vidxfer.pipeline.training.dense import dense_frames
 from vidxfer.pipeline.training.recipes import Recipe
 from vidxfer.pipeline.video.jpeg import decode_frames
 from vidxfer.pipeline.video.reader import open_video
-from vidxfer.stages.shards.draw import draw_view
 from vidxfer.stages.shards.encode import prepare
 
 MEASURE_SECONDS = 2.5

@@ -19,8 +19,9 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.training.recipes import Recipe
-from vidxfer.stages import measure
-from vidxfer.stages.costs import (
+from vidxfer.stages.describe import bytes_per_view, describe_split, frame_store
+from vidxfer.stages.planning import measure
+from vidxfer.stages.planning.costs import (
     Clip,
     Epoch,
     Rates,
@@ -29,8 +30,7 @@ from vidxfer.stages.costs import (
     epochs_until_it_paid,
     extract_seconds,
 )
-from vidxfer.stages.describe import bytes_per_view, describe_split, frame_store
-from vidxfer.stages.memory import training_bytes
+from vidxfer.stages.planning.memory import training_bytes
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.room import existing_parent, free_bytes, free_inodes, layout_for
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource

@@ -1,7 +1,7 @@
 """More videos, or more training views, for a cache that is there: extracted with its own settings and its own CLIP.
 
-    cache ─▶ its settings, its CLIP ─▶ same? (addition.py) ─┬▶ new videos: rows behind the others (cache/grow.py)
-                                                            └▶ new views: a part beside the first (cache/more_views.py)
+    cache ─▶ its settings, its CLIP ─▶ same? (addition.py) ─┬▶ new videos: rows behind the others (write/grow.py)
+                                                            └▶ new views: a part beside the first (write/more_views.py)
     what is pending of this data set ─▶ shards, as extraction makes them ─▶ new views that are whole are joined
 
 Finished shards stay as they are. Classes are matched by name: those the cache knows keep their numbers, others get the
@@ -16,23 +16,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidxfer.pipeline.cache.grow import Addition, grow
-from vidxfer.pipeline.cache.more_views import begin_views, begun_views, join_views, views_to_add
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.grow import Addition, grow
+from vidxfer.pipeline.cache.write.more_views import begin_views, begun_views, join_views, views_to_add
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheBusy, CacheError, UsageError
 from vidxfer.pipeline.shapes import Video
-from vidxfer.stages.addition import addition_of, expect_asked, expect_tower, views_wanted
+from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.room import expect_room_for, layout_for
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest, library_versions
 from vidxfer.stages.shards.extract import ShardTask, task_of
-from vidxfer.stages.spread.choice import EngineChoice
 from vidxfer.stages.spread.engines import engine_for
+from vidxfer.stages.upkeep.addition import addition_of, expect_asked, expect_tower, views_wanted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from vidxfer.pipeline.cache.grow import Addition
 from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.write.grow import Addition
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheError, CacheMismatch

@@ -17,21 +17,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.batch import TokenReader
-from vidxfer.pipeline.cache.closeness import Closeness, LayerCloseness
 from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
-from vidxfer.pipeline.cache.codec_fit import Fitted, Fitting
-from vidxfer.pipeline.cache.codec_form import codec_form
-from vidxfer.pipeline.cache.plain import open_reader
+from vidxfer.pipeline.cache.codecs.closeness import Closeness, LayerCloseness
+from vidxfer.pipeline.cache.codecs.fit import Fitted, Fitting
+from vidxfer.pipeline.cache.codecs.form import codec_form
+from vidxfer.pipeline.cache.read.batch import TokenReader
+from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import choose_device, load_tower
 from vidxfer.pipeline.errors import UsageError, VideoError
+from vidxfer.stages.learning.sources import dense_videos, expect_tower
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.shards.encode import encode_all, prepare_all
-from vidxfer.stages.sources import dense_videos, expect_tower
-from vidxfer.stages.stored import decoded, even_rows, read_row
+from vidxfer.stages.upkeep.stored import decoded, even_rows, read_row
 
 TRUTHS = ("pixels", "stored")
 
@@ -42,7 +42,7 @@ class FidelityRequest:
 
     Attributes:
         cache: folder. split: which. videos: how many stored videos, evenly spread.
-        codecs: to try on the same tokens, as `cache/codec_form.py` spells them.
+        codecs: to try on the same tokens, as `cache/codecs/form.py` spells them.
         truth: "pixels" (CLIP again) or "stored" (the cache's own tokens, which must be float16).
         calibration_videos: other videos that tried codecs are fitted on.
         root: of the videos, if they have moved. device, batch_frames, decode_threads: as for extraction.

@@ -16,21 +16,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.batch import TokenReader
 from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
-from vidxfer.pipeline.cache.plain import open_reader
+from vidxfer.pipeline.cache.read.batch import TokenReader
+from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.draw import sparse
 from vidxfer.pipeline.errors import CacheError, CacheIncomplete, UsageError, VideoError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.dense import dense_frames
-from vidxfer.stages.addition import expect_tower
+from vidxfer.stages.learning.sources import dense_videos
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.shards.draw import sparse
-from vidxfer.stages.sources import dense_videos
-from vidxfer.stages.stored import decoded, even_rows, read_row
+from vidxfer.stages.upkeep.addition import expect_tower
+from vidxfer.stages.upkeep.stored import decoded, even_rows, read_row
 
 SLACK = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 3e-2}
 """Share of a token's length that CLIP's own arithmetic may differ by, between batches and devices."""

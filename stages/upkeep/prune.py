@@ -15,17 +15,17 @@ from pathlib import Path
 
 import torch
 
-from vidxfer.pipeline.cache.plain import open_reader
+from vidxfer.pipeline.cache.read.plain import open_reader
+from vidxfer.pipeline.cache.read.summary import held_bytes
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.cache.summary import held_bytes
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.recode import RecodeRequest, expect_finished, new_spec, open_target, recode_shard, to_write
-from vidxfer.stages.rewrite import as_they_are, rewrite_shard
 from vidxfer.stages.room import expect_room_for
+from vidxfer.stages.upkeep.recode import RecodeRequest, expect_finished, new_spec, open_target, recode_shard, to_write
+from vidxfer.stages.upkeep.rewrite import as_they_are, rewrite_shard
 
 
 @dataclass(frozen=True, kw_only=True)

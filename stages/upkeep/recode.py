@@ -21,25 +21,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.batch import Codes, TokenReader
 from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
-from vidxfer.pipeline.cache.codec_fit import Fitted
-from vidxfer.pipeline.cache.codec_form import codec_form
+from vidxfer.pipeline.cache.codecs.fit import Fitted
+from vidxfer.pipeline.cache.codecs.form import codec_form
 from vidxfer.pipeline.cache.layout import STORED
 from vidxfer.pipeline.cache.ledger import ShardRecord
-from vidxfer.pipeline.cache.plain import open_reader
+from vidxfer.pipeline.cache.read.batch import Codes, TokenReader
+from vidxfer.pipeline.cache.read.plain import open_reader
+from vidxfer.pipeline.cache.read.summary import held_bytes
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import new_cache_id, open_split, splits, write_new
-from vidxfer.pipeline.cache.summary import held_bytes
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheError, CacheIncomplete, CacheMismatch, UsageError
 from vidxfer.stages.progress import Bar, Progress, Silent
-from vidxfer.stages.rewrite import as_they_are, fail_rows, rewrite_shard
 from vidxfer.stages.room import expect_room_for
 from vidxfer.stages.settings import library_versions
-from vidxfer.stages.stored import decoded, fit_on_cache, read_row
+from vidxfer.stages.upkeep.rewrite import as_they_are, fail_rows, rewrite_shard
+from vidxfer.stages.upkeep.stored import decoded, fit_on_cache, read_row
 
 FITTED = ("channel_mean", "channel_std", "rotation", "component_std", "codebook")
 """What a codec has per layer."""
@@ -54,7 +54,7 @@ class RecodeRequest:
 
     Attributes:
         source: folder of the finished cache. target: folder of the new one; may hold a part of it already.
-        codec: as `cache/codec_form.py` spells it; None: as the source has it, whose codes are then copied.
+        codec: as `cache/codecs/form.py` spells it; None: as the source has it, whose codes are then copied.
         layers: which to keep; None: all. splits: which; None: all that are there.
         calibration_videos: sample that the codec is fitted on.
         device: where tokens are decoded and quantised. read_threads: of the reader.

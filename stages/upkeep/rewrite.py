@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from vidxfer.pipeline.cache.batch import Codes, TokenReader
 from vidxfer.pipeline.cache.layout import STORED
 from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.packed import FrameReader
-from vidxfer.pipeline.cache.shard_writer import ShardWriter
+from vidxfer.pipeline.cache.read.batch import Codes, TokenReader
 from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.write.shard_writer import ShardWriter
 from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.stages.progress import Bar
 

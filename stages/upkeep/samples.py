@@ -1,6 +1,6 @@
 """Chosen clips out of a cache, as numbers in one file: `vidxfer cache export`.
 
-ids, views, layers ─▶ rows ─▶ cache/samples.py ─▶ FILE.npz or FILE.safetensors
+ids, views, layers ─▶ rows ─▶ cache/read/samples.py ─▶ FILE.npz or FILE.safetensors
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidxfer.pipeline.cache.plain import open_reader
-from vidxfer.pipeline.cache.samples import KINDS, samples, write_samples
+from vidxfer.pipeline.cache.read.plain import open_reader
+from vidxfer.pipeline.cache.read.samples import KINDS, samples, write_samples
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import UsageError
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.batch import Codes, TokenReader
 from vidxfer.pipeline.cache.codec import Dequantiser
-from vidxfer.pipeline.cache.codec_fit import Fitted, Fitting
+from vidxfer.pipeline.cache.codecs.fit import Fitted, Fitting
+from vidxfer.pipeline.cache.read.batch import Codes, TokenReader
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.stages.progress import Progress
 

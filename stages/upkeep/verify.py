@@ -12,15 +12,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidxfer.pipeline.cache.check import damage_of, unreadable_states
 from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.metadata import expect_described
-from vidxfer.pipeline.cache.more_views import begun_views
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.check import damage_of, unreadable_states
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.shard import REMEDY
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.more_views import begun_views
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.stages.progress import Bar, Progress, Silent
 

@@ -24,12 +24,12 @@ from vidxfer.pipeline.errors import RunError, UsageError, VideoReason
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.video.guard import Guard
 from vidxfer.pipeline.video.reader import Decoder
-from vidxfer.stages.check_work import How, Line, key_of, lines_from, lines_here
+from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import DataSource
 from vidxfer.stages.signals import stop_on_signal
-from vidxfer.stages.spread.choice import EngineChoice
 from vidxfer.stages.spread.clusters import connected
+from vidxfer.stages.videos.check_work import How, Line, key_of, lines_from, lines_here
 
 MAY_PASS = {reason.value for reason in (VideoReason.TOO_SLOW, VideoReason.OUT_OF_MEMORY, VideoReason.CRASHED,
                                         VideoReason.UNREADABLE, VideoReason.MISSING)}  # fmt: skip

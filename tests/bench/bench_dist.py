@@ -22,11 +22,11 @@ from measure import CLOCKS, Timing, in_turn, kept_bytes, machine
 from torch import Tensor
 
 from vidxfer.pipeline.cache.codec import Dequantiser
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.clip.tiny import write_tiny_clip
 from vidxfer.pipeline.clip.tower import PRECISIONS, ClipTower

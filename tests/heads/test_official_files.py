@@ -20,10 +20,10 @@ from vidxfer.pipeline.errors import CacheMismatch, RunError, UsageError, Weights
 from vidxfer.pipeline.heads.official import HEAD, OLD_HEAD, OLD_NAMES, PREFIX
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.weights import read_state
-from vidxfer.stages.convert import ImportRequest, import_weights
-from vidxfer.stages.evaluate import EvaluateRequest, evaluate
-from vidxfer.stages.export import ExportRequest, export_weights
-from vidxfer.stages.train import TrainRequest, train
+from vidxfer.stages.learning.convert import ImportRequest, import_weights
+from vidxfer.stages.learning.evaluate import EvaluateRequest, evaluate
+from vidxfer.stages.learning.export import ExportRequest, export_weights
+from vidxfer.stages.learning.train import TrainRequest, train
 
 OLD = {new: old for old, new in OLD_NAMES.items()}
 

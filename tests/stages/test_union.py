@@ -16,14 +16,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidxfer.pipeline.cache.read.union import expect_same_tokens
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.cache.union import expect_same_tokens
 from vidxfer.pipeline.datasets.names import official_names
 from vidxfer.pipeline.errors import CacheMismatch, UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.stages.extract import extract
-from vidxfer.stages.sources import cached_source
-from vidxfer.stages.union import member_names, rows_to_keep, source_of
+from vidxfer.stages.learning.sources import cached_source
+from vidxfer.stages.learning.union import member_names, rows_to_keep, source_of
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
 TRAIN = {

@@ -66,7 +66,7 @@ def test_memory_beyond_the_limit_is_named_whether_it_is_filled_or_only_asked_for
 
 
 def test_children_load_no_torch_for_decoding():
-    code = "import vidxfer.pipeline.video.reader, vidxfer.stages.shards.draw, av, sys; sys.exit('torch' in sys.modules)"
+    code = "import vidxfer.pipeline.video.reader, vidxfer.pipeline.draw, av, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

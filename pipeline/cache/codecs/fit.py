@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.codec_form import Form
-from vidxfer.pipeline.cache.codec_pq import fit_codebook
+from vidxfer.pipeline.cache.codecs.form import Form
+from vidxfer.pipeline.cache.codecs.pq import fit_codebook
 from vidxfer.pipeline.errors import ClipError
 
 STD_FLOOR = 1e-3  # share of the layer's median std: a channel that was constant must not blow up when it once moves

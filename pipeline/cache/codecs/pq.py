@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from vidxfer.pipeline.cache.codec_form import CODEWORDS
-from vidxfer.pipeline.cache.codec_pack import SCALE_LEAST
+from vidxfer.pipeline.cache.codecs.form import CODEWORDS
+from vidxfer.pipeline.cache.codecs.pack import SCALE_LEAST
 
 ROUNDS = 12
 """Of k-means; the error falls by less than a percent per round from about there on."""

@@ -12,11 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.batch import Codes
 from vidxfer.pipeline.cache.layout import CRC_BYTES, FAILED, STORED, AnyArray
 from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.packed import FrameReader
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.batch import Codes
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.shard import read_plain
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheCorrupt

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from zarr.core.buffer import default_buffer_prototype
 
-from vidxfer.pipeline.cache.batch import Codes, Frames, TokenReader
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.batch import Codes, Frames, TokenReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.remote import is_remote, open_group, store_errors
 from vidxfer.pipeline.cache.shard import ABSENT, REMEDY, parse_index
 from vidxfer.pipeline.cache.split import Split

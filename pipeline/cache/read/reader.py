@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from vidxfer.pipeline.cache.batch import Codes, Frames, TokenReader
-from vidxfer.pipeline.cache.files import OpenFile, OpenFiles
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
+from vidxfer.pipeline.cache.read.batch import Codes, Frames, TokenReader
+from vidxfer.pipeline.cache.read.files import OpenFile, OpenFiles
+from vidxfer.pipeline.cache.read.runs import Run, Wanted, read_run, runs_of
 from vidxfer.pipeline.cache.remote import local_folder
-from vidxfer.pipeline.cache.runs import Run, Wanted, read_run, runs_of
 from vidxfer.pipeline.cache.shard import ABSENT, REMEDY
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheCorrupt

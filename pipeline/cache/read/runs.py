@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from crc32c import crc32c
 
-from vidxfer.pipeline.cache.files import ALIGNED_BYTES, OpenFile
 from vidxfer.pipeline.cache.layout import CRC_BYTES, AnyArray
+from vidxfer.pipeline.cache.read.files import ALIGNED_BYTES, OpenFile
 from vidxfer.pipeline.cache.shard import REMEDY
 from vidxfer.pipeline.errors import CacheCorrupt
 

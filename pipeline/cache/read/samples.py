@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from vidxfer.pipeline.cache.batch import TokenReader
 from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.disk import disk_errors, part_of, sync_folder
 from vidxfer.pipeline.cache.layout import AnyArray
+from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.cache.views import view_arrays
 from vidxfer.pipeline.errors import UsageError
 

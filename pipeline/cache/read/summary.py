@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED
-from vidxfer.pipeline.cache.more_views import begun_views
 from vidxfer.pipeline.cache.remote import RemotePath, is_remote
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import MAKE_IT, open_split, splits
+from vidxfer.pipeline.cache.write.more_views import begun_views
 from vidxfer.pipeline.errors import CacheError
 
 

@@ -29,7 +29,7 @@ from vidxfer.pipeline.cache.layout import AnyArray
 from vidxfer.pipeline.cache.metadata import ATTRIBUTE, DESCRIBED, SEAL, attributes_of, described
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Extent, Split
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheMismatch
 
 

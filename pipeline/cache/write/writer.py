@@ -16,9 +16,9 @@ from typing import Self
 
 from vidxfer.pipeline.cache.disk import FolderLock, disk_errors, sweep_parts
 from vidxfer.pipeline.cache.ledger import ShardRecord
-from vidxfer.pipeline.cache.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.staging import SealedShard, adopt, recover, sweep_staged
+from vidxfer.pipeline.cache.write.shard_writer import ShardWriter
+from vidxfer.pipeline.cache.write.staging import SealedShard, adopt, recover, sweep_staged
 from vidxfer.pipeline.errors import CacheError
 
 __all__ = ["ShardWriter", "SplitWriter"]
