@@ -128,7 +128,7 @@ def caption(path: Path) -> str | None:
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     if text is None:
         return None
-    first = re.sub(r" \(spec/[^)]*\)", "", " ".join(text.split("\n\n")[0].split()))
+    first = re.sub(r" \((?:docs/)?spec/[^)]*\)", "", " ".join(text.split("\n\n")[0].split()))
     sentences = re.split(r"(?<=[.?]) (?=[A-Z])", first)
     return " ".join(sentences[: 2 if sentences[0].endswith("?") else 1]).removesuffix(".")  # a question, and its answer
 
@@ -293,6 +293,17 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not target.startswith("http") and not (path.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_documents_that_the_code_names_are_there() -> None:
+    code = [path for floor in ("pipeline", "stages", "cli", "tests") for path in (ROOT / floor).rglob("*.py")]
+    named = {
+        (path.relative_to(ROOT).as_posix(), target)
+        for path in [*code, ROOT / "Makefile"]
+        for target in re.findall(r"(?<![\w/])(?:\w+/)+\w[\w-]*\.md\b", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    assert sorted(pair for pair in named if not (ROOT / pair[1]).exists()) == []
 
 
 def test_the_format_is_described_array_by_array() -> None:

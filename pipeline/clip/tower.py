@@ -3,7 +3,7 @@
     pixels [frame rgb height width] ─ stem (−1) ─ block 0 ─ block 1 ─ … ─ ln_post ─ proj ─▶ embedding [frame embed]
                                         └────────────┴─────────┴──▶ tokens [layer frame token channel]
 
-Taps are the residual stream after each block, CLS at token 0, before ln_post (spec/dist.md §1). Nothing here has a
+Taps are the residual stream after each block, CLS at token 0, before ln_post (docs/spec/dist.md §1). Nothing here has a
 gradient, and the tower is always in eval mode.
 """
 
@@ -49,7 +49,7 @@ class TowerInfo:
     logit_scale: float
 
     def flop_per_frame(self) -> int:
-        """Floating-point operations of one frame's forward (2 per multiply-add; spec/dist.md §7)."""
+        """Floating-point operations of one frame's forward (2 per multiply-add; docs/spec/dist.md §7)."""
         width, tokens = self.channels, self.tokens
         blocks = self.blocks * (12 * width * width * tokens + 2 * tokens * tokens * width)
         patches = (tokens - 1) * 3 * (self.image_px**2 // (tokens - 1)) * width
@@ -104,7 +104,7 @@ class ClipTower:
         """Raw (not normalised) text embeddings, [class embed] float32 on the CPU.
 
         One prompt per name and template; several templates are averaged after normalisation, one is kept raw, as DiST
-        does with the bare name (spec/dist.md §3).
+        does with the bare name (docs/spec/dist.md §3).
         """
         per_template = []
         for template in templates:

@@ -3,7 +3,7 @@
     PUBLISHED ──▶ recipes (pooling layers, frames, CLIP width)
         └──▶ cache_spec ──▶ bytes per view        └──▶ trainable_parameters
 
-Source: spec/dist.md §6–7 and the table in the README of the release. Sizes are computed, never typed. `ours` and
+Source: docs/spec/dist.md §6–7 and the table in the README of the release. Sizes are computed, never typed. `ours` and
 `gpu_hours` are None where nothing was run: that is so for all of them.
 """
 

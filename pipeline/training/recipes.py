@@ -1,6 +1,6 @@
 """Recipes: every setting of a training run as one typed, frozen value; variations by `replace`.
 
-    recipe = named("dist-ssv2-b16-8f")              published settings of DiST, spec/dist.md §5–6
+    recipe = named("dist-ssv2-b16-8f")              published settings of DiST, docs/spec/dist.md §5–6
     short  = replace(recipe, epochs=2)
 
 `dist-ssv2-b16` and `dist-k400-b16` are the same settings for any number of frames and any CLIP. The published mixing of

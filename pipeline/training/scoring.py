@@ -1,4 +1,4 @@
-"""Scores of videos over all their stored views: softmax per view, summed per video (spec/dist.md §3)."""
+"""Scores of videos over all their stored views: softmax per view, summed per video (docs/spec/dist.md §3)."""
 
 from __future__ import annotations
 
