@@ -171,6 +171,17 @@ class Trainer:
                 "not one video of a whole batch could be read: "
                 + "; ".join(f"{name}: {why}" for name, why in list(self.loader.refused.items())[:3])
             )
+        try:
+            return self._stepped(raw)
+        except torch.OutOfMemoryError as error:
+            clips = self.recipe.batch_clips
+            raise RunError(
+                f"{self.where.device} has not the memory for a step of batch_clips={clips} over "
+                f"{self.fabric.world_size} devices ({error}). Lower it, as in --set batch_clips={max(1, clips // 2)}, "
+                "into another folder (--run), or use more devices (--devices)."
+            ) from error
+
+    def _stepped(self, raw: Any) -> float:
         batch = self.assemble(raw, step=self.place.global_step)
         assert batch.targets is not None
         with self.where.autocast():

@@ -83,15 +83,21 @@ class ClipTower:
             layers: block numbers, -1 for the stem, in the wanted order.
 
         Raises:
-            ClipError: a layer the tower does not have.
+            ClipError: a layer the tower does not have, or the device's memory does not suffice.
         """
         unknown = [layer for layer in layers if not STEM <= layer < self.info.blocks]
         if unknown:
             raise ClipError(f"{self.info.model} has blocks 0…{self.info.blocks - 1} and the stem -1, not {unknown}")
         side = self.info.image_px
         expect("pixels", pixels, "frame rgb height width", rgb=3, height=side, width=side)
-        with autocast(self.device, self.info.precision):
-            return run_taps(self._model.visual, pixels.to(self.device, non_blocking=True), layers)
+        try:
+            with autocast(self.device, self.info.precision):
+                return run_taps(self._model.visual, pixels.to(self.device, non_blocking=True), layers)
+        except torch.OutOfMemoryError as error:
+            raise ClipError(
+                f"{self.device} has not the memory for {len(pixels)} frames at once in {self.info.model} ({error}). "
+                "Lower --batch-frames."
+            ) from error
 
     @torch.inference_mode()
     def encode_text(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
