@@ -22,13 +22,14 @@ TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="u
 MAY_IMPORT = {
     "errors": set(),
     "shapes": {"errors"},
+    "precision": {"errors"},
     "datasets": {"errors", "shapes"},
     "video": {"errors", "shapes"},
-    "clip": {"errors", "shapes"},
+    "clip": {"errors", "shapes", "precision"},
     "cache": {"errors", "shapes"},
     "heads": {"errors", "shapes"},
     "draw": {"errors", "shapes", "video", "cache"},
-    "training": {"errors", "shapes", "video", "cache", "heads"},
+    "training": {"errors", "shapes", "precision", "video", "cache", "heads"},
 }
 """Rooms of the pipeline, and what each may use: neither heads nor training know CLIP, no room knows a stage."""
 

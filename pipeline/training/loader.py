@@ -218,10 +218,12 @@ def online_features(tower: Any, dense: Tensor, alpha: int, needs: Needs) -> tupl
     """What the cache would hold, computed now: dense [clip dense rgb height width] -> tokens, embedding.
 
     Returns:
-        tokens [clip layer frame token channel] and embedding [clip frame embed], each None if not needed.
+        float32 tokens [clip layer frame token channel] and embedding [clip frame embed], each None if not needed.
     """
     clips = len(dense)
     taps = tower.taps(dense[:, ::alpha].flatten(0, 1), needs.layers)
-    tokens = taps.tokens.unflatten(1, (clips, -1)).transpose(0, 1).clone() if needs.layers else None
-    embedding = taps.embedding.unflatten(0, (clips, -1)).float().clone() if needs.embedding else None
+    # Copied out of inference mode, and as float32, as a cache delivers them: the tower may compute in half precision.
+    as_cached = partial(torch.Tensor.to, dtype=torch.float32, copy=True)
+    tokens = as_cached(taps.tokens.unflatten(1, (clips, -1)).transpose(0, 1)) if needs.layers else None
+    embedding = as_cached(taps.embedding.unflatten(0, (clips, -1))) if needs.embedding else None
     return tokens, embedding

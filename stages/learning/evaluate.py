@@ -16,9 +16,10 @@ from torch import nn
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.clip.load import choose_device
-from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
+from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch
 from vidxfer.pipeline.heads.base import Head, Needs
 from vidxfer.pipeline.heads.zero_shot import FusedWithClip, ZeroShotClip
+from vidxfer.pipeline.precision import Where, head_precision
 from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_inputs
 from vidxfer.pipeline.training.metrics import Score, ranked, score
 from vidxfer.pipeline.training.run import Run, write_text
@@ -82,6 +83,8 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Eval
     )
     split = source.split
     where = compute_on(request.device, request.precision)
+    if (line := where.line(request.precision)) is not None:
+        shown.line(line)
     head = head_to_score(request, split).to(where.device)
     if (origin := source.origin(head.needs)) is not None:
         shown.line(str(origin))
@@ -132,21 +135,10 @@ def head_to_score(request: EvaluateRequest, split: Split) -> Head:
     return FusedWithClip(head, clip, request.fuse_clip) if request.fuse_clip else head
 
 
-@dataclass(frozen=True, kw_only=True)
-class Where:
-    """Where a head runs and in which autocast type (None: float32)."""
-
-    device: torch.device
-    autocast: torch.dtype | None
-
-
 def compute_on(device: str, precision: str) -> Where:
-    """Resolve device and precision: "auto" is CUDA with bf16 autocast where there is one, else the CPU in float32."""
+    """Resolve device and precision of a head, as `choose_device` and `head_precision` do."""
     chosen = choose_device(device)
-    if precision not in ("auto", "fp32", "bf16"):
-        raise UsageError(f"--precision {precision!r} is none of auto, fp32, bf16")
-    bf16 = precision == "bf16" or (precision == "auto" and chosen.type == "cuda" and torch.cuda.is_bf16_supported())
-    return Where(device=chosen, autocast=torch.bfloat16 if bf16 else None)
+    return Where(device=chosen, precision=head_precision(precision, chosen))
 
 
 def expect_fits_run(run: Run, split: Split) -> None:
@@ -185,9 +177,7 @@ def score_split(
         shown.bar(f"score {split.spec.split}", len(rows) * split.spec.stored_views, "clips") as bar,
     ):
         assemble = source.assembler(needs, where.device)
-        scored = score_rows(
-            head, loader, assemble, rows, batch_clips=batch_clips, advance=bar.advance, autocast=where.autocast
-        )
+        scored = score_rows(head, loader, assemble, rows, batch_clips=batch_clips, advance=bar.advance, where=where)
         return scored, score_of(source, scored, loader.refused)
 
 

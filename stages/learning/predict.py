@@ -16,13 +16,14 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.draw import draw_guarded
 from vidxfer.pipeline.errors import CacheMismatch, UsageError, VideoError
 from vidxfer.pipeline.heads.base import Head
+from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.shapes import ClipBatch, Video
 from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.loader import online_features
 from vidxfer.pipeline.training.metrics import ranked
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.video.replay import replay
-from vidxfer.stages.learning.evaluate import Where, compute_on
+from vidxfer.stages.learning.evaluate import compute_on
 from vidxfer.stages.progress import Progress, Silent
 
 
@@ -73,6 +74,8 @@ def predict(request: PredictRequest, progress: Progress | None = None) -> tuple[
     trained = CacheSpec.from_dict(run.made_from["spec"])
     tower = tower_of(run, trained, request)
     where = compute_on(request.device, request.precision)
+    if (line := where.line(request.precision)) is not None:
+        shown.line(line)
     names = tuple(run.made_from["class_names"])
     head = build_head(
         run.recipe, head_inputs(trained, len(names), run.recipe), run.text(), float(run.made_from["logit_scale"])
@@ -101,7 +104,7 @@ def tower_of(run: Run, trained: CacheSpec, request: PredictRequest) -> ClipTower
         request.model or known["model"],
         request.pretrained or known["pretrained"],
         device=request.device,
-        precision="auto" if request.precision == "auto" else request.precision,
+        precision=request.precision,
     )
     if tower.info.weights_sha256 != trained.clip_weights_sha256:
         raise CacheMismatch(
@@ -127,7 +130,7 @@ def _one(path: Path, spec: CacheSpec, tower: ClipTower, head: Head, names: tuple
         labels=torch.full((len(dense),), -1, device=where.device),
         ids=(str(path),) * len(dense),
     )
-    with torch.autocast(where.device.type, dtype=where.autocast, enabled=where.autocast is not None):
+    with where.autocast():
         logits = head(batch)
     classes, shares = ranked(logits.float().softmax(dim=-1).sum(dim=0).cpu())
     top5 = tuple((names[c], p) for c, p in zip(classes, shares, strict=True))

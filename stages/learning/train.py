@@ -20,6 +20,7 @@ from vidxfer.pipeline.cache.store import splits
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
 from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.precision import Where, head_precision
 from vidxfer.pipeline.training.build import expect_made_for, expect_same_kind, head_inputs
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.run import Run
@@ -53,14 +54,16 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
     split = sources["train"].split
     expect_trainable(sources, request)
-    where = (fabric.world_size, str(fabric.device), str(fabric._precision.precision))
-    found = made_from(split, online=request.online, where=where)
+    where = Where(device=fabric.device, precision=head_precision(request.precision, fabric.device))
+    if (line := where.line(request.precision)) is not None:
+        shown.line(line)
+    found = made_from(split, online=request.online, where=where, world=fabric.world_size)
     if request.init_from is not None:
         found["init_from"] = beginning(request.init_from, found)
     with fabric.rank_zero_first():  # one process makes the folder, the others find it
         run = Run.start(request.run, request.recipe, found)
     with ExitStack() as stack:
-        trainer = Trainer(request, run, sources, rows, fabric, shown, stack)
+        trainer = Trainer(request, run, sources, rows, fabric, where, shown, stack)
         report = trainer.run_epochs()
     if not fabric.is_global_zero:
         return None
@@ -127,10 +130,12 @@ def trainable_rows(source: Source, request: TrainRequest, shown: Progress) -> li
 
 
 def make_fabric(request: TrainRequest) -> Fabric:
-    """Device, precision and launch by Lightning Fabric; several devices train with DDP."""
-    if request.precision not in ("auto", "fp32", "bf16"):
-        raise UsageError(f"--precision {request.precision!r} is none of auto, fp32, bf16")
+    """Device and launch by Lightning Fabric; several devices train with DDP.
+
+    Fabric leaves numbers as they are: its mixed precision would walk through the batch. The trainer's `Where` casts.
+    """
     chosen = choose_device(request.device)
+    head_precision(request.precision, chosen)  # refused before processes are started
     cuda = chosen.type == "cuda"
     if chosen.type not in ("cpu", "cuda"):
         raise UsageError(f"--device {request.device}: training runs on cpu or cuda")
@@ -140,13 +145,12 @@ def make_fabric(request: TrainRequest) -> Fabric:
         asked = f"--device {request.device} --devices {request.devices}"
         raise UsageError(f"{asked} does not go together, or asks for more than the {there} CUDA devices here")
     devices = request.devices or (there if cuda and not one else 1)
-    bf16 = request.precision == "bf16" or (request.precision == "auto" and cuda and torch.cuda.is_bf16_supported())
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=[chosen.index or 0] if cuda and one else devices,
         # The last integration-to-temporal net of DiST has no influence on the output, as published.
         strategy=DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto",
-        precision="bf16-mixed" if bf16 else "32-true",
+        precision="32-true",
     )
     fabric.launch()
     return fabric
@@ -174,9 +178,11 @@ def sources_of(request: TrainRequest, fabric: Fabric, shown: Progress) -> dict[s
     }
 
 
-def made_from(split: Split, *, online: bool, where: tuple[int, str, str] = (1, "cpu", "32-true")) -> dict[str, Any]:
-    """What `run.json` remembers; `where`: number of devices, the first one, and Fabric's precision."""
-    world, device, precision = where
+ON_CPU = Where(device=torch.device("cpu"), precision="fp32")
+
+
+def made_from(split: Split, *, online: bool, where: Where = ON_CPU, world: int = 1) -> dict[str, Any]:
+    """What `run.json` remembers; `where`: the first device and the head's precision; `world`: number of devices."""
     return {
         "cache": str(split.path.parent),
         "cache_fingerprint": split.spec.fingerprint,
@@ -187,8 +193,8 @@ def made_from(split: Split, *, online: bool, where: tuple[int, str, str] = (1, "
         "data": split.informs["data"],
         "online": online,
         "world": world,
-        "device": device,
-        "precision": precision,
+        "device": str(where.device),
+        "precision": where.precision,
         "code": code_version(),
         **{"versions": library_versions()},
     }

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.journal import Journal
 from vidxfer.pipeline.training.metrics import RunningMean, Score
@@ -29,7 +30,7 @@ from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at
 from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per_epoch
 from vidxfer.pipeline.training.run import Progress as Place
 from vidxfer.pipeline.training.run import Run
-from vidxfer.stages.learning.evaluate import Where, score_split
+from vidxfer.stages.learning.evaluate import score_split
 from vidxfer.stages.learning.sources import Source
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.settings import TrainReport, TrainRequest
@@ -46,6 +47,7 @@ class Trainer:
         sources: dict[str, Source],
         rows: list[int],
         fabric: Fabric,
+        where: Where,
         shown: Progress,
         stack: ExitStack,
     ) -> None:
@@ -54,8 +56,7 @@ class Trainer:
         self.split = split = source.split
         self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
         self.text = torch.from_numpy(split.text)
-        bf16 = "bf16" in str(fabric._precision.precision)
-        self.where = Where(device=fabric.device, autocast=torch.bfloat16 if bf16 else None)
+        self.where = where
         inputs = head_inputs(split.spec, len(split.class_names), self.recipe)
         head = build_head(self.recipe, inputs, self.text, float(split.informs["logit_scale"]))
         self.needs = head.needs
@@ -170,9 +171,22 @@ class Trainer:
                 "not one video of a whole batch could be read: "
                 + "; ".join(f"{name}: {why}" for name, why in list(self.loader.refused.items())[:3])
             )
+        try:
+            return self._stepped(raw)
+        except torch.OutOfMemoryError as error:
+            clips = self.recipe.batch_clips
+            raise RunError(
+                f"{self.where.device} has not the memory for a step of batch_clips={clips} over "
+                f"{self.fabric.world_size} devices ({error}). Lower it, as in --set batch_clips={max(1, clips // 2)}, "
+                "into another folder (--run), or use more devices (--devices)."
+            ) from error
+
+    def _stepped(self, raw: Any) -> float:
         batch = self.assemble(raw, step=self.place.global_step)
         assert batch.targets is not None
-        loss: Tensor = soft_cross_entropy(self.head(batch), batch.targets)
+        with self.where.autocast():
+            logits = self.head(batch)
+        loss: Tensor = soft_cross_entropy(logits, batch.targets)
         if not torch.isfinite(loss):
             raise RunError(
                 f"the loss is {float(loss)} at step {self.place.global_step + 1} (videos {', '.join(raw.ids[:3])} …); "

@@ -28,6 +28,7 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.draw import draw_view
 from vidxfer.pipeline.errors import VideoError
+from vidxfer.pipeline.precision import Where, head_precision
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
 from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.dense import dense_frames
@@ -100,19 +101,18 @@ def measure_clip(tower: ClipTower, spec: CacheSpec, batch_frames: int) -> float:
 
 
 def measure_head(recipe: Recipe, spec: CacheSpec, classes: int, device: torch.device) -> float:
-    """Clips per second through forward and backward of a recipe's head; bf16 autocast on a GPU, as training does.
+    """Clips per second through forward and backward of a recipe's head, in the precision that training chooses.
 
     Raises:
         CacheMismatch: the recipe is for other frames or another CLIP than the cache would hold.
     """
-    inputs, cuda = head_inputs(spec, classes, recipe), device.type == "cuda"
+    inputs, where = head_inputs(spec, classes, recipe), Where(device=device, precision=head_precision("auto", device))
     head = build_head(recipe, inputs, torch.randn(classes, spec.embed), 1.0).to(device)
-    kind = torch.bfloat16 if cuda else torch.float32
 
     def step_of(clips: int) -> Callable[[], None]:
         frames, side = inputs.sparse_frames, spec.sampling.image_px
         batch = ClipBatch(
-            tokens=torch.randn(clips, len(head.needs.layers), frames, spec.tokens, spec.channels, dtype=kind),
+            tokens=torch.randn(clips, len(head.needs.layers), frames, spec.tokens, spec.channels),
             embedding=torch.randn(clips, frames, spec.embed),
             dense=torch.randn(clips, frames * inputs.alpha, 3, side, side),
             targets=None,
@@ -121,9 +121,9 @@ def measure_head(recipe: Recipe, spec: CacheSpec, classes: int, device: torch.de
         ).to(device)
 
         def step() -> None:
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cuda):
-                loss = head(batch).float().square().mean()
-            loss.backward()
+            with where.autocast():
+                logits = head(batch)
+            logits.float().square().mean().backward()
 
         return step
 
