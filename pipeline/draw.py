@@ -114,6 +114,7 @@ def draw_guarded(
     """`draw` in one of `processes` child processes, within a limit of time and memory.
 
     Raises:
-        VideoError: as `draw`, and TOO_SLOW, OUT_OF_MEMORY or CRASHED where the child had to be ended or died.
+        VideoError: as `draw`, and TOO_SLOW, OUT_OF_MEMORY, CRASHED or UNEXPECTED where the child had to be ended, died
+            or raised what nobody foresaw. UnforeseenError: that happens to too many videos.
     """
     return shared_guard(processes).submit(video.path, draw, video, spec, decoder, dense).result()

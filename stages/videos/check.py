@@ -32,7 +32,7 @@ from vidxfer.stages.spread.clusters import connected
 from vidxfer.stages.videos.check_work import How, Line, key_of, lines_from, lines_here
 
 MAY_PASS = {reason.value for reason in (VideoReason.TOO_SLOW, VideoReason.OUT_OF_MEMORY, VideoReason.CRASHED,
-                                        VideoReason.UNREADABLE, VideoReason.MISSING)}  # fmt: skip
+                                        VideoReason.UNREADABLE, VideoReason.MISSING, VideoReason.UNEXPECTED)}  # fmt: skip
 """Reasons that another run, or another machine, may not find again."""
 
 NEEDED = {"split", "id", "seen", "quick", "asked", "reason"}
