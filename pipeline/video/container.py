@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import av.container
     import av.video.stream
 
+SQUARE = "1:1"
+"""Aspect of one pixel, width to height, as reports show it."""
+
 STILL_PICTURES = ("image2", "webp_pipe", "png_pipe", "tty", "lavfi", "concat", "hls", "dash")
 """Formats that are one picture, or a list that points to other files."""
 

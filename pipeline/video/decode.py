@@ -56,6 +56,13 @@ def turns_of(frame: Any) -> int:
     return 0 if degrees % 90 else (degrees // 90) % 4
 
 
+def pyav_version() -> str:
+    """Of PyAV and of FFmpeg's decoders inside it."""
+    import av
+
+    return f"PyAV {av.__version__}, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
+
+
 class Painter:
     """Makes rgb of the frames of one video. Its context of swscale is made once: 0.5 ms a frame are saved."""
 

@@ -4,7 +4,8 @@
     pyav-pts          frames named by time stamp: seek to a key frame, decode until the wanted ones came by; or decode
                       everything once, in search of damage, and take the wanted frames on the way
 
-Frames become rgb only where they are wanted. `pyav-pts` compares every frame that comes by with the time stamps that demuxing showed; the first surprise ends it.
+Frames become rgb only where they are wanted. `pyav-pts` compares every frame that comes by with the time stamps that
+demuxing showed; the first surprise ends it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.pipeline.video.container import Deadline, Opened, opened_again
-from vidxfer.pipeline.video.decode import Decoding, Look, Painter, Pixels
+from vidxfer.pipeline.video.decode import Decoding, Look, Painter, Pixels, pyav_version
 from vidxfer.pipeline.video.packets import Clock, Packets, Window, start_before
 
 KEPT_BYTES = 64 * 2**20
@@ -42,6 +43,7 @@ class SequentialPath:
     """
 
     name = "pyav-sequential"
+    version = staticmethod(pyav_version)
 
     def __init__(
         self, video: Opened, deadline: Deadline, *, window: Window, watch: Callable[[Any], None] | None = None
@@ -147,6 +149,7 @@ class PtsPath:
     """
 
     name = "pyav-pts"
+    version = staticmethod(pyav_version)
 
     def __init__(
         self, video: Opened, deadline: Deadline, *, packets: Packets, window: Window, unchecked: bool = False
@@ -161,7 +164,8 @@ class PtsPath:
             VideoError: that frame is damaged.
         """
         clock = Clock.of(video)
-        self._video, self._packets, self._unchecked, self._painter = video, packets, unchecked, Painter()
+        self._video, self._packets, self._painter = video, packets, Painter()
+        self._unchecked, self._passed = unchecked, False
         self.pts: list[int] = [pts for pts in packets.order if window.holds(clock.seconds(pts))]
         self.look: Look | None = None
         if self.pts:
@@ -181,6 +185,7 @@ class PtsPath:
         passed = range(len(self.pts)) if self._unchecked else numbers
         for run in plan_runs(self._packets, self.pts, passed):
             found.update(self._run(run, deadline, paint=set(numbers)))
+        self._passed |= self._unchecked
         self._unchecked = False
         return found
 
@@ -190,8 +195,9 @@ class PtsPath:
         Raises:
             PathFailed, VideoError: as `read`.
         """
-        self._unchecked = True
-        self.read((), deadline)
+        if not self._passed:
+            self._unchecked = True
+            self.read((), deadline)
 
     def _run(self, run: Run, deadline: Deadline, *, paint: Collection[int]) -> dict[int, Pixels]:
         """Decode a run; the pixels of those of its frames that are in `paint`."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -39,8 +38,11 @@ __all__ = ["Decoder", "Limits", "PictureFolder", "VideoSource", "open_video"]
 Decoder = Literal["auto", "decord", "pyav"]
 WayToFrames = DecordPath | PtsPath | SequentialPath
 
+NO_DECORD = "no decord: "
+"""How `why` begins where decord was asked for and may not read the file."""
+
 WHOLE_PX = 5_000_000_000
-"""Files of more pixels (about 40 s of 1080p at 60, half an hour of 340 x 256 at 30) take too long to be decoded whole."""
+"""Files of more pixels (80 s of 1080p, half an hour of 340 x 256) take too long to be decoded whole."""
 
 
 @contextmanager
@@ -130,9 +132,14 @@ class VideoSource:
         return self._upright[1]
 
     @property
-    def pixel_aspect(self) -> Fraction:
-        """Width over height of one stored pixel."""
-        return self._video.pixel_aspect
+    def pixel_aspect(self) -> str:
+        """Width to height of one pixel as it is stored, as in "4:3"."""
+        return "{0.numerator}:{0.denominator}".format(self._video.pixel_aspect)
+
+    @property
+    def version(self) -> str:
+        """Of the libraries behind `decoder`."""
+        return self._way.version()
 
     @property
     def decoder(self) -> str:
@@ -221,14 +228,14 @@ class VideoSource:
         if not self._window.is_whole or not verdict.passes:
             against = verdict.why if self._window.is_whole else "a segment is found by time stamps"
             self._take_pyav(deadline, known_good=False)
-            self.why = f"no decord: {against}; {self.why}"
+            self.why = f"{NO_DECORD}{against}; {self.why}"
             return
         witness = Witness(self._packets)
         checked = SequentialPath(self._video, deadline, window=self._window, watch=witness)
         way = DecordPath(self._video, pts=self._packets.order, look=checked.look)
         failure = witness.against(self._video, checked, way, deadline)
         self._way = checked if failure else way
-        self.why = f"no decord: {failure}" if failure else f"the gate passes: {verdict.why}"
+        self.why = f"{NO_DECORD}{failure}" if failure else f"the gate passes: {verdict.why}"
 
     def _take_pyav(self, deadline: Deadline, *, known_good: bool) -> None:
         picture_px = self._video.stream.codec_context.height * self._video.stream.codec_context.width
