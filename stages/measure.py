@@ -27,10 +27,10 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import VideoError
-from vidxfer.pipeline.shapes import ClipBatch, Video, View
-from vidxfer.pipeline.training.build import build_head, head_inputs
+from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.shapes import Video, View
+from vidxfer.pipeline.training.build import build_head, offer_of
 from vidxfer.pipeline.training.dense import dense_frames
-from vidxfer.pipeline.training.recipes import Recipe
 from vidxfer.pipeline.video.jpeg import decode_frames
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.stages.shards.draw import draw_view
@@ -105,20 +105,13 @@ def measure_head(recipe: Recipe, spec: CacheSpec, classes: int, device: torch.de
     Raises:
         CacheMismatch: the recipe is for other frames or another CLIP than the cache would hold.
     """
-    inputs, cuda = head_inputs(spec, classes, recipe), device.type == "cuda"
-    head = build_head(recipe, inputs, torch.randn(classes, spec.embed), 1.0).to(device)
+    cuda = device.type == "cuda"
+    offer = offer_of(spec, recipe, classes=classes, text=torch.randn(classes, spec.embed))
+    head = build_head(recipe, offer).to(device)
     kind = torch.bfloat16 if cuda else torch.float32
 
     def step_of(clips: int) -> Callable[[], None]:
-        frames, side = inputs.sparse_frames, spec.sampling.image_px
-        batch = ClipBatch(
-            tokens=torch.randn(clips, len(head.needs.layers), frames, spec.tokens, spec.channels, dtype=kind),
-            embedding=torch.randn(clips, frames, spec.embed),
-            dense=torch.randn(clips, frames * inputs.alpha, 3, side, side),
-            targets=None,
-            labels=torch.zeros(clips, dtype=torch.int64),
-            ids=tuple(map(str, range(clips))),
-        ).to(device)
+        batch = offer.fake_batch(head.needs, clips, device=device, dtype=kind)
 
         def step() -> None:
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=cuda):

@@ -18,7 +18,7 @@ from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.training.recipes import Recipe
+from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.stages import measure
 from vidxfer.stages.costs import (
     Clip,

@@ -4,8 +4,9 @@
                              │
     metrics.jsonl ◀── log ───┴─── every few epochs: score the validation split ──▶ checkpoint
 
-A run goes on where its last checkpoint stands: order and mixing of clips follow from (seed, epoch, step), nothing else
-is random: an interrupted run has the curve of an unbroken one. SIGTERM and Ctrl-C end it with a checkpoint.
+A run goes on where its last checkpoint stands: order and mixing of clips and what is random inside the head follow from
+(seed, epoch, step, process) and nothing else: an interrupted run has the curve of an unbroken one. SIGTERM and
+Ctrl-C end it with a checkpoint.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from torch import Tensor
 
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.heads.base import Needs
-from vidxfer.pipeline.training.build import build_head, head_inputs
+from vidxfer.pipeline.training.build import build_head, head_randomness, offer_of
 from vidxfer.pipeline.training.journal import Journal
 from vidxfer.pipeline.training.metrics import RunningMean, Score
-from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, soft_cross_entropy
+from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, refreshed, soft_cross_entropy
 from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per_epoch
 from vidxfer.pipeline.training.run import Progress as Place
 from vidxfer.pipeline.training.run import Run
@@ -56,8 +57,15 @@ class Trainer:
         self.text = torch.from_numpy(split.text)
         bf16 = "bf16" in str(fabric._precision.precision)
         self.where = Where(device=fabric.device, autocast=torch.bfloat16 if bf16 else None)
-        inputs = head_inputs(split.spec, len(split.class_names), self.recipe)
-        head = build_head(self.recipe, inputs, self.text, float(split.informs["logit_scale"]))
+        offer = offer_of(
+            split.spec,
+            self.recipe,
+            classes=len(split.class_names),
+            text=self.text,
+            logit_scale=float(split.informs["logit_scale"]),
+            tower=source.tower,
+        )
+        head = build_head(self.recipe, offer)
         self.needs = head.needs
         optimiser = build_optimiser(head, self.recipe)
         self.place = run.progress()
@@ -143,7 +151,8 @@ class Trainer:
                 asked = time.monotonic()
                 raw = next(batches)
                 waited.add(time.monotonic() - asked)
-                loss.add(self._step(raw, epoch + step / steps))
+                rate_of = refreshed(step, self.recipe.optimiser.refresh_steps)
+                loss.add(self._step(raw, epoch + rate_of / steps))
                 end = step + 1 == steps
                 self.place = Place(
                     epoch=epoch + end, step=0 if end else step + 1, global_step=self.place.global_step + 1
@@ -172,7 +181,8 @@ class Trainer:
             )
         batch = self.assemble(raw, step=self.place.global_step)
         assert batch.targets is not None
-        loss: Tensor = soft_cross_entropy(self.head(batch), batch.targets)
+        with head_randomness(self.recipe.seed, self.place.global_step, self.fabric.global_rank, self.fabric.device):
+            loss: Tensor = soft_cross_entropy(self.head(batch), batch.targets)
         if not torch.isfinite(loss):
             raise RunError(
                 f"the loss is {float(loss)} at step {self.place.global_step + 1} (videos {', '.join(raw.ids[:3])} …); "

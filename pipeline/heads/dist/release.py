@@ -3,7 +3,7 @@
     state of a file ─ sort_keys ─▶ head  "temporal_stem.weight" …   (our names; both generations of keys)
                                    clip  "visual.conv1.weight" …    (open_clip's names)
                                    unknown                          (everything else, by its full key)
-    head ─ read_sizes ─▶ DistSizes ─ problems ─▶ every key that is missing, too much, or of another shape
+    head ─ read_sizes ─▶ FileSizes ─ problems ─▶ every key that is missing, too much, or of another shape
     head + clip ─ official_state ─▶ the layout of the release
 
 Source: spec/dist.md §8. Nothing is opened here.
@@ -15,13 +15,16 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.heads.base import HeadInputs
-from vidxfer.pipeline.heads.dist import DistConfig, DistNet
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Offer
+from vidxfer.pipeline.heads.dist.head import DistConfig
+from vidxfer.pipeline.heads.dist.net import DistNet, DistSizes
+from vidxfer.pipeline.heads.family import Released
 
 PREFIX = "backbone.base_encoder."
 HEAD, OLD_HEAD = "dist_net.", "ladder_net."
@@ -88,17 +91,17 @@ def _released_name(name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistSizes:
+class FileSizes:
     """What the shapes of a checkpoint tell.
 
     Attributes:
-        config: sizes of the branch; its `layers` are not in the shapes and stay None.
+        config: sizes of the branch, not checked: a broken file may tell any.
         layers: how many CLIP layers feed it. sparse_frames, alpha: a checkpoint fits no other number of frames.
         patch_px: side of the stem's patch. channels: CLIP width. embed: joint space.
         clip_blocks, grid: of the CLIP in the same file; None when it holds none.
     """
 
-    config: DistConfig
+    config: DistSizes
     layers: int
     sparse_frames: int
     alpha: int
@@ -113,28 +116,37 @@ class DistSizes:
         """Frames the temporal branch sees."""
         return self.sparse_frames * self.alpha
 
-    def inputs(self) -> HeadInputs:
+    @property
+    def offer(self) -> Offer:
         """What a cache for this head delivers; pictures of 224 px unless the file's CLIP says otherwise."""
         grid = self.grid or max(1, 224 // self.patch_px)
-        return HeadInputs(
+        return Offer(
             layers=tuple(range(self.layers)),
             sparse_frames=self.sparse_frames,
             alpha=self.alpha,
-            tokens=grid * grid + 1,
+            grid=(grid, grid),
             channels=self.channels,
             embed=self.embed,
             classes=1,
             image_px=grid * self.patch_px,
         )
 
+    def __str__(self) -> str:
+        return (
+            f"{self.layers} CLIP layers of {self.channels} channels, {self.sparse_frames} sparse and "
+            f"{self.dense_frames} dense frames, patch {self.patch_px} px, {self.config.integration_channels} + "
+            f"{self.config.temporal_channels} channels, {self.config.pooling_layers} pooling layers, "
+            f"joint space {self.embed}"
+        )
 
-def read_sizes(keys: SortedKeys) -> DistSizes:
+
+def read_sizes(keys: SortedKeys) -> FileSizes:
     """Sizes by the vote of all shapes that tell them; where none does, the released ones (`problems` will say so)."""
     seen = _Shapes(keys.head)
     wide = seen.vote(r"input_linears\.\d+\.weight", 0, 384)
     narrow = seen.vote(r"temporal_nets\.\d+\.ln\.weight", 0, 96)
     temporal = seen.vote(r"integration_nets\.\d+\.temporal_ffn\.c_fc1\.weight", 0, wide // 4)
-    config = DistConfig(
+    config = DistSizes(
         integration_channels=wide,
         temporal_channels=narrow,
         pooling_layers=seen.count("adapooling_nets"),
@@ -146,7 +158,7 @@ def read_sizes(keys: SortedKeys) -> DistSizes:
     )
     visual = _Shapes(keys.clip)
     tokens = visual.vote(r"visual\.positional_embedding", 0, 0)
-    return DistSizes(
+    return FileSizes(
         config=config,
         layers=seen.count("input_linears"),
         sparse_frames=seen.vote(r"temporal2integration_nets\.\d+\.cls_token", 2, 8),
@@ -183,14 +195,14 @@ def _ratio(hidden: int, outer: int) -> float:
     return ratio if int(outer * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
-def problems(keys: SortedKeys, sizes: DistSizes) -> list[str]:
+def problems(keys: SortedKeys, sizes: FileSizes) -> list[str]:
     """Everything that keeps a state from being the branch of these sizes, one line each; empty when it is."""
     if not keys.head:
         return [f"not one key begins with {PREFIX}{HEAD} or {PREFIX}{OLD_HEAD}"]
     if lines := _impossible(keys, sizes):
         return lines
     with torch.device("meta"):
-        wanted = DistNet(sizes.config, sizes.inputs(), tuple(range(sizes.layers))).state_dict()
+        wanted = DistNet(sizes.config, sizes.offer, tuple(range(sizes.layers))).state_dict()
     found = keys.head
     lines = [f"{key}: missing" for key in sorted(wanted.keys() - found.keys())]
     lines += [f"{key}: not a part of this branch" for key in sorted(found.keys() - wanted.keys())]
@@ -208,7 +220,7 @@ def problems(keys: SortedKeys, sizes: DistSizes) -> list[str]:
     return lines
 
 
-def _impossible(keys: SortedKeys, sizes: DistSizes) -> list[str]:
+def _impossible(keys: SortedKeys, sizes: FileSizes) -> list[str]:
     """What keeps a branch of these sizes from being built at all."""
     lines = [f"{name}: is empty, shape {tuple(value.shape)}" for name, value in keys.head.items() if value.numel() == 0]
     groups = {"input_linears": sizes.layers, "adapooling_nets": sizes.config.pooling_layers}
@@ -223,3 +235,48 @@ def official_state(head: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> di
     """The keys of the release, CLIP first: float32 on the CPU, each with memory of its own."""
     named: Iterable[tuple[str, Tensor]] = [*clip.items(), *((HEAD + name, value) for name, value in head.items())]
     return {PREFIX + name: value.detach().float().cpu().clone() for name, value in named}
+
+
+class DistRelease:
+    """The layout of DiST's released checkpoints; see `Release`."""
+
+    title = "DiST"
+
+    def read(self, state: Mapping[str, Tensor]) -> Released:
+        """See `Release`."""
+        keys = sort_keys(state)
+        sizes = read_sizes(keys)
+        lines = problems(keys, sizes)
+        return Released(
+            config=None if lines else DistConfig(**asdict(sizes.config)),
+            weights={HEAD + name: value.float() for name, value in keys.head.items()},
+            clip=keys.clip,
+            unknown=keys.unknown,
+            problems=tuple(lines),
+            layers=sizes.layers,
+            clip_blocks=sizes.clip_blocks,
+            offer=sizes.offer,
+            sizes=sizes,
+            words=str(sizes),
+            old_names="ladder_net" if keys.old_names else "",
+        )
+
+    def fed_by(self, config: HeadConfig, layers: tuple[int, ...]) -> HeadConfig:
+        """See `Release`."""
+        assert isinstance(config, DistConfig)
+        return replace(config, layers=layers)
+
+    def write(self, head: Head, clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Release`."""
+        return official_state({name.removeprefix(HEAD): value for name, value in head.state_dict().items()}, clip)
+
+    def told(self, config: HeadConfig, offer: Offer) -> dict[str, Any]:
+        """See `Release`."""
+        assert isinstance(config, DistConfig)
+        return {
+            "NUM_INPUT_FRAMES": offer.sparse_frames * offer.alpha,
+            "SPARSE_SAMPLE_ALPHA": offer.alpha,
+            "ADA_POOLING_LAYERS": config.pooling_layers,
+            "SELECTED_LAYERS": list(config.needs(offer).layers),
+            "S_PATCH_SIZE": offer.patch_px,
+        }
