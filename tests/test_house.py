@@ -63,8 +63,8 @@ HEAVY = ("torch", "torchvision", "open_clip", "av", "decord", "zarr", "numcodecs
          "lightning_fabric", "torchmetrics", "tensorboard", "safetensors", "einops", "numpy")  # fmt: skip
 """What `vidxfer --help` must not load."""
 
-SETTINGS = {"Recipe", "DistConfig", "Mixing", "Published", "Sampling", "DataSource", "ClipChoice", "CacheChoice",
-            "EngineChoice", "SlurmChoice"}  # fmt: skip
+SETTINGS = {"Recipe", "Optimiser", "ClipShape", "DistSizes", "DistConfig", "Mixing", "Published", "Sampling",
+            "DataSource", "ClipChoice", "CacheChoice", "EngineChoice", "SlurmChoice"}  # fmt: skip
 """Classes of settings, with every `…Request`: a field that nobody reads would be a setting that does nothing."""
 
 MOST_LINES, MOST_STATEMENTS = 280, 40

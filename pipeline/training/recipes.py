@@ -151,9 +151,9 @@ def from_dict(found: dict[str, Any]) -> Recipe:
     if unknown := sorted(set(stored) - known):
         raise UsageError(f"a recipe has no fields {unknown}. {nearest(unknown[0], sorted(known))}")
     head = dict(stored["head"])
-    optimiser: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in stored.get("optimiser", {}).items()
-    }
+    optimiser: dict[str, Any] = dict(stored.get("optimiser", {}))
+    if "betas" in optimiser:
+        optimiser["betas"] = tuple(optimiser["betas"])
     clip = stored.get("clip")
     parts: dict[str, Any] = {
         "head": config_from_dict(_kind(head.pop("kind")), head),
