@@ -12,7 +12,7 @@ from vidxfer.cli import codecs
 from vidxfer.cli import options as o
 
 if TYPE_CHECKING:
-    from vidxfer.stages.verify import SplitCheck
+    from vidxfer.stages.upkeep.verify import SplitCheck
 
 app = typer.Typer(no_args_is_help=True, help="Look at a cache, and check it.", rich_markup_mode=None)
 app.command("fidelity")(codecs.fidelity)
@@ -26,7 +26,7 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
     Example: vidxfer cache info --cache ./zarr
     """
     from vidxfer.cli import show
-    from vidxfer.pipeline.cache.summary import summary
+    from vidxfer.pipeline.cache.read.summary import summary
 
     found = summary(cache)
     if json:
@@ -112,7 +112,7 @@ def verify(
     Example: vidxfer cache verify --cache ./zarr
     """
     from vidxfer.cli import show
-    from vidxfer.stages import verify as stage
+    from vidxfer.stages.upkeep import verify as stage
 
     found = stage.verify(
         stage.VerifyRequest(cache=cache, splits=tuple(split) if split else None, drop_damaged=drop_damaged),

@@ -13,9 +13,9 @@ from vidxfer.cli.engine import engine as engine_options
 from vidxfer.cli.taking import taking
 
 if TYPE_CHECKING:
-    from vidxfer.stages.add import AddReport
-    from vidxfer.stages.parity import SplitParity
-    from vidxfer.stages.spread.choice import EngineChoice
+    from vidxfer.stages.engine import EngineChoice
+    from vidxfer.stages.upkeep.add import AddReport
+    from vidxfer.stages.upkeep.parity import SplitParity
 
 SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="train or val; all by default.")]
 _SAME = "Must be the cache's"
@@ -57,7 +57,7 @@ def add(
     Example: vidxfer cache add --cache ./zarr --dataset ssv2 --root ./ssv2 --views 4
     """
     from vidxfer.cli import show
-    from vidxfer.stages import add as stage
+    from vidxfer.stages.upkeep import add as stage
 
     numbers = None if layers is None else parse_layers(layers)
     asked = {
@@ -134,7 +134,7 @@ def parity(
     Example: vidxfer cache parity --cache ./zarr --videos 16
     """
     from vidxfer.cli import show
-    from vidxfer.stages import parity as stage
+    from vidxfer.stages.upkeep import parity as stage
 
     found = stage.parity(
         stage.ParityRequest(
@@ -194,7 +194,7 @@ def prune(
     Example: vidxfer cache prune --cache ./zarr --to ./small --layers 3,7,11
     """
     from vidxfer.cli import show
-    from vidxfer.stages import prune as stage
+    from vidxfer.stages.upkeep import prune as stage
 
     reports = stage.prune(
         stage.PruneRequest(
@@ -231,7 +231,7 @@ def export(
     Example: vidxfer cache export --cache ./zarr --video 78687 --layers 3,7,11 --to clip.npz
     """
     from vidxfer.cli import show
-    from vidxfer.stages import samples as stage
+    from vidxfer.stages.upkeep import samples as stage
 
     report = stage.write_chosen(
         stage.SamplesRequest(

@@ -10,7 +10,7 @@ import typer
 from vidxfer.cli import options as o
 
 if TYPE_CHECKING:
-    from vidxfer.stages.check import SplitCheck
+    from vidxfer.stages.videos.check import SplitCheck
 
 SHOWN = 20
 
@@ -50,8 +50,8 @@ def check(
     """
     from vidxfer.cli import show
     from vidxfer.cli.choices import data_source, parse_splits
-    from vidxfer.stages import check as stage
-    from vidxfer.stages.spread.choice import EngineChoice
+    from vidxfer.stages.engine import EngineChoice
+    from vidxfer.stages.videos import check as stage
 
     found = stage.check(
         stage.CheckRequest(

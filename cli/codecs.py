@@ -10,7 +10,7 @@ import typer
 from vidxfer.cli import options as o
 
 if TYPE_CHECKING:
-    from vidxfer.stages.fidelity import FidelityReport
+    from vidxfer.stages.upkeep.fidelity import FidelityReport
 
 MISLEADS = (
     "Plain cosine alone misleads: a few large channels fill it, and all others may be lost at 0.9993. Judge by centred "
@@ -49,7 +49,7 @@ def fidelity(
     Example: vidxfer cache fidelity --cache ./zarr --videos 8 --codec int6 --codec int4
     """
     from vidxfer.cli import show
-    from vidxfer.stages import fidelity as stage
+    from vidxfer.stages.upkeep import fidelity as stage
 
     report = stage.fidelity(
         stage.FidelityRequest(
@@ -124,7 +124,7 @@ def recode(
     """
     from vidxfer.cli import show
     from vidxfer.cli.choices import parse_layers
-    from vidxfer.stages import recode as stage
+    from vidxfer.stages.upkeep import recode as stage
 
     reports = stage.recode(
         stage.RecodeRequest(

@@ -39,7 +39,7 @@ def toy(
     Example: vidxfer data toy ./demo
     """
     from vidxfer.cli import show
-    from vidxfer.stages.toy import ToyRequest, make_toy
+    from vidxfer.stages.videos.toy import ToyRequest, make_toy
 
     request = ToyRequest(
         folder=folder,
@@ -78,8 +78,8 @@ def inspect(
     """
     from vidxfer.cli import show
     from vidxfer.cli.inspected import show_inspection
-    from vidxfer.stages import inspect as stage
     from vidxfer.stages.settings import DataSource
+    from vidxfer.stages.videos import inspect as stage
 
     if (against is None) != (against_root is None):
         raise UsageError("--against and --against-root belong together: the layout and the folder of the second set")

@@ -73,7 +73,7 @@ def engine(
     Raises:
         UsageError: an option that would do nothing.
     """
-    from vidxfer.stages.spread.choice import EngineChoice, SlurmChoice
+    from vidxfer.stages.engine import EngineChoice, SlurmChoice
 
     jobs = None
     named = {"partition": partition, "account": account, "directive": directive, "setup": setup, "logs": logs}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vidxfer.stages.inspect import Inspection
+    from vidxfer.stages.videos.inspect import Inspection
 
 ENDS = 5
 """Classes shown of either end, where not all are."""

@@ -14,8 +14,8 @@ from vidxfer.cli.taking import taking
 from vidxfer.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from vidxfer.stages.costs import Rates
-    from vidxfer.stages.plan import PlanReport
+    from vidxfer.stages.planning.costs import Rates
+    from vidxfer.stages.planning.plan import PlanReport
     from vidxfer.stages.settings import CacheChoice, DataSource
 
 _PANEL = "Rates: given, they are not measured"
@@ -75,7 +75,7 @@ def plan(
     """
     from vidxfer.cli import show
     from vidxfer.pipeline.training.recipes import named
-    from vidxfer.stages import plan as stage
+    from vidxfer.stages.planning import plan as stage
     from vidxfer.stages.settings import ClipChoice
 
     report = stage.plan(
@@ -105,7 +105,7 @@ def given_rates(*values: float | None) -> Rates:
     Raises:
         UsageError: one is not above 0.
     """
-    from vidxfer.stages.costs import Rates
+    from vidxfer.stages.planning.costs import Rates
 
     try:
         return Rates(**dict(zip(Rates.__dataclass_fields__, values, strict=True)))

@@ -13,7 +13,7 @@ def recipes(json: o.JsonOption = False) -> None:
     Example: vidxfer recipes
     """
     from vidxfer.cli import show
-    from vidxfer.stages.recipes import catalogue
+    from vidxfer.stages.planning.recipes import catalogue
 
     entries = catalogue()
     if json:

@@ -13,7 +13,7 @@ def reproduction(run: o.RunOption, cache: o.CacheOption = Path("zarr"), json: o.
     Example: vidxfer reproduction --run runs/dist-k400-b16-8f --cache ./zarr
     """
     from vidxfer.cli import show
-    from vidxfer.stages import reproduce as stage
+    from vidxfer.stages.learning import reproduce as stage
 
     found = stage.reproduction(run, cache)
     if json:

@@ -15,9 +15,9 @@ from vidxfer.cli.engine import engine as engine_options
 from vidxfer.cli.taking import taking
 
 if TYPE_CHECKING:
+    from vidxfer.stages.engine import EngineChoice
     from vidxfer.stages.extract import SplitReport
     from vidxfer.stages.settings import CacheChoice, DataSource
-    from vidxfer.stages.spread.choice import EngineChoice
 
 
 @taking(data=choices.data, store=choices.store, engine=engine_options)

@@ -62,7 +62,7 @@ def train(
     """
     from vidxfer.cli import show
     from vidxfer.pipeline.training.recipes import named, with_settings
-    from vidxfer.stages import train as stage
+    from vidxfer.stages.learning import train as stage
     from vidxfer.stages.settings import CacheChoice, ClipChoice
 
     if dataset and not online:
@@ -138,7 +138,7 @@ def evaluate(
     Example: vidxfer evaluate --run runs/dist-ssv2-b16 --cache ./zarr
     """
     from vidxfer.cli import show
-    from vidxfer.stages import evaluate as stage
+    from vidxfer.stages.learning import evaluate as stage
 
     if (run is None) != zero_shot:
         raise UsageError("give either --run FOLDER, or --zero-shot for CLIP without training")
@@ -204,7 +204,7 @@ def predict(
     Example: vidxfer predict cat.mp4 --checkpoint runs/dist-ssv2-b16
     """
     from vidxfer.cli import show
-    from vidxfer.stages import predict as stage
+    from vidxfer.stages.learning import predict as stage
 
     answers = stage.predict(
         stage.PredictRequest(
@@ -239,7 +239,7 @@ def compare(
     Example: vidxfer compare runs/probe runs/dist-ssv2-b16 --cache ./zarr
     """
     from vidxfer.cli import show
-    from vidxfer.stages import compare as stage
+    from vidxfer.stages.learning import compare as stage
 
     report = stage.compare(tuple(runs), cache)
     if json:

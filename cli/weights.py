@@ -32,7 +32,7 @@ def import_weights(
     """
     from vidxfer.cli import show
     from vidxfer.cli.choices import parse_layers
-    from vidxfer.stages import convert as stage
+    from vidxfer.stages.learning import convert as stage
 
     report = stage.import_weights(
         stage.ImportRequest(
@@ -77,7 +77,7 @@ def export_weights(
     Example: vidxfer export dist.pyth --run runs/dist-ssv2-b16 --as dist
     """
     from vidxfer.cli import show
-    from vidxfer.stages import export as stage
+    from vidxfer.stages.learning import export as stage
 
     report = stage.export_weights(stage.ExportRequest(run=run, out=out, kind=kind, with_clip=with_clip))
     if json:

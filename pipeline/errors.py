@@ -4,6 +4,7 @@
     ├── UsageError                  the request itself cannot be meant; exit code 2
     │   └── DatasetError            the data set on disk is not what its layout says
     ├── VideoError                  one video cannot be read frame-exactly; a row with a reason, the run goes on
+    ├── UnforeseenError             reading many videos fails with one error that nobody foresaw; the run stops
     ├── ClipError                   the CLIP model or its weights cannot be used as asked
     ├── CacheError                  the cache cannot be used as asked
     │   ├── CacheMismatch           made with other settings; the text names each field with both values
@@ -15,7 +16,7 @@
     ├── WeightsError                a file of weights cannot be used as asked
     └── RunError                    the run folder cannot be used as asked
 
-Nothing here is caught as `Exception`. `VideoError.reason` is a `VideoReason`, whose codes are append-only because they
+Only the process that reads a stranger's video catches `Exception` (video/guarded.py). `VideoError.reason` is a `VideoReason`, whose codes are append-only because they
 are written into ledgers.
 """
 
@@ -56,6 +57,7 @@ class VideoReason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"  # the memory limit per video was passed
     CRASHED = "crashed"  # the process that decoded it died, as in a segmentation fault
     MISSING_FRAMES = "missing_frames"  # a folder of pictures whose numbers have gaps
+    UNEXPECTED = "unexpected"  # an error that nobody foresaw came up while it was read
 
 
 class VideoError(VidxferError):
@@ -75,6 +77,10 @@ class VideoError(VidxferError):
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[VideoReason, str, str]]:
         return (type(self), (self.reason, self.path, self.detail))  # so that it crosses process borders
+
+
+class UnforeseenError(VidxferError):
+    """Reading many videos fails with one error that nobody foresaw; the text holds its traceback."""
 
 
 class ClipError(VidxferError):

@@ -158,7 +158,7 @@ class ClipBatch(_PrintsShapes):
     """One step's input: the same clips, seen as cached tokens and as dense frames. Parts a head does not need are None.
 
     Attributes:
-        tokens: [clip layer frame token channel], dequantised on the device, in the head's compute type.
+        tokens: [clip layer frame token channel], dequantised on the device, float32.
         embedding: [clip frame embed] projected CLIP image embeddings, one per sparse frame.
         dense: float [clip dense rgb height width], normalised exactly as CLIP's input was.
         targets: float [clip class]: soft targets (labels smoothed and, when mixed, weighted).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vidxfer.pipeline.cache.codec_form import codec_form
+from vidxfer.pipeline.cache.codecs.form import codec_form
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import TowerInfo

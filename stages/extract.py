@@ -15,19 +15,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import get_args
 
+from vidxfer.pipeline.cache.read.summary import held_bytes
 from vidxfer.pipeline.cache.remote import local_folder
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.cache.summary import held_bytes
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.draw import DECODE_IN
 from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.pipeline.video.reader import Decoder
+from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import ExtractRequest
-from vidxfer.stages.shards.draw import DECODE_IN
 from vidxfer.stages.shards.extract import ShardTask, task_of
-from vidxfer.stages.spread.choice import EngineChoice
 from vidxfer.stages.spread.engines import Engine, engine_for
 
 __all__ = ["ExtractRequest", "SplitReport", "extract"]

@@ -12,7 +12,7 @@ from vidxfer.pipeline.datasets.load import layout_of, load_dataset, resolve_kind
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.metrics import Score
-from vidxfer.stages.spread.choice import EngineChoice
+from vidxfer.stages.engine import EngineChoice
 
 VIEW_KIND = {"train": "train", "val": "test", "test": "test"}
 """Which views a split gets: random draws to train on, fixed ones to score."""
@@ -105,7 +105,7 @@ class CacheChoice:
             own among them (training/bank.py). None: as many as a head uses.
         layers: CLIP blocks to tap; None: all of them. stem: also the tokens before the first block.
         train_views: random views per training video. test_views, test_crops: fixed views per validation video.
-        codec: as `cache/codec_form.py` spells it: int8, float16, int4, pca64+int8 … seed: of the random views.
+        codec: as `cache/codecs/form.py` spells it: int8, float16, int4, pca64+int8 … seed: of the random views.
         calibration_videos: sample behind the codec's statistics; float16 has none.
         shard_videos: videos per shard; None: about 1 GB, at most 64 videos.
         templates: prompts around class names; several are averaged. Published: the bare name.

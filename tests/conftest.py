@@ -1,16 +1,19 @@
 """What tests of several rooms share: golden vectors, real videos, a small toy world, and the command line.
 
-Golden vectors and real videos lie in VIDXFER_GOLDEN and VIDXFER_FIXTURES, else in tests/, else in ../shared.
+Files from elsewhere are looked up one by one (`Shelf`): in the folder that the environment names (VIDXFER_GOLDEN,
+VIDXFER_FIXTURES, VIDXFER_SPEC, VIDXFER_REAL), then in tests/, then in `shared` beside the checkout. A test whose
+file lies in none of them is skipped; the last line of a run counts those tests and says how to have the files.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,28 +32,83 @@ os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _folder(variable: str, name: str) -> Path:
-    named = os.environ.get(variable)
-    if named is not None:
-        if not Path(named).is_dir():
+ABSENT = "not on this machine: "
+"""What the reason of a skipped test begins with when a file is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf:
+    """Several folders seen as one: `shelf / name` is the file in the first folder that has it.
+
+    Attributes:
+        variable: of the environment that names a folder to look in first. places: the folders, first one first.
+    """
+
+    variable: str
+    places: tuple[Path, ...]
+
+    @classmethod
+    def named(cls, variable: str, name: str) -> Shelf:
+        """The folders of one kind of file; a folder that the environment names must be there."""
+        named = os.environ.get(variable)
+        if named is not None and not Path(named).is_dir():
             pytest.fail(f"{variable}={named} is not a folder")
-        return Path(named)
-    for folder in (TESTS / name, TESTS.parent.parent / "shared" / name):
-        if folder.is_dir():
-            return folder
-    pytest.skip(f"no {name} vectors on this machine: set {variable}")
+        own = [] if named is None else [Path(named)]
+        return cls(variable=variable, places=(*own, TESTS / name, TESTS.parent.parent / "shared" / name))
+
+    def __truediv__(self, name: str | Path) -> Any:
+        """The path of a file, or the shelf of a folder; the test is skipped where there is neither."""
+        found = [place / name for place in self.places if (place / name).exists()]
+        if not found:
+            pytest.skip(f"{ABSENT}{name} (set {self.variable})")
+        if found[0].is_dir():
+            return Shelf(variable=self.variable, places=tuple(path for path in found if path.is_dir()))
+        return found[0]
+
+    def glob(self, pattern: str) -> Iterator[Path]:
+        """Paths that match, each name once."""
+        found = {path.name: path for place in reversed(self.places) for path in place.glob(pattern)}
+        yield from (found[name] for name in sorted(found))
+
+    def iterdir(self) -> Iterator[Path]:
+        """What lies on the shelf, each name once."""
+        return self.glob("*")
 
 
 @pytest.fixture(scope="session")
-def golden_dir() -> Path:
-    """Folder of tensors made by running the official modules."""
-    return _folder("VIDXFER_GOLDEN", "golden")
+def golden_dir() -> Shelf:
+    """Tensors made by running the official modules."""
+    return Shelf.named("VIDXFER_GOLDEN", "golden")
 
 
 @pytest.fixture(scope="session")
-def fixtures_dir() -> Path:
-    """Folder of real videos, broken files and label lists."""
-    return _folder("VIDXFER_FIXTURES", "fixtures")
+def fixtures_dir() -> Shelf:
+    """Real videos, broken files and label lists."""
+    return Shelf.named("VIDXFER_FIXTURES", "fixtures")
+
+
+@pytest.fixture(scope="session")
+def spec_dir() -> Shelf:
+    """Names and shapes of the tensors of released checkpoints."""
+    return Shelf.named("VIDXFER_SPEC", "spec")
+
+
+@pytest.fixture(scope="session")
+def real_dir() -> Shelf:
+    """A really trained image tower and real footage."""
+    return Shelf.named("VIDXFER_REAL", "real")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line on the tests that were skipped for want of files."""
+    reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])]
+    missing = [reason.partition(ABSENT)[2] for reason in reasons if ABSENT in reason]
+    if missing:
+        variables = sorted(set(re.findall(r"VIDXFER_\w+", " ".join(missing))))
+        terminalreporter.write_line(
+            f"{len(missing)} tests need files that are not part of the project: name their folder with "
+            f"{', '.join(variables)} (pytest -rs lists the files; tests/fixtures/README.md says where they come from)."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

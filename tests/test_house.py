@@ -22,12 +22,14 @@ TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="u
 MAY_IMPORT = {
     "errors": set(),
     "shapes": {"errors"},
+    "precision": {"errors"},
     "datasets": {"errors", "shapes"},
     "video": {"errors", "shapes"},
-    "clip": {"errors", "shapes"},
+    "clip": {"errors", "shapes", "precision"},
     "cache": {"errors", "shapes"},
     "heads": {"errors", "shapes"},
-    "training": {"errors", "shapes", "video", "cache", "heads"},
+    "draw": {"errors", "shapes", "video", "cache"},
+    "training": {"errors", "shapes", "precision", "video", "cache", "heads"},
 }
 """Rooms of the pipeline, and what each may use: neither heads nor training know CLIP, no room knows a stage."""
 
@@ -35,6 +37,21 @@ EXCEPTIONS = {
     ("pipeline/datasets/toy_write.py", "pipeline.video.writer"): "the toy world writes real videos; imported late",
     ("pipeline/cache/spec.py", "pipeline.video.sampling"): "how views are drawn is a field of the spec; arithmetic",
 }
+
+SHELVES = {
+    "pipeline/cache": ("codecs", "", "write", "read"),
+    "stages": ("", "shards", "spread", "videos", "planning", "learning", "upkeep"),
+}
+"""Shelves of a folder, lowest first; "" are the files that lie on no shelf. Imports go to the same shelf or down."""
+
+ON_TOP = {
+    "stages/extract.py": "stage one itself, what the other stages exist for",
+    "stages/doctor.py": "looks at everything",
+}
+"""Files on no shelf that may use every shelf, and that no shelf uses."""
+
+MOST_FILES = 15
+"""In one folder of SHELVES: more than that is a heap."""
 
 DOORS = {
     "decord": ("pipeline/video/",),
@@ -66,6 +83,11 @@ HEAVY = ("torch", "torchvision", "open_clip", "av", "decord", "zarr", "numcodecs
 SETTINGS = {"Recipe", "Optimiser", "ClipShape", "DistSizes", "DistConfig", "Mixing", "Published", "Sampling",
             "DataSource", "ClipChoice", "CacheChoice", "EngineChoice", "SlurmChoice"}  # fmt: skip
 """Classes of settings, with every `…Request`: a field that nobody reads would be a setting that does nothing."""
+
+CATCHES_ANYTHING = {
+    "pipeline/video/guarded.py": "a stranger's file may bring about any error, and must cost itself and no run",
+}
+"""Files with one handler of `Exception`, and why."""
 
 MOST_LINES, MOST_STATEMENTS = 280, 40
 
@@ -117,6 +139,57 @@ def test_imports_go_down_only() -> None:
     assert used == set(EXCEPTIONS), "an exception that nobody needs any more"
 
 
+def module_of(target: str) -> str | None:
+    """The file that holds an imported name of ours: "pipeline.cache.spec.CacheSpec" -> "pipeline/cache/spec.py"."""
+    parts = target.split(".")
+    return next((f for n in (len(parts), len(parts) - 1) if (f := "/".join(parts[:n]) + ".py") in TREES), None)
+
+
+FILES_USED = {
+    name: {f for target in filter(None, map(own, imports(tree))) if (f := module_of(target)) not in (None, name)}
+    for name, tree in TREES.items()
+}
+"""For each file the files it imports from."""
+
+
+@pytest.mark.parametrize("folder", SHELVES)
+def test_shelves_import_down_only(folder: str) -> None:
+    def height(name: str) -> int:
+        if name in ON_TOP:
+            return len(SHELVES[folder])
+        shelf, slash, _ = name.removeprefix(f"{folder}/").partition("/")
+        return SHELVES[folder].index(shelf if slash else "")
+
+    inside = [name for name in TREES if name.startswith(f"{folder}/")]
+    wrong = [
+        f"{name} imports {used}"
+        for name in inside
+        for used in FILES_USED[name]
+        if used.startswith(f"{folder}/") and height(used) > height(name)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    done: set[str] = set()
+
+    def walk(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " imports ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for used in sorted(FILES_USED[name]):
+                walk(used, (*path, name))
+            done.add(name)
+
+    for name in TREES:
+        walk(name, ())
+
+
+def test_no_folder_is_a_heap() -> None:
+    folders = {path.parent for path in FILES if path.relative_to(ROOT).as_posix().startswith(tuple(SHELVES))}
+    counted = {folder.relative_to(ROOT).as_posix(): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {folder: count for folder, count in counted.items() if count > MOST_FILES} == {}
+
+
 def test_heavy_libraries_have_one_door_each() -> None:
     wrong = [
         f"{name} imports {target}; its door is {', '.join(DOORS[library]) or 'nowhere yet'}"
@@ -140,16 +213,20 @@ def test_help_loads_no_heavy_library() -> None:
 
 
 def test_only_errors_that_have_a_name_are_caught() -> None:
-    wrong = []
+    wrong, used = [], []
     for name, tree in TREES.items():
         for node in ast.walk(tree):
             if not isinstance(node, ast.ExceptHandler):
+                continue
+            if name in CATCHES_ANYTHING and isinstance(node.type, ast.Name) and node.type.id == "Exception":
+                used.append(name)
                 continue
             caught = set() if node.type is None else {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)}
             passed_on = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
             if node.type is None or "Exception" in caught or ("BaseException" in caught and not passed_on):
                 wrong.append(f"{name}:{node.lineno}")
     assert not wrong, wrong
+    assert used == list(CATCHES_ANYTHING), "one place each, and no exception that nobody needs any more"
 
 
 @pytest.mark.parametrize("word", ["TODO", "FIXME", "XXX", "NotImplementedError", "import pdb", "breakpoint("])

@@ -27,7 +27,7 @@ from vidxfer.cli.main import FAILED, OK, PARTIAL, USAGE, app
 from vidxfer.pipeline.cache.codec import decode_int8
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import SplitLayout
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.spec import FORMAT
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import VideoReason
@@ -40,7 +40,7 @@ BEGIN, END = "<!-- made by tests/test_house_docs.py: {} -->\n", "<!-- end of {} 
 HELP_WIDTH = 100
 
 AROUND = {
-    "README.md": "this page",
+    "README.md": "what it is, and the first two commands",
     "CHANGELOG.md": "what changed, in users' terms",
     "LICENSE": "Apache-2.0",
     "NOTICE": "whose lists of class names these are",
@@ -49,7 +49,7 @@ AROUND = {
     "constraints.txt": "the versions the tests were passed with",
     "docs/": "commands, cache format, many GPUs, deviations from the papers",
     "tests/": "mirrors the three folders below; golden numbers, an old cache, and the rules of the house",
-    ".ci/": "what continuous integration runs: the test command of this page",
+    ".ci/": "what continuous integration runs: the test command of the README",
     ".typings/": "links by which type checkers find the package",
     ".gitignore": "what runs and tools leave behind",
 }
@@ -61,11 +61,18 @@ FOLDERS = {
     "pipeline/video": "frames out of files, frame-exact or an error",
     "pipeline/clip": "the frozen tower",
     "pipeline/cache": "the promise on disk, format 1",
+    "pipeline/cache/codecs": "what a codec computes: arithmetic, without a cache",
+    "pipeline/cache/write": "who makes a split, and who enlarges it",
+    "pipeline/cache/read": "who reads a split",
     "pipeline/heads": "one file per paper, behind one protocol",
     "pipeline/training": "batches, recipes, run folders, scores",
-    "stages": "verbs: each reads top to bottom like the path above",
+    "stages": "verbs: each reads top to bottom like the path",
+    "stages/videos": "data sets: looked at, checked, made",
+    "stages/planning": "what it would cost, asked before anything is written",
     "stages/shards": "one shard: videos decoded, seen by CLIP, quantised, written behind",
     "stages/spread": "many shards: who runs them, here, on this machine's GPUs, on a cluster",
+    "stages/learning": "stage two: train, score, predict, and weights from and for others",
+    "stages/upkeep": "what happens to a cache after it was made",
     "cli": "words: arguments in, one stage call, lines and tables out",
 }
 
@@ -122,7 +129,7 @@ def caption(path: Path) -> str | None:
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     if text is None:
         return None
-    first = re.sub(r" \(spec/[^)]*\)", "", " ".join(text.split("\n\n")[0].split()))
+    first = re.sub(r" \((?:docs/)?spec/[^)]*\)", "", " ".join(text.split("\n\n")[0].split()))
     sentences = re.split(r"(?<=[.?]) (?=[A-Z])", first)
     return " ".join(sentences[: 2 if sentences[0].endswith("?") else 1]).removesuffix(".")  # a question, and its answer
 
@@ -166,7 +173,7 @@ def all_help() -> str:
 
 MADE = {
     "sizes": ("README.md", table_of_sizes),
-    "files": ("README.md", map_of_files),
+    "files": ("docs/house.md", map_of_files),
     "help": ("docs/commands.md", all_help),
     "codecs": ("docs/codecs.md", table_of_codecs),
 }
@@ -287,6 +294,17 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not target.startswith("http") and not (path.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_documents_that_the_code_names_are_there() -> None:
+    code = [path for floor in ("pipeline", "stages", "cli", "tests") for path in (ROOT / floor).rglob("*.py")]
+    named = {
+        (path.relative_to(ROOT).as_posix(), target)
+        for path in [*code, ROOT / "Makefile"]
+        for target in re.findall(r"(?<![\w/])(?:\w+/)+\w[\w-]*\.md\b", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    assert sorted(pair for pair in named if not (ROOT / pair[1]).exists()) == []
 
 
 def test_the_format_is_described_array_by_array() -> None:

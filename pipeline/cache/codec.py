@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from vidxfer.pipeline.cache.codec_form import BITS, Form, codec_form
-from vidxfer.pipeline.cache.codec_pack import SCALE_LEAST, decode_grouped, encode_grouped
-from vidxfer.pipeline.cache.codec_pq import FLOAT16_MOST, decode_pq, encode_pq
+from vidxfer.pipeline.cache.codecs.form import BITS, Form, codec_form
+from vidxfer.pipeline.cache.codecs.pack import SCALE_LEAST, decode_grouped, encode_grouped
+from vidxfer.pipeline.cache.codecs.pq import FLOAT16_MOST, decode_pq, encode_pq
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import ClipError

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from vidxfer.pipeline.cache.codec_form import Form, codec_form
+from vidxfer.pipeline.cache.codecs.form import Form, codec_form
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.shapes import STEM
 from vidxfer.pipeline.video.sampling import Sampling

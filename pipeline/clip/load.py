@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from vidxfer.pipeline.clip.tower import PRECISIONS, ClipTower, TowerInfo, hash_weights
+from vidxfer.pipeline.clip.tower import ClipTower, TowerInfo, hash_weights
 from vidxfer.pipeline.errors import ClipError, UsageError
+from vidxfer.pipeline.precision import tower_precision
 
 DEFAULT_MODEL = "ViT-B-16-quickgelu"
 DEFAULT_TAG = "openai"
@@ -46,19 +47,6 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def choose_precision(precision: str, device: torch.device) -> str:
-    """ "auto" is fp16 autocast on CUDA (CLIP was trained in it), fp32 elsewhere.
-
-    Raises:
-        UsageError: an unknown precision.
-    """
-    if precision == "auto":
-        return "fp16" if device.type == "cuda" else "fp32"
-    if precision not in PRECISIONS:
-        raise UsageError(f"--precision {precision!r} is none of auto, {', '.join(PRECISIONS)}")
-    return precision
-
-
 def load_tower(
     model: str = DEFAULT_MODEL,
     pretrained: str | None = None,
@@ -71,7 +59,7 @@ def load_tower(
     Args:
         model: open_clip name, or a folder with open_clip_config.json and weights.
         pretrained: tag or local file; None: "openai" for a name, the folder's own weights for a folder.
-        device, precision: see `choose_device`, `choose_precision`.
+        device, precision: see `choose_device`, `tower_precision`.
 
     Raises:
         ClipError: unknown name or tag, weights that do not fit or cannot be fetched, an activation that is not the
@@ -80,7 +68,7 @@ def load_tower(
     import open_clip
 
     where = choose_device(device)
-    chosen = choose_precision(precision, where)
+    chosen = tower_precision(precision, where)
     name, source = _resolve(open_clip, model, pretrained)
     with _quiet():
         loaded = _create(open_clip, name, source)
@@ -213,7 +201,7 @@ def untrained_tower(model: str, *, device: str = "auto", precision: str = "auto"
     import open_clip
 
     where = choose_device(device)
-    chosen = choose_precision(precision, where)
+    chosen = tower_precision(precision, where)
     folder = Path(model.removeprefix("local-dir:"))
     with _quiet():
         if folder.is_dir() or model.startswith("local-dir:"):

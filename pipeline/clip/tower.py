@@ -3,7 +3,7 @@
     pixels [frame rgb height width] ─ stem (−1) ─ block 0 ─ block 1 ─ … ─ ln_post ─ proj ─▶ embedding [frame embed]
                                         └────────────┴─────────┴──▶ tokens [layer frame token channel]
 
-Taps are the residual stream after each block, CLS at token 0, before ln_post (spec/dist.md §1). Nothing here has a
+Taps are the residual stream after each block, CLS at token 0, before ln_post (docs/spec/dist.md §1). Nothing here has a
 gradient, and the tower is always in eval mode.
 """
 
@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vidxfer.pipeline.errors import ClipError
+from vidxfer.pipeline.precision import autocast
 from vidxfer.pipeline.shapes import STEM, Taps, expect
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Autocast type of the tower's forward; None: no autocast."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +29,7 @@ class TowerInfo:
 
     Attributes:
         model: the name it was loaded by. weights_sha256: over every tensor of the model, image and text.
-        precision: key of `PRECISIONS`. channels: width. tokens: per frame, CLS included. embed: joint space.
+        precision: of its forward. channels: width. tokens: per frame, CLS included. embed: joint space.
         blocks: number of transformer blocks. image_px: side of the picture. pixel_mean, pixel_std: per rgb channel.
         logit_scale: exponentiated.
     """
@@ -49,7 +47,7 @@ class TowerInfo:
     logit_scale: float
 
     def flop_per_frame(self) -> int:
-        """Floating-point operations of one frame's forward (2 per multiply-add; spec/dist.md §7)."""
+        """Floating-point operations of one frame's forward (2 per multiply-add; docs/spec/dist.md §7)."""
         width, tokens = self.channels, self.tokens
         blocks = self.blocks * (12 * width * width * tokens + 2 * tokens * tokens * width)
         patches = (tokens - 1) * 3 * (self.image_px**2 // (tokens - 1)) * width
@@ -72,10 +70,6 @@ class ClipTower:
         self._model = model.eval().requires_grad_(False).to(device)
         self._tokenizer = tokenizer
 
-    def _autocast(self) -> Any:
-        kind = PRECISIONS[self.info.precision]
-        return nullcontext() if kind is None else torch.autocast(self.device.type, dtype=kind)
-
     def state(self) -> dict[str, Tensor]:
         """Every tensor of image and text tower under open_clip's names, not copied."""
         return dict(self._model.state_dict())
@@ -89,22 +83,28 @@ class ClipTower:
             layers: block numbers, -1 for the stem, in the wanted order.
 
         Raises:
-            ClipError: a layer the tower does not have.
+            ClipError: a layer the tower does not have, or the device's memory does not suffice.
         """
         unknown = [layer for layer in layers if not STEM <= layer < self.info.blocks]
         if unknown:
             raise ClipError(f"{self.info.model} has blocks 0…{self.info.blocks - 1} and the stem -1, not {unknown}")
         side = self.info.image_px
         expect("pixels", pixels, "frame rgb height width", rgb=3, height=side, width=side)
-        with self._autocast():
-            return run_taps(self._model.visual, pixels.to(self.device, non_blocking=True), layers)
+        try:
+            with autocast(self.device, self.info.precision):
+                return run_taps(self._model.visual, pixels.to(self.device, non_blocking=True), layers)
+        except torch.OutOfMemoryError as error:
+            raise ClipError(
+                f"{self.device} has not the memory for {len(pixels)} frames at once in {self.info.model} ({error}). "
+                "Lower --batch-frames."
+            ) from error
 
     @torch.inference_mode()
     def encode_text(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
         """Raw (not normalised) text embeddings, [class embed] float32 on the CPU.
 
         One prompt per name and template; several templates are averaged after normalisation, one is kept raw, as DiST
-        does with the bare name (spec/dist.md §3).
+        does with the bare name (docs/spec/dist.md §3).
         """
         per_template = []
         for template in templates:
@@ -131,7 +131,7 @@ def run_taps(visual: Any, pixels: Tensor, layers: Sequence[int]) -> Taps:
     prefixes, patches_of = seen["image_intermediates_prefix"], seen["image_intermediates"]
     for layer, cls, patches in zip(blocks, prefixes, patches_of, strict=bool(blocks)):
         found[layer] = torch.cat([cls, patches], dim=1)
-    kind = next(iter(found.values())).dtype if found else pixels.dtype
+    kind = reduce(torch.promote_types, [one.dtype for one in found.values()]) if found else pixels.dtype
     empty = pixels.new_zeros((0, len(pixels), 1, 1))
     tokens = torch.stack([found[layer].to(kind) for layer in layers]) if layers else empty
     return Taps(tokens=tokens, embedding=seen["image_features"], layers=tuple(layers))

@@ -1,4 +1,4 @@
-"""Class scores as scaled cosines against text embeddings: no class-specific parameter (spec/dist.md §3).
+"""Class scores as scaled cosines against text embeddings: no class-specific parameter (docs/spec/dist.md §3).
 
     video [clip embed] ─ normalise ─┐
                                     ├─ dot ─ × exp(logit_scale) ─▶ logits [clip class]

@@ -2,7 +2,8 @@
 
     embedding [clip frame embed] ─ cosine with class names, per frame ─ mean over frames ─▶ logits [clip class]
 
-Source: the optional zero-shot path of DiST's head, spec/dist.md §3: in evaluation, 0.5 · head + 0.5 · CLIP on logits.
+Source: the optional zero-shot path of DiST's head, docs/spec/dist.md §3: in evaluation, 0.5 · head + 0.5 · CLIP
+on logits.
 Works from cached embeddings alone; for classes no head was trained on it needs nothing but their names.
 """
 

@@ -16,7 +16,7 @@ from typing import Self
 
 from torch import Tensor
 
-from vidxfer.pipeline.cache.batch import Codes
+from vidxfer.pipeline.cache.read.batch import Codes
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.video.replay import CutFrames
 

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.batch import Codes
 from vidxfer.pipeline.cache.codec import Dequantiser
-from vidxfer.pipeline.cache.plain import open_reader
+from vidxfer.pipeline.cache.read.batch import Codes
+from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Needs
@@ -223,12 +223,14 @@ def online_features(tower: Any, pixels: Tensor, alpha: int, needs: Needs) -> tup
     """What the cache would hold, computed now, of pixels [clip frame rgb height width] shown for `with_clip(needs)`.
 
     Returns:
-        tokens [clip layer frame token channel] and embedding [clip frame embed], each None if not needed.
+        float32 tokens [clip layer frame token channel] and embedding [clip frame embed], each None if not needed.
     """
     if not needs.layers and not needs.embedding:
         return None, None
     clips = len(pixels)
     taps = tower.taps(of_clip(pixels, needs, alpha).flatten(0, 1), needs.layers)
-    tokens = taps.tokens.unflatten(1, (clips, -1)).transpose(0, 1).clone() if needs.layers else None
-    embedding = taps.embedding.unflatten(0, (clips, -1)).float().clone() if needs.embedding else None
+    # Copied out of inference mode, and as float32, as a cache delivers them: the tower may compute in half precision.
+    as_cached = partial(torch.Tensor.to, dtype=torch.float32, copy=True)
+    tokens = as_cached(taps.tokens.unflatten(1, (clips, -1)).transpose(0, 1)) if needs.layers else None
+    embedding = as_cached(taps.embedding.unflatten(0, (clips, -1))) if needs.embedding else None
     return tokens, embedding

@@ -7,7 +7,8 @@
 "pixels" is the published order: dense frames are mixed before CLIP sees them, so only the online path can do it.
 "tokens" is what a cache allows, and another thing: CLIP is not linear, tokens of a mixed clip are not mixed tokens.
 There the box lies on CLIP's patch grid, the same one for tokens and pixels. CLS has no place in the picture: it and the
-image embedding are mixed with λ. Source: spec/dist.md §3. The draw follows from (seed, step) alone: a resumed run, and
+image embedding are mixed with λ. Source: docs/spec/dist.md §3.
+The draw follows from (seed, step) alone: a resumed run, and
 every device of one run, makes the same one.
 """
 

@@ -1,4 +1,4 @@
-"""AdamW groups, the learning rate of every step, and the loss (spec/dist.md §3, §5).
+"""AdamW groups, the learning rate of every step, and the loss (docs/spec/dist.md §3, §5).
 
 epoch      0 ── warm-up, linear ── w ───────── half a cosine ───────── E
 rate     from                  cosine(w)                               0     "cosine": its beginning is cut off

@@ -1,6 +1,6 @@
 """Named recipes, settings from the command line, and recipes out of run folders of this version and older ones.
 
-    recipe = named("dist-ssv2-b16-8f")              published settings of DiST, spec/dist.md §5–6
+    recipe = named("dist-ssv2-b16-8f")              published settings of DiST, docs/spec/dist.md §5–6
     short  = with_settings(recipe, ["epochs=2", "head.pooling_layers=1"])
 
 `dist-ssv2-b16` and `dist-k400-b16` are the same settings for any number of frames and any CLIP. The published mixing of

@@ -1,13 +1,15 @@
-"""Scores of videos over all their stored views: softmax per view, summed per video (spec/dist.md §3)."""
+"""Scores of videos over all their stored views: softmax per view, summed per video (docs/spec/dist.md §3)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.loader import Assembler
 
@@ -35,14 +37,14 @@ def score_rows(
     *,
     batch_clips: int,
     advance: Callable[[int], None] = lambda clips: None,
-    autocast: torch.dtype | None = None,
+    where: Where | None = None,
 ) -> Scored:
     """Run a head over every stored view of `rows`.
 
     Args:
         head: in any mode; put back as it was. loader, assemble: of the split.
         rows: rows of the split. batch_clips: clips per forward.
-        advance: told the number of clips done. autocast: the head's compute type, if not float32.
+        advance: told the number of clips done. where: the precision of the forward; None: float32.
     """
     split = loader.split
     views = split.spec.stored_views
@@ -54,8 +56,9 @@ def score_rows(
     head.eval()
     for raw in loader.batches(plan):
         if raw.rows:
-            with torch.autocast(assemble.device.type, dtype=autocast, enabled=autocast is not None):
-                logits = head(assemble(raw))
+            batch = assemble(raw)
+            with nullcontext() if where is None else where.autocast():
+                logits = head(batch)
             at = torch.tensor([place[row] for row in raw.rows])
             summed.index_add_(0, at, logits.float().softmax(dim=-1).cpu())
         advance(len(raw.rows))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.union import Union
+from vidxfer.pipeline.cache.read.union import Union
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.ahead import AheadLoader, Plan, RawBatch
 from vidxfer.pipeline.training.loader import Assembler

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,13 @@ from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.pipeline.video.container import Deadline, Opened, check_picture, demux_error, one_line
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}
+"""Colour matrices (as H.273 numbers them) from which FFmpeg 6 and later convert; others end in an error."""
+
+UNSPECIFIED = 2
+READ_AS = {10: 9}
+"""How FFmpeg 4 and 5, and decord, read others: BT.2020 of constant luminance as BT.2020, the rest as unspecified."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +60,22 @@ def look_of(frame: Any) -> Look:
     return Look(height=frame.height, width=frame.width, quarter_turns=0 if degrees % 90 else (degrees // 90) % 4)
 
 
-def upright_rgb(frame: Any, look: Look) -> Pixels:
-    """uint8 [height width rgb] of one decoded frame, turned upright."""
-    pixels = frame.to_ndarray(format="rgb24")
+def upright_rgb(frame: Any, look: Look, path: Path) -> Pixels:
+    """uint8 [height width rgb] of one decoded frame of the video at `path`, turned upright.
+
+    Raises:
+        VideoError: DECODE_FAILED where FFmpeg cannot turn its pixels into rgb.
+    """
+    import av
+
+    tagged = int(frame.colorspace)
+    if tagged not in MATRICES:
+        frame.colorspace = READ_AS.get(tagged, UNSPECIFIED)
+    try:
+        pixels = frame.to_ndarray(format="rgb24")
+    except (av.error.FFmpegError, OSError, ValueError, RuntimeError) as error:
+        detail = f"no rgb from a frame in {frame.format.name}, colour matrix {tagged}: {one_line(error)}"
+        raise VideoError(VideoReason.DECODE_FAILED, path, detail) from error
     return np.rot90(pixels, look.quarter_turns) if look.quarter_turns else pixels
 
 

@@ -3,7 +3,8 @@
     submit(path, function, *args) ──▶ a free child runs it ──▶ its value, or its error
                                         ├── longer than the time limit   ──▶ killed: VideoError TOO_SLOW
                                         ├── more memory than the limit   ──▶ killed: VideoError OUT_OF_MEMORY
-                                        └── the process died (a segfault)──▶        VideoError CRASHED
+                                        ├── the process died (a segfault)──▶        VideoError CRASHED
+                                        └── an error without a name      ──▶        VideoError UNEXPECTED
                                      and the next video gets a new child
 
 A time limit inside Python cannot end a decoder that hangs in C, and nothing inside a process survives its segfault: a
@@ -36,6 +37,7 @@ from pathlib import Path
 from typing import IO, Any, ParamSpec, Self, TypeVar
 
 from vidxfer.pipeline.errors import VideoError, VideoReason, VidxferError
+from vidxfer.pipeline.video.surprise import Surprises
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,13 +84,15 @@ class Guard:
         self._threads: list[threading.Thread] = []
         self._children: set[_Child] = set()
         self._lock, self._closed, self._process_id = threading.Lock(), False, os.getpid()
+        self._surprises = Surprises()
 
     def submit(
         self, path: str | os.PathLike[str], function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> Future[T]:
         """Run `function` in a child. It and its arguments are pickled: it must be importable there, by name.
 
-        The result raises what the function raised, or a VideoError about `path`: TOO_SLOW, OUT_OF_MEMORY, CRASHED.
+        The result raises what the function raised, or a VideoError about `path`: TOO_SLOW, OUT_OF_MEMORY, CRASHED,
+        UNEXPECTED; or UnforeseenError where that comes too often to be the videos' fault (surprise.py).
         """
         future: Future[T] = Future()
         task = _Task(path=path, message=pickle.dumps((function, args, kwargs), protocol=5), future=future)
@@ -165,13 +169,13 @@ class Guard:
         else:
             good = child.resident_bytes() < self.limits.memory_bytes // 2
             value = pickle.loads(answer)
-            if isinstance(value, MemoryError):
-                task.future.set_exception(VideoError(VideoReason.OUT_OF_MEMORY, task.path, str(value) or "no memory"))
-            elif isinstance(value, BaseException):
-                task.future.set_exception(value)
-                good = good and isinstance(value, VidxferError)  # after any other error the child ends itself
-            else:
+            with self._lock:
+                error = self._surprises.error_of(value, task.path)
+            if error is None:
                 task.future.set_result(value)
+            else:
+                task.future.set_exception(error)
+                good = good and isinstance(value, VidxferError | MemoryError)  # after any other nothing is certain
         if not good:
             self._stop(child)
             with self._lock:

@@ -1,6 +1,7 @@
 """The other end of the guard: a process that runs one function after another until its parent is gone.
 
     socket ──▶ (function, args) ──▶ function(*args) ──▶ its value, or the error it raised ──▶ socket
+                                          └── an error without a name ──▶ Surprise ──────────┘
 
 Started by `guard.py` as `python -m`. It ignores signals that a batch system sends to every process of a job: whether to
 stop is the parent's decision, and a video must not be marked as bad because a job was ended.
@@ -19,6 +20,7 @@ import threading
 from multiprocessing.connection import Connection
 
 from vidxfer.pipeline.errors import VidxferError
+from vidxfer.pipeline.video.surprise import Surprise
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -60,7 +62,9 @@ def _answer(message: bytes, pipe: Connection) -> None:
         answer = _as_sent(error)
     except MemoryError as error:
         answer = _as_sent(MemoryError(str(error)))
-    except BaseException as error:  # a fault of ours: the parent raises it, and starts another child
+    except Exception as error:  # noqa: BLE001  the one place: whatever a stranger's file brings about ends here
+        answer = pickle.dumps(Surprise.of(error), protocol=5)
+    except BaseException as error:  # the parent raises it, and starts another child
         pipe.send_bytes(_as_sent(error))
         raise
     pipe.send_bytes(answer)

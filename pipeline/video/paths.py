@@ -89,13 +89,13 @@ class SequentialPath:
         if look is None:
             return {}
         if self._kept:
-            return {number: upright_rgb(self._kept[number], look) for number in numbers}
+            return {number: upright_rgb(self._kept[number], look, self._video.path) for number in numbers}
         wanted = {self._ordinals[number]: number for number in numbers}
         found: dict[int, Pixels] = {}
         with opened(self._video.path, self._video.limits) as fresh:
             for ordinal, frame in enumerate(Decoding(fresh, deadline, look).frames()):
                 if ordinal in wanted:
-                    found[wanted[ordinal]] = upright_rgb(frame, look)
+                    found[wanted[ordinal]] = upright_rgb(frame, look, self._video.path)
                 if len(found) == len(wanted):
                     return found
         detail = f"{len(found)} of {len(wanted)} frames came the second time it was decoded"
@@ -195,7 +195,7 @@ class PtsPath:
             expected += 1
             self.look = decoding.look
             if frame.pts in wanted and self.look is not None:
-                found[wanted[frame.pts]] = upright_rgb(frame, self.look) if convert else _NOTHING
+                found[wanted[frame.pts]] = upright_rgb(frame, self.look, self._video.path) if convert else _NOTHING
             if len(found) == len(wanted):
                 return found
             if expected == len(order):

@@ -4,7 +4,7 @@
     dense       one index per segment [e_i, e_i+1)            train: drawn; test: a fixed fraction of the way
     sparse      dense[0], dense[alpha], dense[2·alpha], …     what CLIP sees: the first of every alpha dense frames
 
-DiST's segment rule (spec/dist.md §4.1), in float64 with half-to-even rounding.
+DiST's segment rule (docs/spec/dist.md §4.1), in float64 with half-to-even rounding.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ test_indices.__test__ = False  # type: ignore[attr-defined]  # a name that pytes
 def interval_indices(
     frame_count: int, sampling: Sampling, *, stride_frames: float, fps: float, target_fps: float, position: float
 ) -> tuple[int, ...]:
-    """DiST's other rule: frames a fixed time apart, in a window at a share of the room (spec/dist.md §4.1).
+    """DiST's other rule: frames a fixed time apart, in a window at a share of the room (docs/spec/dist.md §4.1).
 
     No recipe uses it (all released settings sample by segment); it equals the release on every golden case. Test view v
     of V has position 0.5 for V = 1, else v / V: the latest window is never reached.

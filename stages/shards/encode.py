@@ -20,12 +20,12 @@ from torch import Tensor
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.draw import Drawn, draw, draw_guarded, sparse
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import Video, View
 from vidxfer.pipeline.video.jpeg import encode_frames
 from vidxfer.pipeline.video.replay import cut_out, replay
 from vidxfer.stages.settings import ExtractRequest
-from vidxfer.stages.shards.draw import Drawn, draw, draw_guarded, sparse
 
 
 @dataclass(frozen=True, kw_only=True)

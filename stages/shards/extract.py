@@ -25,9 +25,9 @@ from itertools import chain, islice
 
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.ledger import Failure, ShardRecord
-from vidxfer.pipeline.cache.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.staging import SealedShard, seal, staging_folder
+from vidxfer.pipeline.cache.write.shard_writer import ShardWriter
+from vidxfer.pipeline.cache.write.staging import SealedShard, seal, staging_folder
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import Video

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from vidxfer.pipeline.cache.codec import Quantiser as CodecQuantiser
-from vidxfer.pipeline.cache.codec_fit import Fitted, Fitting
-from vidxfer.pipeline.cache.shard_writer import TOKEN_ARRAYS
+from vidxfer.pipeline.cache.codecs.fit import Fitted, Fitting
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.write.shard_writer import TOKEN_ARRAYS
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.stages.progress import Progress

@@ -18,9 +18,9 @@ from typing import Any
 
 from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.stages import signals
+from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.signals import exit_on_term, interrupts_held
-from vidxfer.stages.spread.choice import EngineChoice
 from vidxfer.stages.spread.slurm import slurm_cluster
 
 RESOURCES = {"GPU": 1}

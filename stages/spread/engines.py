@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.staging import SealedShard
+from vidxfer.pipeline.cache.write.staging import SealedShard
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.stages.prepare import prepare_splits
 from vidxfer.stages.progress import Bar, Progress
 from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.shards.extract import ShardTask, extract_shards
+from vidxfer.stages.shards.prepare import prepare_splits
 
 
 class Engine(Protocol):

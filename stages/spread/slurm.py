@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vidxfer.pipeline.errors import ClusterError, UsageError
-from vidxfer.stages.spread.choice import SlurmChoice
+from vidxfer.stages.engine import SlurmChoice
 
 REFILL_SECONDS = 30.0
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.staging import SealedShard, sealed_by, was_begun
+from vidxfer.pipeline.cache.write.staging import SealedShard, sealed_by, was_begun
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import ClusterError, VidxferError
 from vidxfer.stages.progress import Bar, Progress

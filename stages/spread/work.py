@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.staging import SealedShard
 from vidxfer.pipeline.cache.store import open_split
+from vidxfer.pipeline.cache.write.staging import SealedShard
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import CacheMismatch, ClusterError, VidxferError
-from vidxfer.stages.prepare import prepare_splits
 from vidxfer.stages.settings import ClipChoice, ExtractRequest
 from vidxfer.stages.shards.extract import ShardTask, extract_shard
+from vidxfer.stages.shards.prepare import prepare_splits
 
 SAY_SECONDS = 0.5
 """Between two events of one worker."""

@@ -27,9 +27,9 @@ from crc32c import crc32c
 from measure import machine, write_block
 from stored import B16, SMALL, files_below, filled, forget, made
 
-from vidxfer.pipeline.cache.batch import Codes, TokenReader
-from vidxfer.pipeline.cache.plain import DIRECT_THREADS, ZarrReader
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.batch import Codes, TokenReader
+from vidxfer.pipeline.cache.read.plain import DIRECT_THREADS, ZarrReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.split import Split
 
 ALIGNED = 4096

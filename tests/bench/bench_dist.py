@@ -23,17 +23,18 @@ from measure import CLOCKS, Timing, in_turn, kept_bytes, machine
 from torch import Tensor
 
 from vidxfer.pipeline.cache.codec import Dequantiser
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.clip.tiny import write_tiny_clip
-from vidxfer.pipeline.clip.tower import PRECISIONS, ClipTower
+from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.dist.head import FORMS, DistConfig
 from vidxfer.pipeline.heads.dist.net import DistNet
+from vidxfer.pipeline.precision import AUTOCAST
 from vidxfer.pipeline.shapes import View
 from vidxfer.pipeline.video.sampling import Sampling
 
@@ -144,7 +145,7 @@ def cases(folder: Path) -> Iterator[tuple[Case, ...]]:
 def rows_of(case: Case, precision: str, folder: Path, rounds: int, clock: str) -> Iterator[tuple[str, str]]:
     """Lines of the two tables (times, memory) for every batch size."""
     tower = untrained_tower(case.model, device="cpu", precision=precision)
-    spec, dtype = spec_of(case, tower), PRECISIONS[precision]
+    spec, dtype = spec_of(case, tower), AUTOCAST[precision]
     split = written(folder / f"{case.sampling.image_px}-{precision}", spec, max(CLIPS))
     inputs = Offer(
         layers=spec.layers,
@@ -206,7 +207,7 @@ def memory_line(name: str, clips: int, precision: str, net: DistNet, tokens: Ten
     """One row of the second table."""
     owned = [*net.parameters(), tokens, dense]
     plain, fast = (
-        kept_bytes(lambda form=form: forward(net, form, tokens, dense, PRECISIONS[precision]), owned)
+        kept_bytes(lambda form=form: forward(net, form, tokens, dense, AUTOCAST[precision]), owned)
         for form in ("plain", "fast")
     )
     return f"| {name} | {clips} | {precision} | {plain / 1e6:.0f} MB | {fast / 1e6:.0f} MB | {plain / fast:.2f}x |"

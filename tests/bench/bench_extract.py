@@ -33,11 +33,11 @@ from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.datasets.toy import ToyDesign
 from vidxfer.pipeline.datasets.toy_write import write_toy
 from vidxfer.stages.describe import describe_split
-from vidxfer.stages.prepare import prepare_splits
 from vidxfer.stages.progress import Silent
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest
 from vidxfer.stages.shards.encode import Prepared, encode_all, prepare_videos
 from vidxfer.stages.shards.extract import extract_shards, task_of
+from vidxfer.stages.shards.prepare import prepare_splits
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.loader import Assembler
 from vidxfer.pipeline.video.writer import write_video
 from vidxfer.stages.extract import extract
+from vidxfer.stages.learning.sources import cached_source
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest
-from vidxfer.stages.sources import cached_source
 
 QUALITIES = (75, 90, 95)
 BATCH_CLIPS = 8

@@ -25,7 +25,7 @@ from measure import machine, write_block
 from stored import B16, SMALL, made, view_of
 
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.writer import ShardWriter, SplitWriter
+from vidxfer.pipeline.cache.write.writer import ShardWriter, SplitWriter
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.loader import ClipLoader
 from vidxfer.stages.shards.behind import Behind

@@ -35,11 +35,11 @@ from chaos_faults import FAULTS, World
 from measure import machine
 
 import vidxfer.stages.extract  # imported before anything is forked
-import vidxfer.stages.verify
+import vidxfer.stages.upkeep.verify
 from vidxfer.pipeline.clip.tiny import write_tiny_clip
 from vidxfer.pipeline.datasets.toy_write import write_toy
+from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest
-from vidxfer.stages.spread.choice import EngineChoice
 
 VIDEOS = 36
 WORKERS_KILLED = 3
@@ -120,7 +120,7 @@ def timed(request: ExtractRequest) -> float:
 
 def damaged(request: ExtractRequest) -> int:
     """Shards that are marked and not whole."""
-    found = vidxfer.stages.verify.verify(vidxfer.stages.verify.VerifyRequest(cache=request.cache))
+    found = vidxfer.stages.upkeep.verify.verify(vidxfer.stages.upkeep.verify.VerifyRequest(cache=request.cache))
     return sum(len(one.damage) for one in found)
 
 

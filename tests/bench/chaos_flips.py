@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import zarr
 
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import CacheError
-from vidxfer.stages.verify import VerifyRequest, verify
+from vidxfer.stages.upkeep.verify import VerifyRequest, verify
 
 FOUND = (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError, OSError, MemoryError)
 """What zarr and zarrs raise on bytes that are not as they were written."""

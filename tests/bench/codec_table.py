@@ -224,7 +224,7 @@ def write_report(
     folder: Path, spec: dict[str, Any], val: dict[str, Any], subsets: dict[str, list[int]], codecs: list[str],
     results: list[dict[str, Any]], jobs: Sequence[Any], *, command: str, docs: bool,
 ) -> None:  # fmt: skip
-    """Write FOLDER/codec-accuracy.md and .svg, and, where asked, both into docs/."""
+    """Write the table and its plot into FOLDER, and, where asked, both into docs/."""
     report = Report(spec, val, subsets, codecs, results, jobs)
     minutes = sum(line["seconds"] for line in report.results) / 60
     text = "\n".join([

@@ -17,7 +17,7 @@ import numpy as np
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.shapes import View
 from vidxfer.pipeline.video.sampling import Sampling
 

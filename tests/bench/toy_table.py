@@ -29,9 +29,9 @@ from vidxfer.pipeline.clip.tiny import TOY_CLIP_FOLDER
 from vidxfer.pipeline.datasets.toy import MOTIONS, ToyDesign, draw_clip
 from vidxfer.pipeline.datasets.toy_shapes import DIFFICULTIES
 from vidxfer.pipeline.training.metrics import factor_top1, topk
-from vidxfer.stages.evaluate import EvaluateRequest, compute_on, head_to_score, score_split
+from vidxfer.stages.learning.evaluate import EvaluateRequest, compute_on, head_to_score, score_split
+from vidxfer.stages.learning.sources import cached_source
 from vidxfer.stages.progress import Silent
-from vidxfer.stages.sources import cached_source
 
 HEADS = {
     "zero-shot": ("CLIP zero-shot, class names alone", []),

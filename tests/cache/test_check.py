@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from vidxfer.pipeline.cache.check import damage_of
-from vidxfer.pipeline.cache.reader import CacheReader
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.read.check import damage_of
+from vidxfer.pipeline.cache.read.reader import CacheReader
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 
 
 def test_a_whole_cache_has_no_damage_and_neither_has_a_pending_shard(world: Any, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidxfer.pipeline.cache.codec import Quantiser
-from vidxfer.pipeline.cache.codec_fit import Fitting
-from vidxfer.pipeline.cache.codec_form import codec_form
+from vidxfer.pipeline.cache.codecs.fit import Fitting
+from vidxfer.pipeline.cache.codecs.form import codec_form
 
 QUANTISERS = ("int8", "float16", "int6", "int4", "pq", "pq2", "pq4", "pq16")
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
-from vidxfer.pipeline.cache.codec_fit import SAMPLE_TOKENS, Fitting, TokenSample, dealt, fit_rotation
-from vidxfer.pipeline.cache.codec_form import codec_form
-from vidxfer.pipeline.cache.codec_pack import decode_grouped, encode_grouped, pack, unpack
-from vidxfer.pipeline.cache.codec_pq import encode_pq, fit_codebook, nearest
+from vidxfer.pipeline.cache.codecs.fit import SAMPLE_TOKENS, Fitting, TokenSample, dealt, fit_rotation
+from vidxfer.pipeline.cache.codecs.form import codec_form
+from vidxfer.pipeline.cache.codecs.pack import decode_grouped, encode_grouped, pack, unpack
+from vidxfer.pipeline.cache.codecs.pq import encode_pq, fit_codebook, nearest
 from vidxfer.pipeline.errors import ClipError
 
 CPU = torch.device("cpu")
@@ -169,7 +169,7 @@ def test_the_nearest_codeword_is_the_nearest(parts: int, tokens: int, size: int,
     draw = torch.Generator().manual_seed(seed)
     cut, book = torch.randn(tokens, parts, size, generator=draw), torch.randn(parts, 256, size, generator=draw)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("vidxfer.pipeline.cache.codec_pq.DISTANCE_VALUES_MOST", 256 * 7)
+        patched.setattr("vidxfer.pipeline.cache.codecs.pq.DISTANCE_VALUES_MOST", 256 * 7)
         found = nearest(cut, book)
     distance = (cut.double()[:, :, None] - book.double()[None]).square().sum(-1)
     chosen = distance.gather(-1, found.long().unsqueeze(-1)).squeeze(-1)

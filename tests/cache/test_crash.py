@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 
 VIDEOS, KILLS = 24, 12
 

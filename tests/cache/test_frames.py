@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import zarr
 
-from vidxfer.pipeline.cache.check import damage_of
 from vidxfer.pipeline.cache.frames import FrameStore, expect_same_frames, pack
 from vidxfer.pipeline.cache.packed import FrameReader
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.check import damage_of
+from vidxfer.pipeline.cache.read.reader import CacheReader
+from vidxfer.pipeline.cache.read.summary import summary
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.cache.summary import summary
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError, CacheMismatch
 
 STORE = FrameStore(quality=90, subsampling="4:4:4", most_bytes=700)

@@ -13,15 +13,15 @@ import pytest
 import torch
 import zarr
 
-from vidxfer.pipeline.cache.check import damage_of
-from vidxfer.pipeline.cache.grow import Addition, grow, grown
 from vidxfer.pipeline.cache.layout import GAP, PENDING, STORED
-from vidxfer.pipeline.cache.plain import ZarrReader
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.check import damage_of
+from vidxfer.pipeline.cache.read.plain import ZarrReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
+from vidxfer.pipeline.cache.read.summary import summary
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.cache.summary import summary
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.grow import Addition, grow, grown
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheError, CacheIncomplete, CacheMismatch
 
 

@@ -19,20 +19,20 @@ from hypothesis import strategies as st
 from obstore.store import LocalStore
 from zarr.storage import ObjectStore
 
-from vidxfer.pipeline.cache.check import damage_of
 from vidxfer.pipeline.cache.frames import FrameStore
-from vidxfer.pipeline.cache.grow import Addition, grow
 from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED
-from vidxfer.pipeline.cache.more_views import begin_views, begun_views, join_views
 from vidxfer.pipeline.cache.packed import FrameReader
-from vidxfer.pipeline.cache.plain import ZarrReader, open_reader
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.check import damage_of
+from vidxfer.pipeline.cache.read.plain import ZarrReader, open_reader
+from vidxfer.pipeline.cache.read.reader import CacheReader
+from vidxfer.pipeline.cache.read.summary import summary
 from vidxfer.pipeline.cache.remote import RemotePath
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.cache.summary import summary
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.grow import Addition, grow
+from vidxfer.pipeline.cache.write.more_views import begin_views, begun_views, join_views
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError, CacheIncomplete
 
 FRAMES = FrameStore(quality=90, subsampling="4:4:4", most_bytes=40)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from vidxfer.pipeline.cache.check import damage_of
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.check import damage_of
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.spec import FORMAT
 from vidxfer.pipeline.cache.store import open_split
 

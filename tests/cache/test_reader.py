@@ -16,13 +16,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidxfer.pipeline.cache import files, plain, runs
-from vidxfer.pipeline.cache import reader as reader_module
 from vidxfer.pipeline.cache.codec import Dequantiser
-from vidxfer.pipeline.cache.plain import ZarrReader, open_reader
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read import files, plain, runs
+from vidxfer.pipeline.cache.read import reader as reader_module
+from vidxfer.pipeline.cache.read.plain import ZarrReader, open_reader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError, CacheIncomplete
 
 FAILED = (2, 6)

@@ -16,14 +16,14 @@ import torch
 from obstore.store import LocalStore, MemoryStore
 from zarr.storage import ObjectStore
 
-from vidxfer.pipeline.cache.batch import TokenReader
-from vidxfer.pipeline.cache.plain import ZarrReader, open_reader
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.batch import TokenReader
+from vidxfer.pipeline.cache.read.plain import ZarrReader, open_reader
+from vidxfer.pipeline.cache.read.reader import CacheReader
+from vidxfer.pipeline.cache.read.summary import summary
 from vidxfer.pipeline.cache.remote import RemotePath, local_folder, place_of
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split, open_split, splits
-from vidxfer.pipeline.cache.summary import summary
-from vidxfer.pipeline.cache.writer import ShardWriter, SplitWriter
+from vidxfer.pipeline.cache.write.writer import ShardWriter, SplitWriter
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
 
 FAILED = (2,)

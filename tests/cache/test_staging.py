@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from vidxfer.pipeline.cache import staging
-from vidxfer.pipeline.cache.reader import CacheReader
-from vidxfer.pipeline.cache.shard_writer import ShardWriter
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.staging import SealedShard, seal, staging_folder, was_begun
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write import staging
+from vidxfer.pipeline.cache.write.shard_writer import ShardWriter
+from vidxfer.pipeline.cache.write.staging import SealedShard, seal, staging_folder, was_begun
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheCorrupt
 
 

@@ -13,9 +13,9 @@ import pytest
 import zarr
 
 from vidxfer.pipeline.cache import store
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
+from vidxfer.pipeline.cache.read.summary import summary
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.cache.summary import summary
 from vidxfer.pipeline.errors import CacheError
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from vidxfer.pipeline.cache import disk
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.cache.writer import ShardWriter, SplitWriter
+from vidxfer.pipeline.cache.write.writer import ShardWriter, SplitWriter
 from vidxfer.pipeline.errors import CacheBusy, CacheError, CacheFull, ClipError
 
 

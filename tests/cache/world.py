@@ -15,7 +15,7 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split
 from vidxfer.pipeline.cache.views import as_stored
-from vidxfer.pipeline.cache.writer import ShardWriter, SplitWriter
+from vidxfer.pipeline.cache.write.writer import ShardWriter, SplitWriter
 from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.pipeline.shapes import View
 from vidxfer.pipeline.video.sampling import Sampling

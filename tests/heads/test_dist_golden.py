@@ -1,4 +1,4 @@
-"""DiST, in both forms, equals the official modules: outputs, intermediates and gradients (golden/README_dist.md)."""
+"""DiST, in both forms, equals the official modules: outputs, inner values, gradients (tests/golden/README_dist.md)."""
 
 from __future__ import annotations
 

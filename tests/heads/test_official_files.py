@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,10 +19,10 @@ from vidxfer.pipeline.errors import CacheMismatch, RunError, UsageError, Weights
 from vidxfer.pipeline.heads.dist.release import HEAD, OLD_HEAD, OLD_NAMES, PREFIX
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.weights import read_state
-from vidxfer.stages.convert import ImportRequest, import_weights
-from vidxfer.stages.evaluate import EvaluateRequest, evaluate
-from vidxfer.stages.export import ExportRequest, export_weights
-from vidxfer.stages.train import TrainRequest, train
+from vidxfer.stages.learning.convert import ImportRequest, import_weights
+from vidxfer.stages.learning.evaluate import EvaluateRequest, evaluate
+from vidxfer.stages.learning.export import ExportRequest, export_weights
+from vidxfer.stages.learning.train import TrainRequest, train
 
 OLD = {new: old for old, new in OLD_NAMES.items()}
 
@@ -36,14 +35,9 @@ def older(key: str) -> str:
     return PREFIX + OLD_HEAD + OLD.get(first, first) + dot + rest
 
 
-def official_file(name: str, folder: Path, *, old: bool, blocks: bool = True) -> Path:
+def official_file(shelf: Any, name: str, folder: Path, *, old: bool, blocks: bool = True) -> Path:
     """A checkpoint with the released keys and shapes, random float16 numbers; `blocks`: with those of CLIP."""
-    root = Path(__file__).parents[2]
-    listed = Path(os.environ.get("VIDXFER_SPEC", root.parent / "shared" / "spec")) / f"dist_state_dict_{name}.json"
-    if not listed.is_file():
-        if "VIDXFER_SPEC" in os.environ:  # a folder that was named must hold it
-            pytest.fail(f"{listed} is missing: VIDXFER_SPEC is not its folder")
-        pytest.skip(f"{listed.name} is not on this machine: set VIDXFER_SPEC to its folder")
+    listed = shelf / f"dist_state_dict_{name}.json"
     shapes = json.loads(listed.read_text(encoding="utf-8"))
     if not blocks:
         shapes = {key: shape for key, shape in shapes.items() if HEAD in key or key.count(".") < 4}
@@ -65,8 +59,10 @@ def official_file(name: str, folder: Path, *, old: bool, blocks: bool = True) ->
     ],
     ids=["whole", "older names, head only"],
 )
-def test_a_released_file_becomes_safetensors_key_by_key(tmp_path: Path, name: str, old: bool, recipe: str) -> None:
-    file = official_file(name, tmp_path, old=old, blocks=not old)
+def test_a_released_file_becomes_safetensors_key_by_key(
+    tmp_path: Path, spec_dir: Any, name: str, old: bool, recipe: str
+) -> None:
+    file = official_file(spec_dir, name, tmp_path, old=old, blocks=not old)
     report = import_weights(ImportRequest(file=file, out=tmp_path / "dist.safetensors"))
     assert (report.recipe, report.unknown, report.old_names) == (recipe, (), old)
     state = read_state(file)
@@ -142,8 +138,8 @@ def test_a_head_on_some_layers_is_written_and_read_with_its_layers(toy: Any, tmp
     assert Run.open(tmp_path / "back").recipe.head.layers == (0, 2)
 
 
-def test_a_cache_of_another_kind_is_refused_field_by_field(toy: Any, tmp_path: Path) -> None:
-    file = official_file("b16_ssv2_8+16f", tmp_path, old=False, blocks=False)
+def test_a_cache_of_another_kind_is_refused_field_by_field(toy: Any, spec_dir: Any, tmp_path: Path) -> None:
+    file = official_file(spec_dir, "b16_ssv2_8+16f", tmp_path, old=False, blocks=False)
     with pytest.raises(CacheMismatch) as refused:
         import_weights(ImportRequest(file=file, cache=toy.int8, run=tmp_path / "run"))
     assert refused.value.fields.keys() >= {"dense_frames", "channels", "embed", "patch_px", "layers"}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,18 +36,12 @@ LISTS = {
 
 
 @pytest.fixture(scope="session")
-def official_shapes() -> Callable[[str], dict[str, tuple[int, ...]]]:
+def official_shapes(spec_dir: Any) -> Callable[[str], dict[str, tuple[int, ...]]]:
     """Key -> shape of a released configuration, listed on the official model."""
-    root = Path(__file__).parents[2]
-    folder = Path(os.environ.get("VIDXFER_SPEC", root.parent / "shared" / "spec"))
 
     def load(name: str) -> dict[str, tuple[int, ...]]:
-        file = folder / f"dist_state_dict_{name}.json"
-        if not file.is_file():
-            if "VIDXFER_SPEC" in os.environ:  # a folder that was named must hold it
-                pytest.fail(f"{file} is missing: VIDXFER_SPEC is not its folder")
-            pytest.skip(f"{file.name} is not on this machine: set VIDXFER_SPEC to its folder")
-        return {key: tuple(shape) for key, shape in json.loads(file.read_text(encoding="utf-8")).items()}
+        listed = json.loads((spec_dir / f"dist_state_dict_{name}.json").read_text(encoding="utf-8"))
+        return {key: tuple(shape) for key, shape in listed.items()}
 
     return load
 

@@ -1,4 +1,4 @@
-"""CLIP alone, and fused with a head: the published evaluation path (spec/dist.md §3)."""
+"""CLIP alone, and fused with a head: the published evaluation path (docs/spec/dist.md §3)."""
 
 from __future__ import annotations
 

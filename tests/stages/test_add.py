@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import CacheMismatch
-from vidxfer.stages.add import AddRequest, add
 from vidxfer.stages.extract import extract
+from vidxfer.stages.learning.sources import cached_source
 from vidxfer.stages.settings import DataSource
-from vidxfer.stages.sources import cached_source
+from vidxfer.stages.upkeep.add import AddRequest, add
 
 
 @pytest.fixture(scope="module")

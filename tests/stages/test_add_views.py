@@ -13,21 +13,22 @@ import numpy as np
 import pytest
 import torch
 
-from vidxfer.pipeline.cache.codec_fit import Fitted
+from vidxfer.pipeline.cache.codecs.fit import Fitted
 from vidxfer.pipeline.cache.layout import FAILED, STORED
-from vidxfer.pipeline.cache.more_views import begun_views
 from vidxfer.pipeline.cache.packed import FrameReader
-from vidxfer.pipeline.cache.plain import open_reader
+from vidxfer.pipeline.cache.read.plain import open_reader
+from vidxfer.pipeline.cache.read.summary import summary
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.cache.summary import summary
+from vidxfer.pipeline.cache.write.more_views import begun_views
 from vidxfer.pipeline.errors import CacheError, CacheFull, CacheMismatch, RunError
-from vidxfer.stages import prepare, room
-from vidxfer.stages.add import AddRequest, add
+from vidxfer.stages import room
 from vidxfer.stages.extract import extract
-from vidxfer.stages.prune import PruneRequest, prune
+from vidxfer.stages.learning.train import train
 from vidxfer.stages.settings import DataSource, TrainRequest
-from vidxfer.stages.train import train
+from vidxfer.stages.shards import prepare
+from vidxfer.stages.upkeep.add import AddRequest, add
+from vidxfer.stages.upkeep.prune import PruneRequest, prune
 
 MADE_ALIKE: dict[str, Any] = {"codec": "float16", "with_frames": True, "batch_frames": 32}
 

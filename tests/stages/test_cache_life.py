@@ -14,14 +14,14 @@ import torch
 from safetensors.numpy import load_file
 
 from vidxfer.pipeline.cache.codec import Dequantiser
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.shard import crc_of
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import CacheIncomplete, UsageError
 from vidxfer.stages.extract import extract
-from vidxfer.stages.parity import ParityRequest, parity
-from vidxfer.stages.prune import PruneRequest, prune
-from vidxfer.stages.samples import SamplesRequest, write_chosen
+from vidxfer.stages.upkeep.parity import ParityRequest, parity
+from vidxfer.stages.upkeep.prune import PruneRequest, prune
+from vidxfer.stages.upkeep.samples import SamplesRequest, write_chosen
 
 
 @pytest.mark.parametrize("codec", ["int8", "float16"])

@@ -18,10 +18,10 @@ from vidxfer.cli.main import PARTIAL, app
 from vidxfer.pipeline.errors import ClusterError, RunError, UsageError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.video.writer import write_video
-from vidxfer.stages.check import CheckRequest, check, failed_path
-from vidxfer.stages.check_work import How, lines_from
+from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.settings import DataSource
-from vidxfer.stages.spread.choice import EngineChoice
+from vidxfer.stages.videos.check import CheckRequest, check, failed_path
+from vidxfer.stages.videos.check_work import How, lines_from
 
 FRAMES = 10
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from vidxfer.pipeline.cache.codec import Dequantiser
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
 
 

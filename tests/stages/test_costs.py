@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidxfer.stages.costs import (
+from vidxfer.stages.planning.costs import (
     WAYS,
     Clip,
     Rates,

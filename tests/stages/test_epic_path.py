@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.video.writer import write_video
 from vidxfer.stages.extract import extract

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.views import as_stored
 from vidxfer.pipeline.clip.load import load_tower
+from vidxfer.pipeline.draw import draw_view
 from vidxfer.pipeline.errors import CacheFull, CacheMismatch, ClipError, DatasetError, UsageError
 from vidxfer.pipeline.training.dense import dense_frames
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.stages.extract import extract
-from vidxfer.stages.shards.draw import draw_view
 from vidxfer.stages.shards.encode import prepare
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.stages.compare import compare
 from vidxfer.stages.extract import extract
+from vidxfer.stages.learning.compare import compare
 from vidxfer.stages.settings import DataSource
 
 FACTORS = {"kind": tuple("aabbccdd"), "side": tuple("lrlrlrlr")}

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vidxfer.pipeline.cache.closeness import Closeness
+from vidxfer.pipeline.cache.codecs.closeness import Closeness
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.stages.fidelity import FidelityRequest, fidelity
+from vidxfer.stages.upkeep.fidelity import FidelityRequest, fidelity
 
 
 def test_the_measures_equal_the_plain_formulas() -> None:
@@ -79,8 +79,8 @@ def test_what_is_stored_is_compared_with_the_pixels_and_tried_codecs_lose_more_w
 def test_a_float16_cache_is_its_own_truth_and_needs_neither_videos_nor_clip(
     toy: Any, invoke: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidxfer.stages.fidelity.dense_videos", None)
-    monkeypatch.setattr("vidxfer.stages.fidelity.load_tower", None)
+    monkeypatch.setattr("vidxfer.stages.upkeep.fidelity.dense_videos", None)
+    monkeypatch.setattr("vidxfer.stages.upkeep.fidelity.load_tower", None)
     words = ["--cache", toy.float16, "--truth", "stored", "--codec", "rotate+int6", "--videos", 4]
     result = invoke("cache", "fidelity", *words)
     assert result.exit_code == 0, result.stderr

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.training.run import Run
-from vidxfer.stages.train import TrainRequest, train
+from vidxfer.stages.learning.train import TrainRequest, train
 
 
 def request(toy: Any, run: Path, **changes: Any) -> TrainRequest:

@@ -13,8 +13,8 @@ from vidxfer.pipeline.datasets import load_dataset
 from vidxfer.pipeline.datasets.survey import recording
 from vidxfer.pipeline.errors import DatasetError, UsageError
 from vidxfer.pipeline.shapes import Video
-from vidxfer.stages.inspect import InspectRequest, inspect
 from vidxfer.stages.settings import DataSource
+from vidxfer.stages.videos.inspect import InspectRequest, inspect
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import load_tower
+from vidxfer.pipeline.draw import draw_view
 from vidxfer.pipeline.errors import CacheError, UsageError, VideoError
 from vidxfer.pipeline.heads.base import Needs, Offer
 from vidxfer.pipeline.training import dense as pixels
@@ -24,8 +25,7 @@ from vidxfer.pipeline.training.loader import Assembler, ClipLoader
 from vidxfer.pipeline.training.online import OnlineLoader
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.stages.extract import extract
-from vidxfer.stages.shards.draw import draw_view
-from vidxfer.stages.sources import Source, dense_videos
+from vidxfer.stages.learning.sources import Source, dense_videos
 
 CPU = torch.device("cpu")
 ALL = Needs(layers=(0, 1, 2), embedding=True, pixels="dense")

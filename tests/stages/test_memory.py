@@ -8,7 +8,7 @@ import torch
 
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.training.build import build_head, offer_of
-from vidxfer.stages.memory import FLOAT32_BYTES, _kept_bytes, training_bytes
+from vidxfer.stages.planning.memory import FLOAT32_BYTES, _kept_bytes, training_bytes
 
 
 def test_bytes_from_shapes_equal_those_of_real_tensors(toy: Any) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from vidxfer.pipeline.draw import Drawn, draw
 from vidxfer.pipeline.shapes import Video, View
 from vidxfer.pipeline.video.writer import write_video
-from vidxfer.stages.shards.draw import Drawn, draw
 from vidxfer.stages.shards.encode import Prepared
 from vidxfer.stages.shards.extract import notes_of
 

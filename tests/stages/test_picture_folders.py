@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.stages.extract import extract

@@ -11,11 +11,12 @@ import pytest
 
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import CacheFull
-from vidxfer.stages import measure, room
-from vidxfer.stages.costs import Rates
+from vidxfer.stages import room
 from vidxfer.stages.extract import extract
-from vidxfer.stages.measure import measure_disk
-from vidxfer.stages.plan import PlanReport, PlanRequest, plan
+from vidxfer.stages.planning import measure
+from vidxfer.stages.planning.costs import Rates
+from vidxfer.stages.planning.measure import measure_disk
+from vidxfer.stages.planning.plan import PlanReport, PlanRequest, plan
 
 FAST = Rates(
     disk_read_gb_per_second=2, disk_write_gb_per_second=1, clip_frames_per_second=10, decode_videos_per_second=50,
@@ -67,7 +68,7 @@ def test_the_advice_follows_from_the_numbers(toy: Any, tmp_path: Path, changes: 
 def test_what_does_not_fit_is_said_by_plan_and_refused_by_extract(
     toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidxfer.stages.plan.free_inodes", lambda cache: 100)
+    monkeypatch.setattr("vidxfer.stages.planning.plan.free_inodes", lambda cache: 100)
     monkeypatch.setattr(room, "free_inodes", lambda cache: 100)
     assert "inodes are needed, 100 are free. More videos per shard" in bill(toy, tmp_path / "zarr").advice
     with pytest.raises(CacheFull, match=r"files and folders.*100 inodes free.*--shard-videos"):

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheCorrupt, CacheIncomplete, CacheMismatch, UsageError
 from vidxfer.stages.extract import extract
-from vidxfer.stages.prune import PruneRequest, prune
-from vidxfer.stages.recode import RecodeRequest, recode
+from vidxfer.stages.upkeep.prune import PruneRequest, prune
+from vidxfer.stages.upkeep.recode import RecodeRequest, recode
 
 
 def request(source: Path, target: Path, **changes: Any) -> RecodeRequest:

@@ -13,7 +13,7 @@ from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.training.recipes import named, with_settings
 from vidxfer.pipeline.training.run import Run
-from vidxfer.stages.reproduce import reproduction
+from vidxfer.stages.learning.reproduce import reproduction
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheBusy, CacheCorrupt
 from vidxfer.stages.extract import extract
 

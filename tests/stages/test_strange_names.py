@@ -13,8 +13,8 @@ import pytest
 
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.stages.extract import extract
+from vidxfer.stages.learning.sources import cached_source
 from vidxfer.stages.settings import DataSource
-from vidxfer.stages.sources import cached_source
 
 NAMES = (b"caf\xe9, d\xe9but.webm", b"-rf .webm", b"a\tb\n\x07c.webm", "日本 語.webm".encode(), b"back\\slash.webm")
 BROKEN = (b"cut\xff.webm", b"-empty\xfe.webm")

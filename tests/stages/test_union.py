@@ -16,14 +16,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidxfer.pipeline.cache.read.union import expect_same_tokens
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.cache.union import expect_same_tokens
 from vidxfer.pipeline.datasets.names import official_names
 from vidxfer.pipeline.errors import CacheMismatch, UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.stages.extract import extract
-from vidxfer.stages.sources import cached_source
-from vidxfer.stages.union import member_names, rows_to_keep, source_of
+from vidxfer.stages.learning.sources import cached_source
+from vidxfer.stages.learning.union import member_names, rows_to_keep, source_of
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
 TRAIN = {
@@ -86,7 +86,7 @@ def test_classes_go_by_name_and_repeated_recordings_are_left_out(caches: dict[st
 def test_a_batch_of_the_union_is_what_each_cache_gives(caches: dict[str, Path]) -> None:
     union = source_of(tuple(caches.values()), "train", labels_as="k710")
     layers = union.split.spec.layers
-    needs = Needs(layers=layers, embedding=True, dense_multiple=union.split.spec.sampling.alpha)
+    needs = Needs(layers=layers, embedding=True, pixels="dense")
     clips = [(4, 1), (0, 0), (3, 1), (2, 0), (1, 1)]
     cpu, threads = torch.device("cpu"), {"decode_threads": 1, "read_threads": 1}
     with union.loader(needs, **threads) as loader:

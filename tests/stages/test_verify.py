@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.cache.writer import SplitWriter
+from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheBusy, CacheError, UsageError
 from vidxfer.stages.extract import extract
-from vidxfer.stages.verify import VerifyRequest, verify
+from vidxfer.stages.upkeep.verify import VerifyRequest, verify
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Learning rate, parameter groups, targets and loss equal the official ones (golden/README_dist.md)."""
+"""Learning rate, parameter groups, targets and loss equal the official ones (tests/golden/README_dist.md)."""
 
 from __future__ import annotations
 

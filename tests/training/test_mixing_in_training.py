@@ -16,9 +16,9 @@ from vidxfer.pipeline.training.ahead import RawBatch
 from vidxfer.pipeline.training.loader import Assembler, ClipLoader, online_features
 from vidxfer.pipeline.training.mixing import Mixing, mix_batch, mix_pixels, mix_targets
 from vidxfer.pipeline.training.run import Run
-from vidxfer.stages.sources import cached_source
-from vidxfer.stages.train import TrainRequest, train
-from vidxfer.stages.trainer import Trainer
+from vidxfer.stages.learning.sources import cached_source
+from vidxfer.stages.learning.train import TrainRequest, train
+from vidxfer.stages.learning.trainer import Trainer
 
 CPU = torch.device("cpu")
 NEEDS = Needs(layers=(0, 1, 2), embedding=True, pixels="dense")

@@ -27,7 +27,7 @@ PARAMETERS = {
     "dist-k400-l14-32f": 39_867_744,
     "dist-k400-l14-32f-k710": 39_867_744,
 }
-"""spec/dist.md §7, counted on the official modules."""
+"""docs/spec/dist.md §7, counted on the official modules."""
 
 RESULTS = {
     "dist-ssv2-b16-8f": (68.7, 91.1),
@@ -64,7 +64,7 @@ def test_every_published_configuration_has_a_recipe_and_no_other_name() -> None:
 
 @each
 def test_bytes_per_view_follow_from_the_cache(row: Published) -> None:
-    """spec/dist.md §7: 29.0 MB per 8 frames of B/16 and 404 MB per 32 of L/14, float16, tokens alone."""
+    """docs/spec/dist.md §7: 29.0 MB per 8 frames of B/16 and 404 MB per 32 of L/14, float16, tokens alone."""
     spec = cache_spec(row, "float16")
     tokens = row.clip.blocks * row.sparse_frames * row.clip.tokens * row.clip.width
     assert spec.token_bytes_per_view == 2 * tokens

@@ -4,7 +4,7 @@
                                      convolution over time or over the picture (conv2d) need no copy
     u  [clip frame token channel]    as in the plain form
 
-What is arranged differently is exact algebra (spec/dist.md §2.2–2.3 says what is computed):
+What is arranged differently is exact algebra (docs/spec/dist.md §2.2–2.3 says what is computed):
 
     QuickGELU(z) = silu(1.702 z) / 1.702     one kernel each way; the factors go into the weights around it, and the
                                              temporal stream is carried as 1.702 x

@@ -106,7 +106,7 @@ class DistHead(Head):
         return logits
 
     def undecayed(self) -> frozenset[str]:
-        """Vectors, and the learned tokens and positions (spec/dist.md §5)."""
+        """Vectors, and the learned tokens and positions (docs/spec/dist.md §5)."""
         net = self.dist_net
         return super().undecayed() | {
             "dist_net.aggregated_cls_token",

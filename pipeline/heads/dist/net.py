@@ -5,7 +5,8 @@
     tokens [clip layer frame token channel] ─ linear ─▶ m = · + r ─▶ u ─▶ integration block ─▶ r ─▶ …
     last r + u ─▶ ada-pooling ─▶ + Linear(mean CLS) ─▶ LN ─▶ proj ─▶ video embedding
 
-The tokens are CLIP block outputs before ln_post, CLS included; CLIP itself is never here. Source: spec/dist.md §2–3.
+The tokens are CLIP block outputs before ln_post, CLS included; CLIP itself is never here.
+Source: docs/spec/dist.md §2–3.
 Parameter names are those of the released checkpoints (§8). The last layer's integration-to-temporal net exists, as in
 the release, and is never computed: it has no influence on the output.
 """

@@ -5,7 +5,8 @@
     x ◀─ IntegrationToTemporal ─ u        sparse frame i feeds dense frames alpha·i … alpha·i + alpha − 1
     x ─ TemporalToIntegration ─▶ u        those dense frames are summed up into sparse slot i; CLS is learned per slot
 
-Source: spec/dist.md §2.2–2.3. Parameter names are those of the released checkpoints (§8), so weights move unmapped.
+Source: docs/spec/dist.md §2.2–2.3. Parameter names are those of the released checkpoints (§8), so weights move
+unmapped.
 """
 
 from __future__ import annotations

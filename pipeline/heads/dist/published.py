@@ -1,7 +1,7 @@
 """What DiST's authors published, one row per configuration; each is a recipe of its own (recipes.py).
 
-Source: spec/dist.md §6–7 and the table in the README of the release. `ours` and `gpu_hours` are None where nothing was
-run: that is so for all of them.
+Source: docs/spec/dist.md §6–7 and the table in the README of the release. Nothing was run with
+vidxfer on these data.
 """
 
 from __future__ import annotations

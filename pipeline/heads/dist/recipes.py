@@ -1,4 +1,4 @@
-"""DiST's recipes: one per published configuration (spec/dist.md §5–6), two for any frames and any CLIP, and the toy's.
+"""DiST's recipes: one per published configuration (docs/spec/dist.md §5–6), two for any frames and CLIP, and the toy's.
 
 The published mixing of pixels is not switched on with a cache by any of them, because a cache cannot have it.
 """

@@ -6,7 +6,7 @@
     head ─ read_sizes ─▶ FileSizes ─ problems ─▶ every key that is missing, too much, or of another shape
     head + clip ─ official_state ─▶ the layout of the release
 
-Source: spec/dist.md §8. Nothing is opened here.
+Source: docs/spec/dist.md §8. Nothing is opened here.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ import pytest
 
 from vidxfer.pipeline.cache import shard as shard_module
 from vidxfer.pipeline.cache.shard import ShardFile
-from vidxfer.pipeline.cache.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.store import open_split
+from vidxfer.pipeline.cache.write.shard_writer import ShardWriter
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheError, CacheFull, ClipError
 from vidxfer.stages.extract import extract

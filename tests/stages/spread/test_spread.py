@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from vidxfer.pipeline.errors import ClusterError
+from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.extract import extract
 from vidxfer.stages.spread import clusters
-from vidxfer.stages.spread.choice import EngineChoice
 
 pytestmark = pytest.mark.slow
 

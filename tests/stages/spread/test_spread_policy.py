@@ -14,12 +14,12 @@ import pytest
 
 from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.staging import SealedShard, staging_folder
 from vidxfer.pipeline.cache.store import open_split
+from vidxfer.pipeline.cache.write.staging import SealedShard, staging_folder
 from vidxfer.pipeline.errors import CacheFull, ClusterError, UsageError
+from vidxfer.stages.engine import EngineChoice, SlurmChoice
 from vidxfer.stages.progress import Silent
 from vidxfer.stages.shards.extract import ShardTask, task_of
-from vidxfer.stages.spread.choice import EngineChoice, SlurmChoice
 from vidxfer.stages.spread.clusters import Cluster, visible_gpus, worker_environments
 from vidxfer.stages.spread.window import Spread
 

@@ -1,0 +1,68 @@
+"""Chosen clips of a cache as plain float32 arrays in one file, for whoever wants numbers and no cache.
+
+codes, scales ─ decode ─▶ tokens [clip layer frame token channel] ┐
+embedding, frame_index, crop, flip, grey, label, ids, layers      ┴─▶ FILE.npz or FILE.safetensors
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from vidxfer.pipeline.cache.codec import Dequantiser
+from vidxfer.pipeline.cache.disk import disk_errors, part_of, sync_folder
+from vidxfer.pipeline.cache.layout import AnyArray
+from vidxfer.pipeline.cache.read.batch import TokenReader
+from vidxfer.pipeline.cache.views import view_arrays
+from vidxfer.pipeline.errors import UsageError
+
+KINDS = (".npz", ".safetensors")
+
+
+def samples(
+    reader: TokenReader, rows: Sequence[int], views: Sequence[int], layers: Sequence[int] | None = None
+) -> dict[str, AnyArray]:
+    """Everything stored of every (row, view), by name; tokens and embeddings as float32, texts apart (`names_of`).
+
+    Raises:
+        CacheIncomplete: a row is not stored. CacheError: a layer is not in the cache.
+    """
+    split = reader.split
+    places = [(row, view) for row in rows for view in views]
+    clip_rows, clip_views = [row for row, _ in places], [view for _, view in places]
+    read = reader.read(clip_rows, clip_views, layers)
+    tokens = Dequantiser.of(split, layers=layers)(read.codes, read.scale)
+    return {
+        "tokens": tokens.float().numpy(),
+        "embedding": reader.embedding(clip_rows, clip_views).astype(np.float32),
+        **view_arrays([reader.view(row, view) for row, view in places]),
+        "label": split.labels[clip_rows],
+        "view": np.array(clip_views, dtype=np.int32),
+        "layers": np.array(split.spec.layers if layers is None else layers, dtype=np.int32),
+    }
+
+
+def write_samples(path: Path, arrays: dict[str, AnyArray], names: dict[str, list[str]]) -> None:
+    """Write one file, whole or not at all; `names` are arrays of text in npz, JSON in the metadata of safetensors.
+
+    Raises:
+        UsageError: the file's name ends in neither. CacheFull: the disk is full.
+    """
+    if path.suffix not in KINDS:
+        raise UsageError(f"{path}: a file that ends in {' or '.join(KINDS)} is wanted")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(path)
+    with disk_errors(path, sum(values.nbytes for values in arrays.values())):
+        if path.suffix == ".npz":
+            with part.open("wb") as file:
+                texts = {name: np.array(values) for name, values in names.items()}
+                np.savez(file, allow_pickle=False, **arrays, **texts)
+        else:
+            plain = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+            save_file(plain, part, metadata={name: json.dumps(values) for name, values in names.items()})
+        part.rename(path)
+        sync_folder(path.parent)

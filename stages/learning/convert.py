@@ -1,0 +1,229 @@
+"""Weights of released code into a run folder; whose layout it is, `pipeline.heads.RELEASES` knows.
+
+    FILE.pyth ─ Release.read ─ every problem named ─▶ FILE.safetensors  (--out)
+                                                  └─▶ run folder        (--cache, --run): evaluate, predict
+
+What a checkpoint does not say is which CLIP layers feed the head; `layers` says so where they are not all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.store import open_split, splits
+from vidxfer.pipeline.clip.tower import hash_state
+from vidxfer.pipeline.errors import CacheMismatch, RunError, UsageError, WeightsError
+from vidxfer.pipeline.heads import PUBLISHED, RELEASES
+from vidxfer.pipeline.heads.base import Offer
+from vidxfer.pipeline.heads.family import Release, Released
+from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.training.build import build_head, offer_of
+from vidxfer.pipeline.training.optimise import build_optimiser
+from vidxfer.pipeline.training.recipes import named
+from vidxfer.pipeline.training.run import Progress, Run
+from vidxfer.pipeline.training.weights import expect_free, read_state, write_safetensors
+from vidxfer.stages.learning.train import made_from
+
+MOST_NAMED = 40
+"""Unknown keys listed one by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest:
+    """What to turn into what.
+
+    Attributes:
+        file: checkpoint. kind: whose layout it has. out: safetensors file to write.
+        cache, run: make a run folder for this cache. layers: CLIP layers that feed the head; None: all of them.
+        allow_unknown: leave out keys that are neither the head's nor CLIP's.
+    """
+
+    file: Path
+    kind: str = "dist"
+    out: Path | None = None
+    cache: Path | None = None
+    run: Path | None = None
+    layers: tuple[int, ...] | None = None
+    allow_unknown: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportReport:
+    """Where every key went, and what the shapes told.
+
+    Attributes:
+        head_keys, clip_keys: used, and recognised as CLIP's (not needed). unknown: left out.
+        old_names: how an older generation called the branch, if these keys are of one.
+        sizes: read from the shapes. words: the same in one line.
+        recipe: name of the released configuration of these sizes, or the kind of the head.
+        same_clip: the file's CLIP has the weights of the cache's; None: one of the two is not there to compare.
+        out, run: what was written.
+    """
+
+    head_keys: int
+    clip_keys: int
+    unknown: tuple[str, ...]
+    old_names: str
+    sizes: Any
+    words: str
+    recipe: str
+    same_clip: bool | None
+    out: Path | None
+    run: Path | None
+
+
+def import_weights(request: ImportRequest) -> ImportReport:
+    """Read a checkpoint of the release; nothing is written unless all of it is understood.
+
+    Raises:
+        UsageError: neither `out` nor `cache` and `run`, or a layout that is not known.
+        WeightsError: not a checkpoint, unknown keys, or keys that are missing or of another shape: all are listed.
+        CacheMismatch: the cache is not of the kind these weights were trained on. RunError: the folder holds a run.
+    """
+    release = _expect_meant(request)
+    found = release.read(read_state(request.file))
+    _expect_whole(request, release, found)
+    split = None if request.cache is None else _split(request.cache)
+    recipe = _recipe(request, release, found, None if split is None else split.spec)
+    same_clip = None
+    if split is not None and found.clip:
+        same_clip = hash_state(found.clip) == split.spec.clip_weights_sha256
+    if split is not None and request.run is not None:
+        layers = request.layers or found.offer.layers
+        expect_cache_fits(split, replace(found.offer, layers=layers), recipe)
+    if request.out is not None:
+        sizes = {"sparse_frames": found.offer.sparse_frames, "alpha": found.offer.alpha}
+        write_safetensors(request.out, found.weights, {"kind": request.kind, "recipe": recipe.name, **sizes})
+    if split is not None and request.run is not None:
+        _write_run(request, split, recipe, found.weights)
+    return ImportReport(
+        head_keys=len(found.weights),
+        clip_keys=len(found.clip),
+        unknown=found.unknown,
+        old_names=found.old_names,
+        sizes=found.sizes,
+        words=found.words,
+        recipe=recipe.name,
+        same_clip=same_clip,
+        out=request.out,
+        run=request.run,
+    )
+
+
+def _expect_meant(request: ImportRequest) -> Release:
+    release = release_of(request.kind)
+    if (request.cache is None) != (request.run is None):
+        raise UsageError(
+            "a run folder needs both --run, the folder to make, and --cache, the cache it will be scored on: frames, "
+            "CLIP and class names come from there"
+        )
+    if request.out is None and request.run is None:
+        raise UsageError("what shall be written? --out FILE.safetensors, or --run FOLDER with --cache, or both")
+    if request.out is not None:
+        expect_free(request.out)
+    if request.run is not None and (request.run / "recipe.json").exists():
+        raise RunError(f"{request.run} holds a run already; import into another folder with --run")
+    return release
+
+
+def release_of(kind: str) -> Release:
+    """The released layout of that name, which is the kind of its heads.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if kind not in RELEASES:
+        raise UsageError(f"--as {kind!r} is none of {', '.join(RELEASES)}")
+    return RELEASES[kind]
+
+
+def _expect_whole(request: ImportRequest, release: Release, found: Released) -> None:
+    lines = list(found.problems)
+    if found.unknown and not request.allow_unknown:
+        more = len(found.unknown) - MOST_NAMED
+        lines += [f"{key}: neither {release.title}'s nor CLIP's" for key in found.unknown[:MOST_NAMED]]
+        lines += [f"… and {more} more unknown keys"] * (more > 0)
+        lines.append("(unknown keys are left out with --allow-unknown)")
+    if lines:
+        first = f"{request.file} is not a {release.title} checkpoint that can be used:"
+        raise WeightsError("\n".join([first, *(f"  {line}" for line in lines)]))
+
+
+def _split(cache: Path) -> Split:
+    found = splits(cache)
+    return open_split(cache, "val" if "val" in found and "train" not in found else "train")
+
+
+def _recipe(request: ImportRequest, release: Release, found: Released, spec: CacheSpec | None) -> Recipe:
+    """The released configuration of these sizes, or a recipe of its own; with the layers that feed the head.
+
+    Raises:
+        UsageError: which layers feed the head is not known, or not as many are given as it has.
+    """
+    assert found.config is not None, "problems were raised before"
+    if request.layers is not None and len(request.layers) != found.layers:
+        raise UsageError(f"--layers names {len(request.layers)} layers, the weights are for {found.layers}")
+    layers, offer = request.layers or found.offer.layers, found.offer
+    told = (found.config, found.layers, offer.sparse_frames, offer.alpha, offer.channels, offer.embed)
+    for row in PUBLISHED:
+        released, clip = named(row.recipe), row.clip
+        known = (released.head, clip.blocks, row.sparse_frames, row.alpha, clip.width, clip.embed)
+        if told == known and layers == tuple(range(clip.blocks)):
+            whole = spec is None or spec.layers == layers
+            return released if whole else replace(released, head=release.fed_by(released.head, layers))
+    if request.layers is None and found.clip_blocks != found.layers:
+        blocks = "it holds no CLIP" if found.clip_blocks is None else f"its CLIP has {found.clip_blocks} blocks"
+        raise UsageError(
+            f"{request.file} has weights for {found.layers} CLIP layers and {blocks}: say which ones with --layers, "
+            f"for example --layers {','.join(map(str, layers))}"
+        )
+    return Recipe(
+        name=request.kind,
+        head=release.fed_by(found.config, layers),
+        sparse_frames=offer.sparse_frames,
+        dense_frames=offer.sparse_frames * offer.alpha,
+    )
+
+
+def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
+    """Check that a cache holds what these weights were trained on.
+
+    Raises:
+        CacheMismatch: names each differing field with both values.
+    """
+    here = offer_of(split.spec, recipe, classes=len(split.class_names))
+    pairs: dict[str, tuple[object, object]] = {
+        "dense_frames": (here.sparse_frames * here.alpha, trained.sparse_frames * trained.alpha),
+        "alpha": (here.alpha, trained.alpha),
+        "channels": (here.channels, trained.channels),
+        "embed": (here.embed, trained.embed),
+        "patch_px": (here.patch_px, trained.patch_px),
+    }
+    if not set(trained.layers) <= set(here.layers):
+        pairs["layers"] = (list(here.layers), list(trained.layers))
+    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if differing:
+        raise CacheMismatch(split.path, differing)
+
+
+def _write_run(request: ImportRequest, split: Split, recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
+    assert request.run is not None
+    text = torch.from_numpy(split.text)
+    scale = float(split.informs["logit_scale"])
+    head = build_head(
+        recipe, offer_of(split.spec, recipe, classes=len(split.class_names), text=text, logit_scale=scale)
+    )
+    head.load_state_dict(weights)
+    origin: dict[str, Any] = {"file": request.file.name, "kind": request.kind}
+    run = Run.start(request.run, recipe, {**made_from(split, online=False), "imported": origin})
+    # One step, so that the run counts as begun: how many the authors took is not in the file.
+    done = Progress(epoch=recipe.epochs, global_step=1, finished=True)
+    run.save(head, build_optimiser(head, recipe), text, done)

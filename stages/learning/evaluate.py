@@ -1,0 +1,217 @@
+"""Score a trained head on a split: every stored view, summed per video, with the coverage named.
+
+cache + run ─▶ head ─▶ softmax per view ─▶ sum per video ─▶ top-1/5 (n scored / n listed) + predictions.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.clip.load import choose_device
+from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch
+from vidxfer.pipeline.heads.base import Head, Needs
+from vidxfer.pipeline.heads.zero_shot import FusedWithClip, ZeroShotClip
+from vidxfer.pipeline.precision import Where, head_precision
+from vidxfer.pipeline.training.build import build_head, expect_same_kind, offer_of
+from vidxfer.pipeline.training.metrics import Score, ranked, score
+from vidxfer.pipeline.training.run import Run, write_text
+from vidxfer.pipeline.training.scoring import Scored, score_rows
+from vidxfer.stages.learning.sources import Source
+from vidxfer.stages.learning.union import UnionSource, source_of
+from vidxfer.stages.progress import Progress, Silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """What to score.
+
+    Attributes:
+        run: folder of the trained run; None: CLIP alone, without any training. cache: folder. split: to score.
+        root: of the videos, if they have moved. fuse_clip: share of CLIP's own logits, 0 to 1.
+        more_caches, labels_as: as in training: several caches under one set of classes.
+        device, precision, decode_threads, read_threads, frames_from: as in training. batch_clips: clips per forward.
+    """
+
+    run: Path | None
+    cache: Path
+    split: str = "val"
+    root: Path | None = None
+    fuse_clip: float = 0.0
+    device: str = "auto"
+    precision: str = "auto"
+    decode_threads: int = 2
+    read_threads: int = 2
+    batch_clips: int = 32
+    frames_from: str = "auto"
+    more_caches: tuple[Path, ...] = ()
+    labels_as: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateReport:
+    """The score, the file of per-video predictions, stored views per video; of several caches the score of each."""
+
+    score: Score
+    predictions: Path
+    views: int
+    per_cache: dict[str, Score] = field(default_factory=dict)
+
+
+def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> EvaluateReport:
+    """Score one split and write `predictions.<split>.jsonl` into the run folder.
+
+    Raises:
+        RunError: no trained run there. CacheMismatch: the cache is not of the kind the run was trained on.
+        CacheIncomplete: not one video of the split is stored.
+    """
+    shown = progress or Silent()
+    source = source_of(
+        (request.cache, *request.more_caches),
+        request.split,
+        labels_as=request.labels_as,
+        root=request.root,
+        frames_from=request.frames_from,
+        shown=shown,
+    )
+    split = source.split
+    where = compute_on(request.device, request.precision)
+    if (line := where.line(request.precision)) is not None:
+        shown.line(line)
+    head = head_to_score(request, split).to(where.device)
+    if (origin := source.origin(head.needs)) is not None:
+        shown.line(str(origin))
+    scored, result = score_split(
+        head,
+        source,
+        head.needs,
+        where,
+        batch_clips=request.batch_clips,
+        threads=(request.decode_threads, request.read_threads),
+        shown=shown,
+    )
+    folder = request.run or Path("runs") / "zero-shot"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"predictions.{request.split}.jsonl"
+    write_text(file, predictions(split, scored))
+    return EvaluateReport(
+        score=result, predictions=file, views=split.spec.stored_views, per_cache=per_cache(source, scored, result)
+    )
+
+
+def per_cache(source: Source, scored: Scored, result: Score) -> dict[str, Score]:
+    """The score of the videos of each cache, where the source is made of several."""
+    if not isinstance(source, UnionSource):
+        return {}
+    scores = {}
+    for name in source.union.names:
+        at = [place for place, id_ in enumerate(scored.ids) if id_.startswith(f"{name}/")]
+        missing = {id_: why for id_, why in result.missing.items() if id_.startswith(f"{name}/")}
+        scores[name] = score(scored.probabilities[at], scored.labels[at], missing)
+    return scores
+
+
+def head_to_score(request: EvaluateRequest, split: Split) -> Head:
+    """The trained head over the split's own class names, CLIP alone, or both fused.
+
+    The class names need not be those of the training: a text-cosine head scores any label set.
+    """
+    text = torch.from_numpy(split.text)
+    clip = ZeroShotClip(text, float(split.informs["logit_scale"]))
+    if request.run is None:
+        return clip
+    run = Run.open(request.run)
+    expect_fits_run(run, split)
+    offer = offer_of(
+        split.spec,
+        run.recipe,
+        classes=len(split.class_names),
+        text=text,
+        logit_scale=float(run.made_from["logit_scale"]),
+    )
+    head = build_head(run.recipe, offer)
+    run.load_weights(head)
+    return FusedWithClip(head, clip, request.fuse_clip) if request.fuse_clip else head
+
+
+def compute_on(device: str, precision: str) -> Where:
+    """Resolve device and precision of a head, as `choose_device` and `head_precision` do."""
+    chosen = choose_device(device)
+    return Where(device=chosen, precision=head_precision(precision, chosen))
+
+
+def expect_fits_run(run: Run, split: Split) -> None:
+    """Check that a split holds what the run was trained on.
+
+    Raises:
+        CacheMismatch: names each differing field with both values.
+    """
+    trained = CacheSpec.from_dict(run.made_from["spec"])
+    expect_same_kind(split.path, split.spec, trained, run.recipe)
+    if not run.recipe.head.any_classes and list(split.class_names) != run.made_from["class_names"]:
+        raise CacheMismatch(split.path, {"class_names": (len(split.class_names), len(run.made_from["class_names"]))})
+
+
+def score_split(
+    head: nn.Module,
+    source: Source,
+    needs: Needs,
+    where: Where,
+    *,
+    batch_clips: int,
+    threads: tuple[int, int],
+    shown: Progress,
+) -> tuple[Scored, Score]:
+    """Scores of every readable, labelled video of a split; `threads` are those for decoding and for reading.
+
+    Raises:
+        CacheIncomplete: there is none.
+    """
+    split = source.split
+    rows = [row for row in source.stored_rows() if split.labels[row] >= 0]
+    if not rows:
+        raise CacheIncomplete(f"{split.path}: not one stored video has a label; there is nothing to score")
+    with (
+        source.loader(needs, decode_threads=threads[0], read_threads=threads[1], device=where.device) as loader,
+        shown.bar(f"score {split.spec.split}", len(rows) * split.spec.stored_views, "clips") as bar,
+    ):
+        assemble = source.assembler(needs, where.device)
+        scored = score_rows(head, loader, assemble, rows, batch_clips=batch_clips, advance=bar.advance, where=where)
+        return scored, score_of(source, scored, loader.refused)
+
+
+def score_of(source: Source, scored: Scored, refused: dict[str, str]) -> Score:
+    """Accuracy with the reason of every listed video that has no score."""
+    split = source.split
+    reasons = refused | source.reasons()
+    known, done = set(source.stored_rows()), set(scored.rows)
+    missing = {
+        split.video_ids[row]: reasons.get(split.video_ids[row], "no label" if row in known else "not extracted")
+        for row in split.video_rows.tolist()
+        if row not in done
+    }
+    return score(scored.probabilities, scored.labels, missing, split.factors)
+
+
+def predictions(split: Split, scored: Scored) -> str:
+    """One JSON line per scored video: id, label, the five best classes with their share of probability."""
+    lines = []
+    for name, label, row in zip(scored.ids, scored.labels.tolist(), scored.probabilities, strict=True):
+        classes, shares = ranked(row)
+        entry: dict[str, Any] = {
+            "id": name,
+            "label": label,
+            "label_name": split.class_names[label],
+            "right": classes[0] == label,
+            "top5": [[split.class_names[c], round(p, 6)] for c, p in zip(classes, shares, strict=True)],
+            "top5_labels": classes,
+        }
+        lines.append(json.dumps(entry, ensure_ascii=False))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,216 @@
+"""Stage two: train a temporal head on cached tokens and dense frames; CLIP is not loaded.
+
+cache ─▶ trainable rows ─▶ run folder (new, or gone on with) ─▶ Trainer: epochs, scores, checkpoints ─▶ TrainReport
+"""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.store import splits
+from vidxfer.pipeline.clip.load import choose_device
+from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
+from vidxfer.pipeline.heads.base import expect_delivered
+from vidxfer.pipeline.precision import Where, head_precision
+from vidxfer.pipeline.training.build import expect_made_for, expect_same_kind, offer_of
+from vidxfer.pipeline.training.mixing import expect_mixable
+from vidxfer.pipeline.training.run import Run
+from vidxfer.stages.learning.sources import Source, online_sources
+from vidxfer.stages.learning.trainer import Trainer
+from vidxfer.stages.learning.union import source_of
+from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.settings import TrainReport, TrainRequest, library_versions
+
+__all__ = ["TrainReport", "TrainRequest", "train"]
+
+
+def train(request: TrainRequest, progress: Progress | None = None) -> TrainReport | None:
+    """Train to the end of the recipe, or to a signal.
+
+    Returns:
+        The report; None in the processes that only lend a device to the leading one.
+
+    Raises:
+        CacheError, UsageError, RunError: the cache, the request or the run folder cannot be used so.
+        VideoError: a video that was stored cannot be read any more.
+    """
+    mixing = request.recipe.mixing.resolved(online=request.online)
+    request = replace(request, recipe=replace(request.recipe, mixing=mixing))
+    expect_mixable(mixing, online=request.online)
+    fabric = make_fabric(request)
+    shown = progress if progress is not None and fabric.is_global_zero else Silent()
+    sources = sources_of(request, fabric, shown)
+    rows = trainable_rows(sources["train"], request, shown)
+    if request.recipe.batch_clips % fabric.world_size:
+        raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
+    split = sources["train"].split
+    expect_trainable(sources, request)
+    where = Where(device=fabric.device, precision=head_precision(request.precision, fabric.device))
+    if (line := where.line(request.precision)) is not None:
+        shown.line(line)
+    found = made_from(split, online=request.online, where=where, world=fabric.world_size)
+    if request.init_from is not None:
+        found["init_from"] = beginning(request.init_from, found)
+    with fabric.rank_zero_first():  # one process makes the folder, the others find it
+        run = Run.start(request.run, request.recipe, found)
+    with ExitStack() as stack:
+        trainer = Trainer(request, run, sources, rows, fabric, where, shown, stack)
+        report = trainer.run_epochs()
+    if not fabric.is_global_zero:
+        return None
+    if report.finished:
+        run.keep_result(report.to_dict())
+    return report
+
+
+def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> None:
+    """Check what can be checked before a run folder is made and hours are spent.
+
+    Raises:
+        CacheMismatch: the recipe is for other frames or another CLIP, or the two splits are of different kinds.
+        CacheError: the cache lacks what the recipe's head reads.
+        UsageError: dense frames are asked from a cache that does not hold what the recipe's head sees.
+    """
+    spec = sources["train"].split.spec
+    source = sources["train"]
+    offer = offer_of(spec, request.recipe, classes=len(source.split.class_names), tower=source.tower)
+    expect_made_for(request.recipe, offer)
+    needs = request.recipe.head.needs(offer)
+    expect_delivered(needs, offer)
+    source.origin(needs)
+    if "val" in sources:
+        val = sources["val"].split
+        expect_same_kind(val.path, val.spec, spec, request.recipe)
+
+
+def beginning(path: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """What a run that begins with another's weights remembers of it.
+
+    Raises:
+        RunError: no run there. CacheMismatch: it was trained with another CLIP.
+    """
+    other = Run.open(path)
+    field = "clip_weights_sha256"
+    theirs, ours = other.made_from["spec"][field], found["spec"][field]
+    if theirs != ours:
+        raise CacheMismatch(path, {field: (theirs, ours)})
+    return {"run": str(path.absolute()), "recipe": other.recipe.name, "global_step": other.progress().global_step}
+
+
+def trainable_rows(source: Source, request: TrainRequest, shown: Progress) -> list[int]:
+    """Stored, labelled rows.
+
+    Raises:
+        CacheIncomplete: the extraction has not finished, or nothing usable is stored.
+    """
+    split = source.split
+    if source.tower is not None:
+        return [row for row in range(len(split.video_ids)) if split.labels[row] >= 0]
+    pending = source.pending()
+    if pending and not request.allow_incomplete:
+        raise CacheIncomplete(
+            f"{split.path}: {pending} of {split.video_count} videos are not extracted yet. Finish with the same "
+            "`vidxfer extract` command (it goes on where it ended), or train on what is there with --allow-incomplete."
+        )
+    stored = source.stored_rows()
+    rows = [row for row in stored if split.labels[row] >= 0]
+    if len(stored) < split.video_count - pending:
+        shown.line(f"train: {split.video_count - pending - len(stored)} videos were refused at extraction; left out")
+    if len(rows) < len(stored):
+        shown.line(f"train: {len(stored) - len(rows)} stored videos have no label; left out")
+    if not rows:
+        raise CacheIncomplete(f"{split.path}: not one stored video has a label; there is nothing to train on")
+    return rows
+
+
+def make_fabric(request: TrainRequest) -> Fabric:
+    """Device and launch by Lightning Fabric; several devices train with DDP.
+
+    Fabric leaves numbers as they are: its mixed precision would walk through the batch. The trainer's `Where` casts.
+    """
+    chosen = choose_device(request.device)
+    head_precision(request.precision, chosen)  # refused before processes are started
+    cuda = chosen.type == "cuda"
+    if chosen.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {request.device}: training runs on cpu or cuda")
+    there = torch.cuda.device_count()
+    one = chosen.index is not None  # as in cuda:1
+    if cuda and (request.devices > there or (chosen.index or 0) >= there or (one and request.devices > 1)):
+        asked = f"--device {request.device} --devices {request.devices}"
+        raise UsageError(f"{asked} does not go together, or asks for more than the {there} CUDA devices here")
+    devices = request.devices or (there if cuda and not one else 1)
+    unused = request.recipe.head.unused_parameters
+    fabric = Fabric(
+        accelerator="cuda" if cuda else "cpu",
+        devices=[chosen.index or 0] if cuda and one else devices,
+        strategy=DDPStrategy(find_unused_parameters=unused) if devices > 1 else "auto",
+        precision="32-true",
+    )
+    fabric.launch()
+    return fabric
+
+
+def sources_of(request: TrainRequest, fabric: Fabric, shown: Progress) -> dict[str, Source]:
+    """Where the clips of each split come from."""
+    if request.online:
+        if request.frames_from != "auto":
+            raise UsageError("--frames-from is for training from a cache; --online draws its frames from the videos")
+        clip = replace(request.clip, device=str(fabric.device))
+        return online_sources(request.cache, request.root, data=request.data, clip=clip, store=request.store)
+    caches = (request.cache, *request.more_caches)
+    names = [name for name in ("train", "val") if name == "train" or any(name in splits(cache) for cache in caches)]
+    return {
+        name: source_of(
+            caches,
+            name,
+            labels_as=request.labels_as,
+            root=request.root,
+            frames_from=request.frames_from,
+            shown=shown,
+        )
+        for name in names
+    }
+
+
+ON_CPU = Where(device=torch.device("cpu"), precision="fp32")
+
+
+def made_from(split: Split, *, online: bool, where: Where = ON_CPU, world: int = 1) -> dict[str, Any]:
+    """What `run.json` remembers; `where`: the first device and the head's precision; `world`: number of devices."""
+    return {
+        "cache": str(split.path.parent),
+        "cache_fingerprint": split.spec.fingerprint,
+        "spec": split.spec.to_dict(),
+        "class_names": list(split.class_names),
+        "logit_scale": split.informs["logit_scale"],
+        "clip": split.informs["clip"],
+        "data": split.informs["data"],
+        "online": online,
+        "world": world,
+        "device": str(where.device),
+        "precision": where.precision,
+        "code": code_version(),
+        **{"versions": library_versions()},
+    }
+
+
+def code_version() -> str:
+    """The commit of the source tree with "+changes" if it was edited, or "installed" outside a checkout."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return "installed"
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return "unknown (git does not answer)"
+    return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")

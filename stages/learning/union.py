@@ -1,0 +1,185 @@
+"""Several caches as one source: `--cache zarr/k400 --cache zarr/k600 --cache zarr/k700 --labels-as k710`.
+
+    caches of equal settings ─▶ labels by class name ─▶ recordings that occur twice left out ─▶ Union ─▶ UnionSource
+                                                         train: those that lie in any val too
+
+Consequence: Kinetics-710 is trained on what Kinetics-400, -600 and -700 were extracted to, and nothing is extracted
+again. CLIP is loaded only where a class of the label set is in none of the caches, to embed its name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidxfer.pipeline.cache.read.union import Union, unite
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.store import open_split, splits
+from vidxfer.pipeline.clip.load import load_tower
+from vidxfer.pipeline.datasets.k710 import map_labels, names_of
+from vidxfer.pipeline.datasets.survey import recording_of_id
+from vidxfer.pipeline.errors import CacheMismatch
+from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.training.ahead import AheadLoader
+from vidxfer.pipeline.training.dense import Origin
+from vidxfer.pipeline.training.united import UnitedAssembler, UnitedLoader
+from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.stages.learning.sources import Source, cached_source
+from vidxfer.stages.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnionSource(Source):
+    """A source made of several caches; `label_maps`: of each, its class -> class of the union."""
+
+    union: Union
+    members: tuple[Source, ...]
+    label_maps: tuple[tuple[int, ...], ...]
+
+    def stored_rows(self) -> list[int]:
+        """Rows that can be read in the cache they lie in."""
+        found = [self.union.rows_of(place, member.stored_rows()) for place, member in enumerate(self.members)]
+        return [row for rows in found for row in rows]
+
+    def pending(self) -> int:
+        """Number of videos that are not extracted yet, over all caches."""
+        return sum(member.pending() for member in self.members)
+
+    def reasons(self) -> dict[str, str]:
+        """Id -> reason of every video that was refused at extraction."""
+        named = zip(self.union.names, self.members, strict=True)
+        return {f"{name}/{id_}": why for name, member in named for id_, why in member.reasons().items()}
+
+    def origin(self, needs: Needs) -> Origin | None:
+        """Where dense frames come from in the first cache that says so; each cache reads its own."""
+        found = [member.origin(needs) for member in self.members]
+        return next((one for one in found if one is not None), None)
+
+    def assembler(self, needs: Needs, device: torch.device, **settings: Any) -> UnitedAssembler:
+        """See `Source.assembler`."""
+        return UnitedAssembler(self.union, needs, device, **settings)
+
+    def loader(
+        self, needs: Needs, *, decode_threads: int, read_threads: int, device: torch.device | None = None
+    ) -> AheadLoader:
+        """A loader over all caches; each has its own threads."""
+        loaders = [
+            member.loader(needs, decode_threads=decode_threads, read_threads=read_threads, device=device)
+            for member in self.members
+        ]
+        return UnitedLoader(self.union, loaders, self.label_maps)
+
+
+def source_of(
+    caches: Sequence[Path],
+    split: str,
+    *,
+    labels_as: str | None,
+    root: Path | None = None,
+    frames_from: str = "auto",
+    shown: Progress | None = None,
+) -> Source:
+    """A split of one cache, or of several under one set of labels.
+
+    Raises:
+        UsageError: classes that the label set lacks. CacheMismatch: caches of different settings.
+        CacheError: a cache has no such split.
+    """
+    if labels_as is None:
+        return cached_source(caches[0], split, root, frames_from)
+    there = [cache for cache in caches if split in splits(cache)] or list(caches[:1])
+    members = [cached_source(cache, split, root, frames_from) for cache in there]
+    found = [member.split for member in members]
+    all_names = [open_split(cache, splits(cache)[0]).class_names for cache in caches if splits(cache)]
+    class_names = names_of(labels_as, all_names)
+    label_maps = tuple(map_labels(one.class_names, class_names, labels_as=labels_as, where=one.path) for one in found)
+    names = member_names(there)
+    keep, left_out = rows_to_keep(found, held_out=held_out(caches) if split == "train" else set())
+    if shown is not None:
+        for name, count in zip(names, left_out, strict=True):
+            if any(count.values()):
+                why = ", ".join(f"{number:,} {text}" for text, number in count.items())
+                shown.line(f"{split}: {name}: left out: {why}")
+    union = unite(
+        found,
+        names,
+        keep=keep,
+        label_maps=label_maps,
+        class_names=class_names,
+        text=text_of(class_names, found),
+        flip_pairs=flip_pairs(class_names),
+        labels_as=labels_as,
+    )
+    return UnionSource(
+        split=union.split,
+        find_videos=dict,
+        tower=None,
+        frames_from=frames_from,
+        union=union,
+        members=tuple(members),
+        label_maps=label_maps,
+    )
+
+
+def member_names(caches: Sequence[Path]) -> list[str]:
+    """The folders' names, numbered where two are the same."""
+    names = [cache.absolute().name for cache in caches]
+    counted = Counter(names)
+    return [name if counted[name] == 1 else f"{name}-{place}" for place, name in enumerate(names, start=1)]
+
+
+def held_out(caches: Sequence[Path]) -> set[str]:
+    """Recordings of the validation splits of all caches."""
+    found = [open_split(cache, "val") for cache in caches if "val" in splits(cache)]
+    return {name for split in found for name in recordings(split)}
+
+
+def recordings(split: Split) -> list[str]:
+    """What each row was cut from, in the order of the rows."""
+    return [recording_of_id(split.spec.dataset, id_) for id_ in split.video_ids]
+
+
+def rows_to_keep(found: Sequence[Split], *, held_out: set[str]) -> tuple[list[list[int]], list[Counter[str]]]:
+    """Rows of each split that count, and how many were left out why: the first cache that has a recording keeps it."""
+    keep, left_out = [], []
+    earlier: set[str] = set()
+    for split in found:
+        names = recordings(split)
+        rows, why = [], Counter[str]()
+        for row in split.video_rows.tolist():
+            if names[row] in held_out:
+                why["recordings of a val split"] += 1
+            elif names[row] in earlier:
+                why["recordings of an earlier cache"] += 1
+            else:
+                rows.append(row)
+        earlier |= {names[row] for row in rows}
+        keep.append(rows)
+        left_out.append(why)
+    return keep, left_out
+
+
+def text_of(class_names: Sequence[str], found: Sequence[Split]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Embeddings [class embed] of class names: those of the caches, and CLIP's where none has the name.
+
+    Raises:
+        CacheMismatch: the caches' texts were made with different templates.
+    """
+    first = found[0]
+    templates = [list(split.informs.get("templates", ["{}"])) for split in found]
+    for split, other in zip(found, templates, strict=True):
+        if other != templates[0]:
+            raise CacheMismatch(split.path, {"text templates": (other, templates[0])})
+    known = {name: split.text[label] for split in reversed(found) for label, name in enumerate(split.class_names)}
+    missing = [name for name in class_names if name not in known]
+    if missing:
+        clip = first.informs["clip"]
+        tower = load_tower(clip["model"], clip["pretrained"], device="cpu", precision="fp32")
+        known |= dict(zip(missing, tower.encode_text(missing, tuple(templates[0])).numpy(), strict=True))
+    return np.stack([known[name] for name in class_names]).astype(np.float32)

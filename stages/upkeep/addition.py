@@ -1,0 +1,114 @@
+"""What may be added to a cache: settings, CLIP, labels and views are compared with what is there; nothing is written.
+
+asked settings, tower, data set ─▶ same as the cache's? ─▶ Addition: the videos that are new, in its class numbers
+                                      │ no: each field with both values
+                                      └─▶ CacheMismatch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.write.grow import Addition
+from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.errors import CacheError, CacheMismatch
+from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.stages.settings import DataSource
+
+
+def expect_asked(split: Split, asked: Mapping[str, object]) -> None:
+    """Check that settings a person named are the cache's.
+
+    Raises:
+        CacheMismatch: names each that is not.
+    """
+    mine = split.spec.passport["tokens"]
+    differing = {name: (mine[name], value) for name, value in asked.items() if mine[name] != value}
+    if differing:
+        raise CacheMismatch(split.path, differing)
+
+
+def views_wanted(split: Split, begun: Split | None, asked: int | None) -> int:
+    """How many training views a split is to have; a split of test views keeps its own, whatever is asked.
+
+    Raises:
+        CacheMismatch: it has more than are asked for. CacheError: another number of views is being added already.
+    """
+    there = split.spec.views
+    if asked is None or split.spec.view_kind == "test":
+        return there
+    if asked < there:
+        raise CacheMismatch(split.path, {"views": (there, asked)})
+    coming = there if begun is None else there + begun.spec.views
+    if begun is not None and asked != coming:
+        raise CacheError(
+            f"{split.path} has {there} views per video, and {coming} are being made of them ({begun.path}): "
+            f"`vidxfer cache add --views {coming}` finishes that. Or remove that folder to give it up."
+        )
+    return asked
+
+
+def expect_tower(split: Split, tower: ClipTower) -> None:
+    """Check that a tower gives the tokens that the split holds.
+
+    Raises:
+        CacheMismatch: names each field in which it differs.
+    """
+    info = tower.info
+    same = replace(
+        split.spec,
+        clip_weights_sha256=info.weights_sha256,
+        clip_precision=info.precision,  # type: ignore[arg-type]  # checked by the spec
+        channels=info.channels,
+        tokens=info.tokens,
+        embed=info.embed,
+        pixel_mean=info.pixel_mean,
+        pixel_std=info.pixel_std,
+    )
+    split.spec.expect_same(same, split.path)
+
+
+def addition_of(split: Split, dataset: Dataset, data: DataSource, tower: ClipTower) -> Addition:
+    """What of a data set is new to a split, in the split's class numbers.
+
+    Raises:
+        CacheMismatch: a video that is there has another label here, or the data set says other factors of classes.
+    """
+    names = (*split.class_names, *[name for name in dataset.class_names if name not in split.class_names])
+    number = {name: at for at, name in enumerate(names)}
+    labels = {
+        video.id: -1 if video.label is None else number[dataset.class_names[video.label]] for video in dataset.videos
+    }
+    there = dict(zip(split.video_ids, split.labels.tolist(), strict=True))
+    for name, label in labels.items():
+        if there.get(name, label) != label:
+            shown = [names[one] if one >= 0 else "no label" for one in (there[name], label)]
+            raise CacheMismatch(split.path, {f"label of {name}": (shown[0], shown[1])})
+    new = tuple(video.id for video in dataset.videos if video.id not in there)
+    fresh = names[len(split.class_names) :]
+    if fresh and set(split.factors) != set(dataset.factors):
+        raise CacheMismatch(split.path, {"factors of classes": (sorted(split.factors), sorted(dataset.factors))})
+    at = {name: place for place, name in enumerate(dataset.class_names)}
+    factors = {
+        name: (*values, *[dataset.factors[name][at[one]] for one in fresh]) for name, values in split.factors.items()
+    }
+    templates = tuple(split.informs.get("templates", ("{}",)))
+    empty = np.zeros((0, split.spec.embed), dtype=np.float32)
+    source: dict[str, Any] = data.to_dict()
+    return Addition(
+        video_ids=new,
+        labels=[labels[name] for name in new],
+        class_names=names,
+        text=tower.encode_text(fresh, templates).numpy() if fresh else empty,
+        flip_pairs=flip_pairs(names) if fresh else split.flip_pairs,
+        factors=factors,
+        dataset=dataset.name,
+        dataset_fingerprint=dataset.fingerprint,
+        data=source,
+    )

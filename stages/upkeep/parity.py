@@ -1,0 +1,206 @@
+"""Is what the cache holds what CLIP says of these videos today? A few are computed again from pixels and compared.
+
+    stored views ─▶ the same frames and crops, decoded now ─▶ same CLIP ─▶ x ─▶ encode, decode ─▶ y
+    stored codes ─▶ decode ─▶ c         c − x: what the cache is off by      y − x: what the codec makes of it
+
+Errors are lengths over the channels of a token, in units of the codec's std, relative to the token's own length. A
+cache holds what it should while |c − x| is at most twice |y − x| plus what other batches and devices change in the
+sums of CLIP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
+from vidxfer.pipeline.cache.read.batch import TokenReader
+from vidxfer.pipeline.cache.read.plain import open_reader
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.store import open_split, splits
+from vidxfer.pipeline.clip.load import load_tower
+from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.draw import sparse
+from vidxfer.pipeline.errors import CacheError, CacheIncomplete, UsageError, VideoError
+from vidxfer.pipeline.shapes import Video
+from vidxfer.pipeline.training.dense import dense_frames
+from vidxfer.stages.learning.sources import dense_videos
+from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.upkeep.addition import expect_tower
+from vidxfer.stages.upkeep.stored import decoded, even_rows, read_row
+
+SLACK = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 3e-2}
+"""Share of a token's length that CLIP's own arithmetic may differ by, between batches and devices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParityRequest:
+    """What to compare.
+
+    Attributes:
+        cache: its folder. splits: which; None: all that are there. videos: per split, evenly spread.
+        root: of the videos, if they have moved. model, pretrained: CLIP, if it has moved. device: of the tower.
+    """
+
+    cache: Path
+    splits: tuple[str, ...] | None = None
+    videos: int = 8
+    root: Path | None = None
+    model: str | None = None
+    pretrained: str | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerParity:
+    """One layer.
+
+    Attributes:
+        largest_error: of a value, in CLIP's units. error: largest of a token, relative; codec_error: what the codec
+            alone makes of the same tokens. beyond: tokens beyond their limit. worst: where the limit is passed most.
+    """
+
+    layer: int
+    largest_error: float
+    error: float
+    codec_error: float
+    beyond: int
+    worst: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitParity:
+    """One split: videos compared, tokens of each, every layer, and videos that cannot be read any more, with why."""
+
+    split: str
+    videos: int
+    tokens: int
+    layers: tuple[LayerParity, ...]
+    unreadable: dict[str, str]
+
+    @property
+    def holds(self) -> bool:
+        """Whether no token is beyond its limit."""
+        return not any(one.beyond for one in self.layers)
+
+
+def parity(request: ParityRequest, progress: Progress | None = None) -> tuple[SplitParity, ...]:
+    """Compare a few videos of every asked split; change nothing.
+
+    Raises:
+        CacheError: no cache there, or a video is another file now. CacheMismatch: the tower is not the cache's.
+        CacheIncomplete: nothing is stored. UsageError, DatasetError: no such split, or the videos are elsewhere.
+    """
+    there = splits(request.cache)
+    if not there:
+        raise CacheError(f"no cache at {request.cache}: no */zarr.json there. `vidxfer extract` makes one.")
+    wanted = request.splits or tuple(there)
+    if unknown := [name for name in wanted if name not in there]:
+        raise UsageError(f"{request.cache} has no split {unknown[0]!r}; it has {', '.join(there)}")
+    opened = [open_split(request.cache, name) for name in wanted]
+    known = opened[0].informs["clip"]
+    tower = load_tower(
+        request.model or known["model"],
+        request.pretrained or known["pretrained"],
+        device=request.device,
+        precision=opened[0].spec.clip_precision,
+    )
+    found = []
+    for split in opened:
+        expect_tower(split, tower)
+        with open_reader(split) as reader:
+            found.append(_of_split(reader, tower, request, progress or Silent()))
+    return tuple(found)
+
+
+def _of_split(reader: TokenReader, tower: ClipTower, request: ParityRequest, shown: Progress) -> SplitParity:
+    split, rows = reader.split, even_rows(reader.stored_rows(), max(1, request.videos))
+    if not rows:
+        raise CacheIncomplete(f"{split.path}: not one video is stored; there is nothing to compare")
+    videos = dense_videos(split, request.root)
+    compare = _Comparison(split, tower)
+    unreadable: dict[str, str] = {}
+    with shown.bar(f"parity {split.spec.split}", len(rows), "videos") as bar:
+        for row in rows:
+            name = split.video_ids[row]
+            try:
+                fresh = taps_of(reader, row, videos[name], tower)
+            except VideoError as error:
+                unreadable[name] = f"{error.reason.value}: {error.detail}"
+            else:
+                compare(name, fresh, read_row(reader, row, split.spec.layers))
+            bar.advance()
+    return SplitParity(
+        split=split.spec.split,
+        videos=len(rows) - len(unreadable),
+        tokens=split.spec.stored_views * split.spec.sparse_frames * split.spec.tokens,
+        layers=compare.layers(),
+        unreadable=unreadable,
+    )
+
+
+def taps_of(reader: TokenReader, row: int, video: Video, tower: ClipTower) -> Tensor:
+    """CLIP's tokens of the stored views of a row, computed now: float32 [view layer frame token channel].
+
+    Raises:
+        VideoError: the video cannot be read. CacheError: it has another number of frames than it had.
+    """
+    spec, frames = reader.split.spec, reader.source_of(row)[0]
+    views = [
+        tower.taps(dense_frames(video, sparse(view, spec), spec, frames), spec.layers).tokens.float()
+        for view in reader.views_of(row)
+    ]
+    return torch.stack(views)
+
+
+class _Comparison:
+    """Largest errors so far, per layer."""
+
+    def __init__(self, split: Split, tower: ClipTower) -> None:
+        self._split, self._slack = split, SLACK[split.spec.clip_precision]
+        self._quantise = Quantiser.of(split).to(tower.device)
+        self._decode = Dequantiser.of(split).to(tower.device)
+        self._std = torch.from_numpy(split.channel_std).to(tower.device)[:, None, None, :]
+        self._mean = torch.from_numpy(split.channel_mean).to(tower.device)[:, None, None, :]
+        layers = len(split.spec.layers)
+        self._largest, self._error, self._codec, self._worst = ([0.0] * layers for _ in range(4))
+        self._beyond, self._where = [0] * layers, ["-"] * layers
+
+    def __call__(self, name: str, fresh: Tensor, stored: object) -> None:
+        """Take in one video."""
+        codes, scale = self._quantise(fresh)
+        with torch.no_grad():
+            again = self._decode(codes, scale)
+        cached = decoded(self._decode, stored)  # type: ignore[arg-type]  # Codes
+        length = ((fresh - self._mean) / self._std).norm(dim=-1).clamp_min(1e-6)
+        error = ((cached - fresh) / self._std).norm(dim=-1) / length
+        of_codec = ((again - fresh) / self._std).norm(dim=-1) / length
+        over = error / (2 * of_codec + self._slack)  # [view layer frame token]
+        for at in range(fresh.shape[1]):
+            self._largest[at] = max(self._largest[at], float((cached - fresh)[:, at].abs().max()))
+            self._error[at] = max(self._error[at], float(error[:, at].max()))
+            self._codec[at] = max(self._codec[at], float(of_codec[:, at].max()))
+            self._beyond[at] += int((~(over[:, at] <= 1)).sum())  # so that nan counts
+            most = float(over[:, at].nan_to_num(nan=float("inf")).max())
+            if most > self._worst[at]:
+                self._worst[at] = most
+                place = int(over[:, at].nan_to_num(nan=float("inf")).argmax())
+                view, frame, token = (int(one) for one in torch.unravel_index(torch.tensor(place), over[:, at].shape))
+                self._where[at] = f"video {name}, view {view}, frame {frame}, token {token}"
+
+    def layers(self) -> tuple[LayerParity, ...]:
+        """What was found."""
+        return tuple(
+            LayerParity(
+                layer=layer,
+                largest_error=self._largest[at],
+                error=self._error[at],
+                codec_error=self._codec[at],
+                beyond=self._beyond[at],
+                worst=self._where[at],
+            )
+            for at, layer in enumerate(self._split.spec.layers)
+        )

@@ -1,0 +1,272 @@
+"""From one codec to another without CLIP and videos: the tokens of a finished cache are decoded and stored anew.
+
+    SRC/train ─▶ sample of rows ─▶ fit the codec ─▶ DST/train, every row pending
+       │                                                │
+       └─ shard by shard: codes ─ decode ─ quantise ─▶ tokens, scale; every other array is copied as it is
+                                                        └─▶ ledger line
+
+Rows and shards keep their numbers, so whatever else a cache holds is taken over byte for byte. Ended at any moment, the
+same command goes on with the shards that have no ledger line. What a lossy codec lost before is not found again: the
+new cache remembers what it was made from.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
+from vidxfer.pipeline.cache.codecs.fit import Fitted
+from vidxfer.pipeline.cache.codecs.form import codec_form
+from vidxfer.pipeline.cache.layout import STORED
+from vidxfer.pipeline.cache.ledger import ShardRecord
+from vidxfer.pipeline.cache.read.batch import Codes, TokenReader
+from vidxfer.pipeline.cache.read.plain import open_reader
+from vidxfer.pipeline.cache.read.summary import held_bytes
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.store import new_cache_id, open_split, splits, write_new
+from vidxfer.pipeline.cache.write.writer import SplitWriter
+from vidxfer.pipeline.clip.load import choose_device
+from vidxfer.pipeline.errors import CacheError, CacheIncomplete, CacheMismatch, UsageError
+from vidxfer.stages.progress import Bar, Progress, Silent
+from vidxfer.stages.room import expect_room_for
+from vidxfer.stages.settings import library_versions
+from vidxfer.stages.upkeep.rewrite import as_they_are, fail_rows, rewrite_shard
+from vidxfer.stages.upkeep.stored import decoded, fit_on_cache, read_row
+
+FITTED = ("channel_mean", "channel_std", "rotation", "component_std", "codebook")
+"""What a codec has per layer."""
+
+MADE_FROM = "recoded_from"
+"""Name among what informs, of what a recoded split was made from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecodeRequest:
+    """What to recode.
+
+    Attributes:
+        source: folder of the finished cache. target: folder of the new one; may hold a part of it already.
+        codec: as `cache/codecs/form.py` spells it; None: as the source has it, whose codes are then copied.
+        layers: which to keep; None: all. splits: which; None: all that are there.
+        calibration_videos: sample that the codec is fitted on.
+        device: where tokens are decoded and quantised. read_threads: of the reader.
+    """
+
+    source: Path
+    target: Path
+    codec: str | None = None
+    layers: tuple[int, ...] | None = None
+    splits: tuple[str, ...] | None = None
+    calibration_videos: int = 64
+    device: str = "auto"
+    read_threads: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecodeReport:
+    """How one split went.
+
+    Attributes:
+        source_codec, codec, layers: of the two caches. stored: videos. resumed: of those, stored before this run.
+        bytes_before, bytes_after: on disk. source_is_exact: False: the source had lost something already.
+        seconds: of this run.
+    """
+
+    split: str
+    source_codec: str
+    codec: str
+    layers: tuple[int, ...]
+    stored: int
+    resumed: int
+    bytes_before: int
+    bytes_after: int
+    source_is_exact: bool
+    seconds: float
+
+
+def recode(request: RecodeRequest, progress: Progress | None = None) -> tuple[RecodeReport, ...]:
+    """Recode every asked split; go on where an earlier run ended.
+
+    Raises:
+        UsageError: no such codec, or source and target are one. CacheIncomplete: the source has pending shards.
+        CacheMismatch: the target was made from something else. CacheFull: the disk is too small.
+    """
+    shown = progress or Silent()
+    if request.source.resolve() == request.target.resolve():
+        raise UsageError(f"{request.target} is the cache itself: give another folder with --to")
+    there = splits(request.source)
+    if not there:
+        raise CacheError(f"no cache at {request.source}: no */zarr.json there. `vidxfer extract` makes one.")
+    wanted = request.splits or tuple(there)
+    if unknown := [name for name in wanted if name not in there]:
+        raise UsageError(f"{request.source} has no split {unknown[0]!r}; it has {', '.join(there)}")
+    sources = [open_split(request.source, name) for name in wanted]
+    specs = [new_spec(source.spec, request) for source in sources]
+    for source in sources:
+        expect_finished(source)
+    made = splits(request.target)
+    missing = [(one, spec) for one, spec in zip(sources, specs, strict=True) if one.spec.split not in made]
+    expect_room_for(request.target, [replace(one.layout, spec=spec) for one, spec in missing])
+    return tuple(
+        recode_split(request, source, spec, choose_device(request.device), shown)
+        for source, spec in zip(sources, specs, strict=True)
+    )
+
+
+def new_spec(spec: CacheSpec, request: RecodeRequest) -> CacheSpec:
+    """The settings of the new split.
+
+    Raises:
+        UsageError: no such codec, or a layer that is not stored.
+    """
+    try:
+        form = codec_form(request.codec or spec.codec)
+        spec.layer_positions(request.layers)
+        videos = 0 if form.is_exact else request.calibration_videos
+        return replace(
+            spec,
+            codec=form.name,
+            layers=spec.layers if request.layers is None else tuple(sorted(set(request.layers))),
+            calibration_videos=spec.calibration_videos if form.name == spec.codec else videos,
+        )
+    except (ValueError, CacheError) as error:
+        raise UsageError(str(error)) from error
+
+
+def expect_finished(source: Split) -> None:
+    """Raise CacheIncomplete where a shard of the source is pending."""
+    pending = source.shard_count - len(source.finished())
+    if pending:
+        raise CacheIncomplete(
+            f"{source.path}: {pending} of {source.shard_count} shards are pending. `vidxfer extract` finishes them; "
+            "then run the same command again."
+        )
+
+
+def recode_split(
+    request: RecodeRequest, source: Split, spec: CacheSpec, device: torch.device, shown: Progress
+) -> RecodeReport:
+    """Recode one split, shard by shard."""
+    began, exact = time.monotonic(), source.spec.form.is_exact
+    if not exact and spec.codec != source.spec.codec:
+        shown.line(
+            f"{spec.split}: {source.path} holds {source.spec.codec}, not float16: what that lost stays lost, and "
+            f"{spec.codec} loses its own on top. The new cache remembers it."
+        )
+    with open_reader(source, threads=request.read_threads) as reader:
+        target = open_target(request, source, spec, reader, device, shown)
+        with SplitWriter(target) as writer:
+            pending, finished = to_write(source, writer), target.ledger.finished()
+            resumed = sum(record.stored for shard, record in finished.items() if shard not in pending)
+            waiting = sum(len(target.layout.rows(shard)) for shard in pending)
+            total = target.video_count
+            with shown.bar(f"recode {spec.split}", total, "videos", total - waiting) as bar:
+                for shard in pending:
+                    recode_shard(reader, target, writer, shard, device, bar)
+    return RecodeReport(
+        split=spec.split,
+        source_codec=source.spec.codec,
+        codec=spec.codec,
+        layers=spec.layers,
+        stored=sum(record.stored for record in target.ledger.finished().values()),
+        resumed=resumed,
+        bytes_before=held_bytes(source),
+        bytes_after=held_bytes(target),
+        source_is_exact=exact,
+        seconds=time.monotonic() - began,
+    )
+
+
+def to_write(source: Split, writer: SplitWriter) -> list[int]:
+    """Shards of the new split that are pending, or of which the source has stored other rows since."""
+    pending, before, now = set(writer.pending()), source.finished(), writer.split.ledger.finished()
+    outdated = {k for k, record in now.items() if _refused(record) != _refused(before[k])}
+    return sorted(pending | outdated)
+
+
+def _refused(record: ShardRecord) -> set[str]:
+    return {failure.id for failure in record.failed}
+
+
+def open_target(
+    request: RecodeRequest, source: Split, spec: CacheSpec, reader: TokenReader, device: torch.device, shown: Progress
+) -> Split:
+    """The new split: the one that is there, if it was made from this source, or a new one with every row pending.
+
+    Raises:
+        CacheMismatch: it was made from another cache, or with another codec or layers.
+    """
+    if spec.split in splits(request.target):
+        target = open_split(request.target, spec.split)
+        target.spec.expect_same(spec, target.path)
+        made_from = target.informs.get(MADE_FROM, {}).get("cache_id")
+        if made_from != source.cache_id:
+            raise CacheMismatch(target.path, {"the cache it was made from": (made_from, source.cache_id)})
+        return target
+    if spec.codec == source.spec.codec:
+        places = source.spec.layer_positions(spec.layers)
+        known = {name: torch.from_numpy(values[places]) for name, values in source.fixed.items() if name in FITTED}
+        found = Fitted(mean=known.pop("channel_mean"), std=known.pop("channel_std"), arrays=known)
+    else:
+        found = fit_on_cache(reader, spec, device, shown)
+    target = replace(
+        source,
+        path=request.target.absolute() / spec.split,
+        spec=spec,
+        cache_id=new_cache_id(),
+        channel_mean=found.mean.numpy(),
+        channel_std=found.std.numpy(),
+        fitted={name: values.numpy() for name, values in found.arrays.items()},
+        informs={**source.informs, **library_versions(), MADE_FROM: origin(source)},
+        more_views=(),
+        more=(),
+    )
+    write_new(target)
+    return target
+
+
+def origin(split: Split) -> dict[str, Any]:
+    """What a new split remembers of the one it was made from, and of the one that was made from."""
+    found: dict[str, Any] = {
+        "codec": split.spec.codec, "layers": list(split.spec.layers), "cache_id": split.cache_id,
+        "fingerprint": split.spec.fingerprint,
+    }  # fmt: skip
+    return {**found, MADE_FROM: split.informs[MADE_FROM]} if MADE_FROM in split.informs else found
+
+
+def recode_shard(
+    reader: TokenReader, target: Split, writer: SplitWriter, shard: int, device: torch.device, bar: Bar
+) -> None:
+    """Write one shard of the new split; the next row is read while one is quantised."""
+    source, layers = reader.split, target.spec.layers
+    record = source.record_of(shard)
+    stored = [row for row in target.layout.rows(shard) if reader.state[row] == STORED]
+    decode = Dequantiser.of(source, layers=layers).to(device)
+    quantise = Quantiser.of(target).to(device)
+
+    def anew(read: Codes) -> tuple[Tensor, Tensor | None]:
+        codes, scale = quantise(decoded(decode, read))
+        return codes.cpu(), None if scale is None else scale.cpu()
+
+    stored_as = as_they_are if target.spec.codec == source.spec.codec else anew
+    with writer.shard(shard) as shard_writer, ThreadPoolExecutor(1) as ahead:
+        if source.more:  # no file of it holds all views
+            rewrite_shard(reader, target, shard_writer, bar, stored_as)
+            return
+        shard_writer.copy(stored, record, tokens_apart_from=source)
+        fail_rows(reader, shard_writer, record, bar)
+        waiting = ahead.submit(read_row, reader, stored[0], layers) if stored else None
+        for row, following in zip(stored, [*stored[1:], None], strict=False):  # none stored: nothing follows either
+            assert waiting is not None
+            read = waiting.result()
+            waiting = None if following is None else ahead.submit(read_row, reader, following, layers)
+            shard_writer.add_tokens(row, *stored_as(read))
+            bar.advance()

@@ -1,0 +1,224 @@
+"""Which videos of a data set would fail, before anything is extracted: every one is read once.
+
+    data set ─▶ videos ─▶ seen before, unchanged? ─── yes ─▶ its line in check.jsonl
+                              └── no ─▶ check_work.py ─▶ one more line ─▶ a table per split
+                                                                          └─▶ check.failed.tsv: what would fail
+
+Each line is written when its video is done, so a check that was ended goes on with the rest. A file that has changed
+since is read again, and so is what a limit, a crash or the disk may have refused for a passing cause.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO, get_args
+
+from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.errors import RunError, UsageError, VideoReason
+from vidxfer.pipeline.shapes import Video
+from vidxfer.pipeline.video.guard import Guard
+from vidxfer.pipeline.video.reader import Decoder
+from vidxfer.stages.engine import EngineChoice
+from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.settings import DataSource
+from vidxfer.stages.signals import stop_on_signal
+from vidxfer.stages.spread.clusters import connected
+from vidxfer.stages.videos.check_work import How, Line, key_of, lines_from, lines_here
+
+MAY_PASS = {reason.value for reason in (VideoReason.TOO_SLOW, VideoReason.OUT_OF_MEMORY, VideoReason.CRASHED,
+                                        VideoReason.UNREADABLE, VideoReason.MISSING, VideoReason.UNEXPECTED)}  # fmt: skip
+"""Reasons that another run, or another machine, may not find again."""
+
+NEEDED = {"split", "id", "seen", "quick", "asked", "reason"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRequest:
+    """What to check.
+
+    Attributes:
+        data: the data set. splits: which. out: file of one JSON line per video.
+        workers: child processes, each reading one video at a time; on a cluster, of each of its workers.
+        quick: packets only: damage inside them is not seen. decoder: "auto", "decord" or "pyav".
+        engine: a dask cluster to read on, where it names a scheduler; else this machine.
+    """
+
+    data: DataSource
+    splits: tuple[str, ...] = ("train", "val")
+    out: Path = Path("check.jsonl")
+    workers: int = 2
+    quick: bool = False
+    decoder: Decoder = "auto"
+    engine: EngineChoice = field(default_factory=EngineChoice)
+
+    @property
+    def how(self) -> How:
+        """What whoever reads a video must know."""
+        return How(quick=self.quick, decoder=self.decoder, processes=self.workers)
+
+
+Reading = Callable[[Sequence[Video]], Iterator[Line]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitCheck:
+    """How one split would do.
+
+    Attributes:
+        videos: of the split. known: of those, lines of an earlier run that still hold.
+        failed: id -> reason and detail. decoders: path -> videos. why: reason for another path than decord -> videos.
+        frames: of all readable videos. seconds: that reading them took, summed over processes.
+        wall_seconds: of this run. notes: of the data set.
+    """
+
+    split: str
+    videos: int
+    known: int
+    failed: dict[str, str]
+    decoders: dict[str, int]
+    why: dict[str, int]
+    frames: int
+    seconds: float
+    wall_seconds: float
+    notes: tuple[str, ...]
+
+
+def check(request: CheckRequest, progress: Progress | None = None) -> tuple[SplitCheck, ...]:
+    """Read every video of the asked splits that no earlier run has read.
+
+    Raises:
+        UsageError, DatasetError: the request or the data set cannot be meant.
+        RunError: the file of results is not one, or a signal ended the check; the same command goes on.
+    """
+    shown = progress or Silent()
+    if request.decoder not in get_args(Decoder):
+        raise UsageError(f"--decoder {request.decoder!r} is none of {', '.join(get_args(Decoder))}")
+    datasets = [request.data.load(split) for split in request.splits]
+    known = read_lines(request.out)
+    reports, failed = [], []
+    with _reading(request, shown) as reading, _appended(request.out) as file:
+        for dataset in datasets:
+            lines, report = _check_split(request, dataset, known, reading, file, shown)
+            reports.append(report)
+            failed += [line for line in lines if line["reason"]]
+    write_failed(failed_path(request.out), failed)
+    return tuple(reports)
+
+
+@contextmanager
+def _reading(request: CheckRequest, shown: Progress) -> Iterator[Reading]:
+    if request.engine.name == "inline":
+        with Guard(request.workers) as guard:
+            yield lambda videos: lines_here(videos, request.how, guard)
+    elif request.engine.name == "scheduler":
+        with connected(request.engine, "cpu", shown) as cluster:
+            yield lambda videos: lines_from(cluster, videos, request.how)
+    else:
+        raise UsageError("a check runs on this machine, or on a dask cluster given by --scheduler or --scheduler-file")
+
+
+def _check_split(
+    request: CheckRequest,
+    dataset: Dataset,
+    known: dict[tuple[str, str], Line],
+    reading: Reading,
+    file: TextIO,
+    shown: Progress,
+) -> tuple[list[Line], SplitCheck]:
+    began = time.monotonic()
+    done: dict[str, Line] = {}
+    for video in dataset.videos:
+        line = known.get((dataset.split, video.id))
+        if line is not None and still_holds(line, video, request):
+            done[video.id] = line
+    old = len(done)
+    rest = [video for video in dataset.videos if video.id not in done]
+    failed = sum(bool(line["reason"]) for line in done.values())
+    with shown.bar(f"check {dataset.split}", len(dataset), "videos", old) as bar, stop_on_signal() as stop:
+        for line in reading(rest):
+            done[line["id"]] = line
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            failed += bool(line["reason"])
+            bar.advance(1, f"{failed} would fail" if failed else None)
+            if stop.asked:
+                raise RunError(
+                    f"ended by {stop.asked} after {len(done)} of {len(dataset)} videos of {dataset.split}; "
+                    f"the same command goes on from {request.out}"
+                )
+    lines = [done[video.id] for video in dataset.videos]
+    return lines, _summary(dataset, lines, old, time.monotonic() - began)
+
+
+def still_holds(line: Line, video: Video, request: CheckRequest) -> bool:
+    """Whether an old line answers this request: the same file, read at least as far, and no passing cause."""
+    if line["reason"] in MAY_PASS or (line["quick"] and not request.quick):
+        return False
+    now = key_of(video, request.how)
+    return all(line[name] == now[name] for name in ("seen", "asked"))
+
+
+def _summary(dataset: Dataset, lines: list[Line], known: int, wall_seconds: float) -> SplitCheck:
+    good = [line for line in lines if not line["reason"]]
+    return SplitCheck(
+        split=dataset.split,
+        videos=len(lines),
+        known=known,
+        failed={line["id"]: f"{line['reason']}: {line['detail']}" for line in lines if line["reason"]},
+        decoders=dict(Counter(line["decoder"] for line in good)),
+        why=dict(Counter(line["why"] for line in good if line["decoder"] != "decord")),
+        frames=sum(line["frame_count"] for line in good),
+        seconds=sum(line["seconds"] for line in good),
+        wall_seconds=wall_seconds,
+        notes=dataset.notes,
+    )
+
+
+def read_lines(path: Path) -> dict[tuple[str, str], Line]:
+    """(split, id) -> its last line; a torn last line, as a crash leaves it, is cut off.
+
+    Raises:
+        RunError: the file is something else.
+    """
+    raw = path.read_bytes() if path.exists() else b""
+    whole = raw[: raw.rfind(b"\n") + 1]
+    found: dict[tuple[str, str], Line] = {}
+    for number, text in enumerate(whole.splitlines(), start=1):
+        try:
+            line = json.loads(text)
+            if missing := NEEDED - set(line):
+                raise KeyError(*missing)
+            found[line["split"], line["id"]] = line
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{path}, line {number}: not a line of `vidxfer data check` ({type(error).__name__}). Give another "
+                "file with --out, or remove this one: the check then begins anew."
+            ) from error
+    if len(whole) < len(raw):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return found
+
+
+def _appended(path: Path) -> TextIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a", encoding="utf-8")
+
+
+def failed_path(out: Path) -> Path:
+    """Where the videos that would fail are listed: check.failed.tsv for check.jsonl."""
+    return out.with_suffix(".failed.tsv")
+
+
+def write_failed(path: Path, lines: list[Line]) -> None:
+    """One row per video that would fail: split, id, reason, detail, path; the header alone when none would."""
+    rows = [("split", "id", "reason", "detail", "path")]
+    rows += [tuple(str(line[name]) for name in rows[0]) for line in lines]  # type: ignore[misc]
+    text = "".join("\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
