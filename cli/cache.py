@@ -48,6 +48,8 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
             ["videos", f"{split['stored']:,} stored, {split['failed']:,} refused, {split['pending']:,} pending"],
             ["refused", ", ".join(f"{why} {count}" for why, count in split["reasons"].items()) or "none"],
             ["decoded by", ", ".join(f"{d} {n:,}" for d, n in noted.get("decoder", {}).items()) or "-"],
+            ["versions", ", ".join(f"{v} {n:,}" for v, n in noted.get("decoder version", {}).items()) or "-"],
+            ["pixels not square", ", ".join(f"{a} {n:,}" for a, n in noted.get("pixel aspect", {}).items()) or "-"],
             ["why", "; ".join(f"{text} ({n:,})" for text, n in Counter(noted.get("why", {})).most_common(4)) or "-"],
             ["shards", f"{split['shards_finished']:,} of {split['shards']:,}, {split['shard_videos']} videos each"],
             ["dense frames", dense_frames(split)],

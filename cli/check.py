@@ -31,7 +31,7 @@ def check(
         typer.Option(min=1, help="Processes that read; on a cluster, of each worker.", rich_help_panel="Machine"),
     ] = 2,
     quick: Annotated[bool, typer.Option("--quick", help="Packets only: damage inside them is not seen.")] = False,
-    decoder: Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel="Machine")] = "auto",
+    decoder: o.DecoderOption = "auto",
     scheduler: Annotated[
         str | None,
         typer.Option(help="Read on the dask cluster at this address, tcp://host:8786.", rich_help_panel="Machine"),
@@ -75,15 +75,15 @@ def check(
 
 
 def show_found(found: tuple[SplitCheck, ...]) -> None:
-    """The table of splits, why videos are off the fast path, and the first that would fail."""
+    """The table of splits, why they are not read by decord, and the first that would fail."""
     from vidxfer.cli import show
 
     show.table(
         "Videos",
-        ["split", "videos", "read before", "would fail", "by decord", "otherwise", "frames", "reading took", "waiting"],
+        ["split", "videos", "read before", "would fail", "read by", "frames", "reading took", "waiting"],
         [
-            [one.split, f"{one.videos:,}", f"{one.known:,}", f"{len(one.failed):,}", _share(one),
-             ", ".join(f"{name} {n:,}" for name, n in sorted(one.decoders.items()) if name != "decord") or "-",
+            [one.split, f"{one.videos:,}", f"{one.known:,}", f"{len(one.failed):,}",
+             ", ".join(f"{name} {n:,}" for name, n in sorted(one.decoders.items())) or "-",
              f"{one.frames:,}", show.duration(one.seconds), show.duration(one.wall_seconds)]
             for one in found
         ],
@@ -91,14 +91,10 @@ def show_found(found: tuple[SplitCheck, ...]) -> None:
     for one in found:
         for note in one.notes:
             print(f"note: {one.split}: {note}")
+        show.say_aspects(one.split, one.pixel_aspects)
         for why, count in sorted(one.why.items(), key=lambda item: -item[1])[:SHOWN]:
-            print(f"not by decord: {one.split}: {count:,} videos: {why}")
+            print(f"pyav: {one.split}: {count:,} videos: {why}")
         for name, reason in list(one.failed.items())[:SHOWN]:
             print(f"would fail: {one.split}/{name}: {reason}")
         if len(one.failed) > SHOWN:
             print(f"would fail: {one.split}: and {len(one.failed) - SHOWN:,} more")
-
-
-def _share(one: SplitCheck) -> str:
-    readable = one.videos - len(one.failed)
-    return f"{100 * one.decoders.get('decord', 0) / readable:.1f} %" if readable else "-"

@@ -92,6 +92,14 @@ TestViewsOption = Annotated[
 TestCropsOption = Annotated[
     int, typer.Option("--test-crops", help="Spatial crops per validation view: 1 or 3.", rich_help_panel="Views")
 ]
+DecoderOption = Annotated[
+    str,
+    typer.Option("--decoder", help="auto, pyav or decord; see docs/frames.md.", rich_help_panel="Machine"),
+]
+SquarePixelsOption = Annotated[
+    bool,
+    typer.Option("--square-pixels", help="Resize pictures whose pixels are not square.", rich_help_panel="Views"),
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random views.", rich_help_panel="Views")]
 LayersOption = Annotated[
     str, typer.Option("--layers", help="CLIP blocks to keep: all, or 3,7,11.", rich_help_panel="Storage")

@@ -45,6 +45,13 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def say_aspects(split: str, found: dict[str, int]) -> None:
+    """One line where pixels are not square in some videos: aspect, width to height -> videos."""
+    if found:
+        shown = ", ".join(f"{aspect} in {count:,}" for aspect, count in sorted(found.items()))
+        print(f"note: {split}: pixels are not square: {shown}. Without --square-pixels pictures are taken as stored.")
+
+
 def size(number: float) -> str:
     """Bytes with a unit, three digits: 29.1 MB."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

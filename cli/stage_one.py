@@ -32,7 +32,7 @@ def extract(
     store: CacheChoice = None,  # type: ignore[assignment]
     batch_frames: o.BatchFramesOption = 128,
     decode_threads: o.ThreadsOption = 2,
-    decoder: Annotated[str, typer.Option(help="auto, decord or pyav.", rich_help_panel="Machine")] = "auto",
+    decoder: o.DecoderOption = "auto",
     decode_in: Annotated[
         str,
         typer.Option(help="processes (one that hangs or crashes is named) or threads.", rich_help_panel="Machine"),
@@ -97,6 +97,7 @@ def show_reports(cache: Path, reports: tuple[SplitReport, ...]) -> None:
         ],
     )  # fmt: skip
     for one in reports:
+        show.say_aspects(one.split, one.pixel_aspects)
         for name, reason in one.failed.items():
             print(f"refused: {one.split}/{name}: {reason}")
         for shard, reason in one.left.items():

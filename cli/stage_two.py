@@ -50,6 +50,7 @@ def train(
     layers: o.LayersOption = "all",
     test_views: o.TestViewsOption = 1,
     test_crops: o.TestCropsOption = 1,
+    square_pixels: o.SquarePixelsOption = False,
     json: o.JsonOption = False,
 ) -> None:
     """Train a temporal head on cached tokens and dense frames. Goes on where an earlier run ended.
@@ -96,6 +97,7 @@ def train(
                 test_views=test_views,
                 test_crops=test_crops,
                 seed=resolved.seed,
+                square_pixels=square_pixels,
             ),
         ),
         shown,

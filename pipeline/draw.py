@@ -32,8 +32,9 @@ class Drawn:
         views: as stored, with all their dense indices.
         indices: the distinct frames that are needed, sorted: those CLIP sees, all dense ones, or windows.
         pixels: uint8 [frame height width rgb], one per index.
-        decoder, why: which path decoded it, and the reason.
+        decoder, why, version: which path decoded it, the reason, and the libraries behind the path.
         frame_count, source_px: of the video; (height, width) in pixels.
+        pixel_aspect: width to height of one stored pixel, as in "4:3".
     """
 
     views: tuple[View, ...]
@@ -41,8 +42,10 @@ class Drawn:
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
     decoder: str
     why: str
+    version: str
     frame_count: int
     source_px: tuple[int, int]
+    pixel_aspect: str
 
     def of(self, view: View) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """uint8 [frame height width rgb]: the frames of one view, whose indices must be among ours."""
@@ -95,6 +98,7 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = Fal
         decoder=decoder,  # type: ignore[arg-type]  # checked by open_video
         start_seconds=video.start_seconds,
         end_seconds=video.end_seconds,
+        square_pixels=spec.square_pixels,
     ) as source:
         views = draw_views(spec, video.id, source.frame_count, source.height, source.width)
         seen = [(view if dense else sparse(view, spec)).indices for view in views]
@@ -108,8 +112,10 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = Fal
             pixels=frames.pixels,
             decoder=frames.decoder,
             why=source.why,
+            version=source.version,
             frame_count=source.frame_count,
             source_px=(source.height, source.width),
+            pixel_aspect=source.pixel_aspect,
         )
 
 

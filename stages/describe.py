@@ -53,6 +53,7 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
             dataset=dataset.name,
             dataset_fingerprint=dataset.fingerprint,
             split=dataset.split,
+            square_pixels=choice.square_pixels,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

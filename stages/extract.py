@@ -40,7 +40,7 @@ class SplitReport:
     Attributes:
         videos, stored, resumed: rows; stored in all; of those, stored before this run began.
         failed: id -> reason and detail. left: shard -> why no worker could finish it; they are still pending.
-        decoders: path -> videos decoded by it (over all runs).
+        decoders: path -> videos decoded by it (over all runs). pixel_aspects: the same of pixels that are not square.
         bytes_on_disk: of the whole split. seconds: of this run.
         fingerprint: of the cache's spec. notes: of the data set.
     """
@@ -52,6 +52,7 @@ class SplitReport:
     failed: dict[str, str]
     left: dict[int, str]
     decoders: dict[str, int]
+    pixel_aspects: dict[str, int]
     bytes_on_disk: int
     seconds: float
     fingerprint: str
@@ -137,9 +138,10 @@ def extract_split(
         if not any(todo):
             shown.line(f"{name}: all {total} videos were extracted before")
     records = split.finished().values()
-    decoders: Counter[str] = Counter()
+    decoders, aspects = Counter[str](), Counter[str]()
     for record in records:
         decoders.update(record.notes.get("decoder", {}))
+        aspects.update(record.notes.get("pixel aspect", {}))
     return SplitReport(
         split=name,
         videos=total,
@@ -148,6 +150,7 @@ def extract_split(
         failed={one.id: f"{one.reason}: {one.detail}" for record in records for one in record.failed},
         left=left,
         decoders=dict(decoders),
+        pixel_aspects=dict(aspects),
         bytes_on_disk=held_bytes(split),
         seconds=time.monotonic() - began,
         fingerprint=split.spec.fingerprint,

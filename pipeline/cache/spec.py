@@ -28,8 +28,8 @@ ClipPrecision = Literal["fp32", "bf16", "fp16"]
 WHICH_VIDEOS = ("dataset", "dataset_fingerprint", "split")
 """Fields that say which videos a split holds. Every other one changes the tokens of a given video."""
 
-NOT_ALWAYS_THERE = ("first_view",)
-"""Fields that caches lack where they are 0: those of before the field keep their settings and their fingerprint."""
+NOT_ALWAYS_THERE = ("first_view", "square_pixels")
+"""Fields that caches lack where they are 0 or false: those of before the field keep settings and fingerprint."""
 
 SHARD_BYTES_TARGET = 1_000_000_000
 SHARD_VIDEOS_MOST = 64
@@ -54,6 +54,7 @@ class CacheSpec:
         calibration_videos: size of the sample behind channel_mean, channel_std and what else the codec fits.
         dataset, dataset_fingerprint, split: which videos.
         first_view: number of the first of these views; above 0 in the part that `cache add --views` made.
+        square_pixels: pictures were resized so that their pixels are square; false: taken as stored.
     """
 
     clip_model: str
@@ -75,6 +76,7 @@ class CacheSpec:
     dataset_fingerprint: str
     split: str
     first_view: int = 0
+    square_pixels: bool = False
 
     def __post_init__(self) -> None:
         for name in ("channels", "tokens", "embed", "views", "crops"):

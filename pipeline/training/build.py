@@ -114,7 +114,7 @@ def expect_made_for(recipe: Recipe, offer: Offer) -> None:
         raise CacheMismatch(f"recipe {recipe.name}", differing)
 
 
-HEAD_FIELDS = ("clip_weights_sha256", "channels", "tokens", "embed", "pixel_mean", "pixel_std")
+HEAD_FIELDS = ("clip_weights_sha256", "channels", "tokens", "embed", "pixel_mean", "pixel_std", "square_pixels")
 SAMPLING_FIELDS = ("alpha", "image_px")
 """What a head depends on; views, codec, videos and the like may differ between training and scoring."""
 

@@ -70,6 +70,7 @@ class OnlineLoader(AheadLoader):
             start_seconds=video.start_seconds,
             end_seconds=video.end_seconds,
             known_good=row in self._whole,
+            square_pixels=spec.square_pixels,
         ) as source:
             view = self.draw(video.id, number, source.frame_count, source.height, source.width)
             indices = shown(view.indices, self.needs, spec.sampling.alpha, source.frame_count)

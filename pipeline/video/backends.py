@@ -62,7 +62,7 @@ def _pts(video: Opened, deadline: Deadline) -> PtsPath:
 
 
 def _counted(video: Opened, deadline: Deadline) -> SequentialPath:
-    return SequentialPath(video, deadline, window=Window(), keep=True)
+    return SequentialPath(video, deadline, window=Window())
 
 
 def _decord(path: Path, indices: Sequence[int] | None) -> Frames:

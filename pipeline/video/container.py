@@ -13,8 +13,9 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ from vidxfer.pipeline.video.wholeness import cut_off
 if TYPE_CHECKING:
     import av.container
     import av.video.stream
+
+SQUARE = "1:1"
+"""Aspect of one pixel, width to height, as reports show it."""
 
 STILL_PICTURES = ("image2", "webp_pipe", "png_pipe", "tty", "lavfi", "concat", "hls", "dash")
 """Formats that are one picture, or a list that points to other files."""
@@ -59,17 +63,33 @@ class Deadline:
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """An open file and the stream that players would show."""
+    """An open file and the stream that players would show.
+
+    Attributes:
+        square_pixels: pictures are resized so that their pixels are square.
+    """
 
     path: Path
     container: av.container.InputContainer
     stream: av.video.stream.VideoStream
     limits: Limits
+    square_pixels: bool = False
 
     @property
     def codec(self) -> str:
         """FFmpeg's name of the codec, as in "h264"."""
         return str(self.stream.codec_context.codec.canonical_name)
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        """Width over height of one stored pixel, as the container or else the codec states it; 1 where neither does."""
+        return self.stream.sample_aspect_ratio or Fraction(1)
+
+    def square_width(self, width: int) -> int | None:
+        """Width of the stored picture once its pixels are square: width x aspect; None where it stays as it is."""
+        if not self.square_pixels or self.pixel_aspect == 1:
+            return None
+        return max(1, round(width * self.pixel_aspect))
 
 
 def check_regular(path: Path) -> None:
@@ -96,7 +116,7 @@ def _os_reason(error: OSError) -> VideoReason:
 
 
 @contextmanager
-def opened(path: Path, limits: Limits) -> Iterator[Opened]:
+def opened(path: Path, limits: Limits, *, square_pixels: bool = False) -> Iterator[Opened]:
     """Open a video for demuxing and decoding with one thread; close it at the end.
 
     Raises:
@@ -117,9 +137,15 @@ def opened(path: Path, limits: Limits) -> Iterator[Opened]:
     except (av.error.FFmpegError, OSError, UnicodeError) as error:
         raise VideoError(_open_reason(error), path, f"FFmpeg cannot open it: {one_line(error)}") from error
     try:
-        yield Opened(path=path, container=container, stream=_best_stream(path, container, limits), limits=limits)
+        stream = _best_stream(path, container, limits)
+        yield Opened(path=path, container=container, stream=stream, limits=limits, square_pixels=square_pixels)
     finally:
         container.close()
+
+
+def opened_again(video: Opened) -> AbstractContextManager[Opened]:
+    """The same video from its beginning, with a decoder of its own."""
+    return opened(video.path, video.limits, square_pixels=video.square_pixels)
 
 
 def _check_whole(path: Path) -> None:

@@ -34,6 +34,13 @@ class DecordPath:
         self.pts = list(pts)
         self.look = look
 
+    @staticmethod
+    def version() -> str:
+        """Of decord."""
+        import decord
+
+        return f"decord {decord.__version__}"
+
     def read(self, numbers: Sequence[int], deadline: Deadline) -> dict[int, Pixels]:
         """Upright rgb of each frame number, which are sorted and distinct.
 

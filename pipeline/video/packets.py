@@ -13,11 +13,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import itemgetter
 from typing import Any
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.pipeline.video.bitstream import IDR, RANDOM_ACCESS, nal_length_bytes, shown_pictures, slice_types
-from vidxfer.pipeline.video.container import Deadline, Opened, demux_error, opened
+from vidxfer.pipeline.video.container import Deadline, Opened, demux_error, opened_again
 
 MICROSECONDS = 1_000_000
 
@@ -51,6 +52,7 @@ class Packets:
         faults: what keeps frames from being named by time stamp; empty: nothing.
         open_key_frames: key frames that are not IDR (h264, hevc).
         leading: packets shown before the key frame they follow.
+        largest: time stamp of the largest packet: a picture that is not flat, if there is one. None without packets.
     """
 
     order: list[int]
@@ -59,6 +61,7 @@ class Packets:
     faults: list[str]
     open_key_frames: int
     leading: int
+    largest: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +103,7 @@ def survey(video: Opened, deadline: Deadline, *, window: Window | None = None) -
             if packets.starts and packets.starts[0][0] == 0 and packets.starts[0][1] <= start_pts:
                 return packets
         # The seek failed, went too far, or to a frame that leans on earlier ones: look again, from the beginning.
-        with opened(video.path, video.limits) as fresh:
+        with opened_again(video) as fresh:
             return _collect(fresh, deadline, window)
     except (av.error.FFmpegError, OSError) as error:
         raise demux_error(video.path, error) from error
@@ -143,6 +146,7 @@ class _Survey:
         self._count = self._missing = self._discarded = self._hidden = self._open = self._leading = 0
         self._first_is_key = False
         self._key_pts: int | None = None
+        self._largest: tuple[int, int | None] = (0, None)
 
     def add(self, packet: Any) -> None:
         position = self._count
@@ -161,6 +165,7 @@ class _Survey:
         self._missing += packet.pts is None
         self._hidden += self._codec in ("vp8", "vp9") and shown_pictures(self._codec, bytes(packet)) != 1
         self._pts.append(-1 if packet.pts is None else packet.pts)
+        self._largest = max(self._largest, (packet.size, packet.pts), key=itemgetter(0))
 
     def _add_key(self, packet: Any, position: int) -> None:
         self._first_is_key |= position == 0
@@ -189,6 +194,7 @@ class _Survey:
             faults=faults,
             open_key_frames=self._open,
             leading=self._leading,
+            largest=self._largest[1],
         )
 
 

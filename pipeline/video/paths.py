@@ -1,21 +1,23 @@
 """Two ways through PyAV to the same frames; each knows how many there are and reads them by number.
 
-    pyav-pts          frames named by time stamp: seek to a key frame, decode until the wanted ones came by
-    pyav-sequential   decode from the first packet and count: slow, always right, the reference for every other way
+    pyav-sequential   decode from the first packet and count: always right, the reference for every other way
+    pyav-pts          frames named by time stamp: seek to a key frame, decode until the wanted ones came by; or decode
+                      everything once, in search of damage, and take the wanted frames on the way
 
-`pyav-pts` compares every frame that comes by with the time stamps that demuxing showed; the first surprise ends it.
+Frames become rgb only where they are wanted. `pyav-pts` compares every frame that comes by with the time stamps that
+demuxing showed; the first surprise ends it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
-from vidxfer.pipeline.video.container import Deadline, Opened, opened
-from vidxfer.pipeline.video.decode import Decoding, Look, Pixels, upright_rgb
+from vidxfer.pipeline.video.container import Deadline, Opened, opened_again
+from vidxfer.pipeline.video.decode import Decoding, Look, Painter, Pixels, pyav_version
 from vidxfer.pipeline.video.packets import Clock, Packets, Window, start_before
 
 KEPT_BYTES = 64 * 2**20
@@ -41,19 +43,22 @@ class SequentialPath:
     """
 
     name = "pyav-sequential"
+    version = staticmethod(pyav_version)
 
-    def __init__(self, video: Opened, deadline: Deadline, *, window: Window, keep: bool) -> None:
-        """Count the frames in the window.
+    def __init__(
+        self, video: Opened, deadline: Deadline, *, window: Window, watch: Callable[[Any], None] | None = None
+    ) -> None:
+        """Count the frames in the window; `watch` is shown each of them.
 
         Raises:
             VideoError: any damage, as in `Decoding.frames`.
         """
-        self._video = video
+        self._video, self._painter = video, Painter()
         self.pts: list[int | None] = []
         self._ordinals: list[int] = []  # of the frames in the window, among all decoded ones
         self._kept: list[Any] = []
-        clock, room_bytes = Clock.of(video), KEPT_BYTES if keep else -1
-        with opened(video.path, video.limits) as fresh:
+        clock, room_bytes = Clock.of(video), KEPT_BYTES
+        with opened_again(video) as fresh:
             decoding = Decoding(fresh, deadline)
             for ordinal, frame in enumerate(decoding.frames()):
                 seconds = clock.seconds(frame.pts)
@@ -65,6 +70,8 @@ class SequentialPath:
                 self.pts.append(frame.pts)
                 room_bytes = self._keep(frame, room_bytes)
                 self._check_count()
+                if watch is not None:
+                    watch(frame)
         self.look: Look | None = decoding.look
 
     def _keep(self, frame: Any, room_bytes: int) -> int:
@@ -89,13 +96,13 @@ class SequentialPath:
         if look is None:
             return {}
         if self._kept:
-            return {number: upright_rgb(self._kept[number], look, self._video.path) for number in numbers}
+            return {number: self._painter.upright_rgb(self._kept[number], look, self._video.path) for number in numbers}
         wanted = {self._ordinals[number]: number for number in numbers}
         found: dict[int, Pixels] = {}
-        with opened(self._video.path, self._video.limits) as fresh:
+        with opened_again(self._video) as fresh:
             for ordinal, frame in enumerate(Decoding(fresh, deadline, look).frames()):
                 if ordinal in wanted:
-                    found[wanted[ordinal]] = upright_rgb(frame, look, self._video.path)
+                    found[wanted[ordinal]] = self._painter.upright_rgb(frame, look, self._video.path)
                 if len(found) == len(wanted):
                     return found
         detail = f"{len(found)} of {len(wanted)} frames came the second time it was decoded"
@@ -134,7 +141,7 @@ def plan_runs(packets: Packets, pts: Sequence[int], numbers: Sequence[int]) -> l
 
 
 class PtsPath:
-    """Frames by time stamp. Making one decodes only the first frame, for its size and turn.
+    """Frames by time stamp. Making one decodes only the first frame, for its size, and that of the file for its turn.
 
     Attributes:
         pts: time stamp of each frame in presentation order.
@@ -142,20 +149,30 @@ class PtsPath:
     """
 
     name = "pyav-pts"
+    version = staticmethod(pyav_version)
 
-    def __init__(self, video: Opened, deadline: Deadline, *, packets: Packets, window: Window) -> None:
+    def __init__(
+        self, video: Opened, deadline: Deadline, *, packets: Packets, window: Window, unchecked: bool = False
+    ) -> None:
         """Find the frames of the window among the packets.
+
+        Args:
+            unchecked: the first reading decodes every frame, in search of damage.
 
         Raises:
             PathFailed: the seek to the first frame does not deliver it.
             VideoError: that frame is damaged.
         """
         clock = Clock.of(video)
-        self._video, self._packets = video, packets
+        self._video, self._packets, self._painter = video, packets, Painter()
+        self._unchecked, self._passed = unchecked, False
         self.pts: list[int] = [pts for pts in packets.order if window.holds(clock.seconds(pts))]
         self.look: Look | None = None
         if self.pts:
-            self._run(plan_runs(packets, self.pts, [0])[0], deadline, convert=False)
+            self._run(plan_runs(packets, self.pts, [0])[0], deadline, paint=())
+        if self.look is not None and not window.is_whole:
+            with opened_again(video) as fresh:
+                self.look = replace(self.look, quarter_turns=Decoding(fresh, deadline).first_turns())
 
     def read(self, numbers: Sequence[int], deadline: Deadline) -> dict[int, Pixels]:
         """Upright rgb of each frame number, which are sorted and distinct.
@@ -165,25 +182,30 @@ class PtsPath:
             VideoError: damage on the way to a wanted frame.
         """
         found: dict[int, Pixels] = {}
-        for run in plan_runs(self._packets, self.pts, numbers):
-            found.update(self._run(run, deadline))
+        passed = range(len(self.pts)) if self._unchecked else numbers
+        for run in plan_runs(self._packets, self.pts, passed):
+            found.update(self._run(run, deadline, paint=set(numbers)))
+        self._passed |= self._unchecked
+        self._unchecked = False
         return found
 
     def pass_over(self, deadline: Deadline) -> None:
-        """Decode every frame once, without its pixels.
+        """Decode every frame once, without its pixels, unless a reading did.
 
         Raises:
             PathFailed, VideoError: as `read`.
         """
-        for run in plan_runs(self._packets, self.pts, range(len(self.pts))):
-            self._run(run, deadline, convert=False)
+        if not self._passed:
+            self._unchecked = True
+            self.read((), deadline)
 
-    def _run(self, run: Run, deadline: Deadline, *, convert: bool = True) -> dict[int, Pixels]:
+    def _run(self, run: Run, deadline: Deadline, *, paint: Collection[int]) -> dict[int, Pixels]:
+        """Decode a run; the pixels of those of its frames that are in `paint`."""
         self._seek(run.start[1])
         decoding = Decoding(self._video, deadline, self.look)
         order = self._packets.order
         wanted = {self.pts[number]: number for number in run.numbers}
-        found: dict[int, Pixels] = {}
+        left, found = len(wanted), dict[int, Pixels]()
         expected = -1
         for frame in decoding.frames():
             if expected < 0:
@@ -195,12 +217,14 @@ class PtsPath:
             expected += 1
             self.look = decoding.look
             if frame.pts in wanted and self.look is not None:
-                found[wanted[frame.pts]] = upright_rgb(frame, self.look, self._video.path) if convert else _NOTHING
-            if len(found) == len(wanted):
+                left -= 1
+                if wanted[frame.pts] in paint:
+                    found[wanted[frame.pts]] = self._painter.upright_rgb(frame, self.look, self._video.path)
+            if not left:
                 return found
             if expected == len(order):
                 break
-        raise PathFailed(f"{len(wanted) - len(found)} frames did not come out of the decoder")
+        raise PathFailed(f"{left} frames did not come out of the decoder")
 
     def _seek(self, pts: int) -> None:
         import av
@@ -217,6 +241,3 @@ class PtsPath:
         if first_pts not in {pts for _, pts in self._packets.starts}:
             raise PathFailed(f"a seek to {start[1]} landed at {first_pts}, no key frame to start from")
         return bisect_left(self._packets.order, first_pts)
-
-
-_NOTHING: Any = None

@@ -24,7 +24,7 @@ import numpy as np
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.pipeline.shapes import FRAME_FOLDER_FPS, Frames
-from vidxfer.pipeline.video.container import Deadline, Limits, check_picture, check_regular, one_line
+from vidxfer.pipeline.video.container import SQUARE, Deadline, Limits, check_picture, check_regular, one_line
 from vidxfer.pipeline.video.packets import Window
 
 NAME = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\.(?:jpe?g|png|webp|bmp))", re.IGNORECASE)
@@ -44,6 +44,7 @@ class PictureFolder:
     """
 
     decoder = "pictures"
+    pixel_aspect = SQUARE
 
     def __init__(self, folder: Path, limits: Limits, window: Window | None = None) -> None:
         """List the folder and read the first picture's size.
@@ -62,6 +63,13 @@ class PictureFolder:
     def frame_count(self) -> int:
         """Number of pictures."""
         return len(self._names)
+
+    @property
+    def version(self) -> str:
+        """Of Pillow."""
+        import PIL
+
+        return f"Pillow {PIL.__version__}"
 
     def read(self, indices: Sequence[int]) -> Frames:
         """Decode pictures by number from 0, in any order; repeated ones once.

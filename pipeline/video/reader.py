@@ -1,15 +1,15 @@
 """Frames out of files, frame-exact or a `VideoError`.
 
     a folder ──▶ pictures.py
-    open_video ──▶ stat, all there? open ──▶ demux ──▶ gate ── passes ──▶ one PyAV pass: no damage? ──▶ decord
-                                                 │                                         │ other frames
-                                                 ├── unique time stamps ──▶ pyav-pts ──────┤ seek does not deliver
-                                                 └── otherwise ───────────▶ pyav-sequential ◀┘
+    open_video ──▶ stat, all there? open ──┬── a short file, whole ──▶ pyav-sequential: decoded once, kept as YUV
+                                           └──▶ demux ──┬── unique time stamps ──▶ pyav-pts ──┐ seek does not deliver
+                                                        └── otherwise ───────────▶ pyav-sequential ◀┘
+    decoder="decord" ──▶ demux ──▶ gate ──▶ one PyAV pass, some frames compared ──▶ decord; anything against it ──▶ PyAV
 
-Frame i is the i-th frame that PyAV decodes from `streams.best("video")` in sequence. The rule for damage, for now: one
-bad packet refuses the video. decord returns damaged pictures without a word, so a file is decoded once by PyAV before
-decord may read it (`known_good=True` skips that, for files read before). Through time stamps only what is decoded on
-the way to a wanted frame is checked; a bad packet elsewhere goes unnoticed until it is read. See `decode.py` for what
+Frame i is the i-th frame that PyAV decodes from `streams.best("video")` in sequence, turned as the first one is. The
+rule for damage: one bad packet refuses the video, so a file is decoded whole, once, and the frames that are wanted are
+taken on the way. `known_good=True` (read before) and segments decode only what leads to the wanted frames, and files of
+more than `WHOLE_PX` pixels too: a bad packet elsewhere goes unnoticed until it is read. See `decode.py` for what
 FFmpeg notices at all. A file cut off at the end is refused even where it decodes up to the cut.
 """
 
@@ -28,15 +28,21 @@ from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.pipeline.shapes import Frames
 from vidxfer.pipeline.video.container import Deadline, Limits, Opened, opened
 from vidxfer.pipeline.video.decord_path import DecordPath
-from vidxfer.pipeline.video.gate import judge, named_by_pts
-from vidxfer.pipeline.video.packets import Clock, Packets, Window, survey
-from vidxfer.pipeline.video.paths import PathFailed, PtsPath, SequentialPath
+from vidxfer.pipeline.video.gate import Witness, judge, named_by_pts
+from vidxfer.pipeline.video.packets import MICROSECONDS, Clock, Window, survey
+from vidxfer.pipeline.video.paths import KEPT_BYTES, PathFailed, PtsPath, SequentialPath
 from vidxfer.pipeline.video.pictures import PictureFolder
 
 __all__ = ["Decoder", "Limits", "PictureFolder", "VideoSource", "open_video"]
 
 Decoder = Literal["auto", "decord", "pyav"]
 WayToFrames = DecordPath | PtsPath | SequentialPath
+
+NO_DECORD = "no decord: "
+"""How `why` begins where decord was asked for and may not read the file."""
+
+WHOLE_PX = 5_000_000_000
+"""Files of more pixels (80 s of 1080p, half an hour of 340 x 256) take too long to be decoded whole."""
 
 
 @contextmanager
@@ -48,17 +54,19 @@ def open_video(
     end_seconds: float | None = None,
     limits: Limits | None = None,
     known_good: bool = False,
+    square_pixels: bool = False,
 ) -> Iterator[VideoSource | PictureFolder]:
     """Open a video (a file, or a folder of numbered pictures), or a segment of a file: start_seconds ≤ t < end_seconds.
 
     Several threads may each have their own source; one source belongs to one thread.
 
     Args:
-        decoder: "auto" and "decord" use decord where the gate passes, else PyAV; "pyav" never uses decord. Pictures are
-            read by Pillow whatever is asked for.
+        decoder: "auto" and "pyav" are PyAV, the faster one (docs/frames.md); "decord" is decord where the gate proves
+            that its frames are the same, else PyAV. Pictures are read by Pillow whatever is asked for.
         start_seconds, end_seconds: counted from the file's first time stamp; read with PyAV.
         limits: what the video may cost; `Limits()` when None.
-        known_good: the whole file was read before without an error: skip the search for damage in front of decord.
+        known_good: the whole file was read before without an error: PyAV decodes only what leads to wanted frames.
+        square_pixels: resize pictures whose pixels are not square, to stored width x aspect; default: as stored.
 
     Raises:
         VideoError: with a typed reason, for everything that is wrong with the file.
@@ -73,9 +81,9 @@ def open_video(
         yield PictureFolder(path, limits, window)
         return
     deadline = Deadline(path, limits)
-    with opened(path, limits) as video:
+    with opened(path, limits, square_pixels=square_pixels) as video:
         source = VideoSource(video, window)
-        source._choose(deadline, use_decord=decoder != "pyav", known_good=known_good)
+        source._choose(deadline, use_decord=decoder == "decord", known_good=known_good)
         yield source
 
 
@@ -122,6 +130,16 @@ class VideoSource:
     def width(self) -> int:
         """Of the upright picture, in pixels."""
         return self._upright[1]
+
+    @property
+    def pixel_aspect(self) -> str:
+        """Width to height of one pixel as it is stored, as in "4:3"."""
+        return f"{self._video.pixel_aspect.numerator}:{self._video.pixel_aspect.denominator}"
+
+    @property
+    def version(self) -> str:
+        """Of the libraries behind `decoder`."""
+        return self._way.version()
 
     @property
     def decoder(self) -> str:
@@ -194,42 +212,45 @@ class VideoSource:
             raise VideoError(VideoReason.DECODE_FAILED, self._video.path, detail)
 
     def _choose(self, deadline: Deadline, *, use_decord: bool, known_good: bool) -> None:
-        packets = survey(self._video, deadline, window=None if self._window.is_whole else self._window)
-        self._packets = packets
-        if use_decord and self._window.is_whole:
-            verdict = judge(self._video, packets)
-            self.why = f"no decord: {verdict.why}"
-            if verdict.passes:
-                self._take_decord(packets, deadline, known_good=known_good)
-                return
-        elif use_decord:
-            self.why = "no decord: a segment is found by time stamps"
+        if self._window.is_whole and not use_decord and not known_good and _fits(self._video):
+            self.why = "decoded whole, once"
+            self._way = SequentialPath(self._video, deadline, window=self._window)
         else:
-            self.why = "PyAV was asked for"
-        self._take_pyav(deadline)
+            self._packets = survey(self._video, deadline, window=None if self._window.is_whole else self._window)
+            if use_decord:
+                self._take_decord(deadline)
+            else:
+                self._take_pyav(deadline, known_good=known_good)
+        self._check_frames()
 
-    def _take_decord(self, packets: Packets, deadline: Deadline, *, known_good: bool) -> None:
-        checked: PtsPath | SequentialPath = (known_good and self._pts_way(deadline)) or SequentialPath(
-            self._video, deadline, window=self._window, keep=False
+    def _take_decord(self, deadline: Deadline) -> None:
+        verdict = judge(self._video, self._packets)
+        if not self._window.is_whole or not verdict.passes:
+            against = verdict.why if self._window.is_whole else "a segment is found by time stamps"
+            self._take_pyav(deadline, known_good=False)
+            self.why = f"{NO_DECORD}{against}; {self.why}"
+            return
+        witness = Witness(self._packets)
+        checked = SequentialPath(self._video, deadline, window=self._window, watch=witness)
+        way = DecordPath(self._video, pts=self._packets.order, look=checked.look)
+        failure = witness.against(self._video, checked, way, deadline)
+        self._way = checked if failure else way
+        self.why = f"{NO_DECORD}{failure}" if failure else f"the gate passes: {verdict.why}"
+
+    def _take_pyav(self, deadline: Deadline, *, known_good: bool) -> None:
+        picture_px = self._video.stream.codec_context.height * self._video.stream.codec_context.width
+        pixels = picture_px * len(self._packets.order)
+        whole = self._window.is_whole and not known_good and pixels <= WHOLE_PX
+        self.why = "decoded whole, once" if whole else "what leads to the frames wanted is decoded"
+        self._way = self._pts_way(deadline, unchecked=whole) or SequentialPath(
+            self._video, deadline, window=self._window
         )
-        if checked.pts != packets.order:
-            self._way = checked
-            self.why = "no decord: decoding gave other time stamps than the packets"
-        else:
-            self._way = DecordPath(self._video, pts=packets.order, look=checked.look)
-            self.why = "the gate passes: " + judge(self._video, packets).why
-        self._check_frames()
 
-    def _take_pyav(self, deadline: Deadline) -> None:
-        way = self._pts_way(deadline)
-        self._way = way or SequentialPath(self._video, deadline, window=self._window, keep=True)
-        self._check_frames()
-
-    def _pts_way(self, deadline: Deadline) -> PtsPath | None:
+    def _pts_way(self, deadline: Deadline, *, unchecked: bool = False) -> PtsPath | None:
         against = named_by_pts(self._video, self._packets)
         if against is None:
             try:
-                return PtsPath(self._video, deadline, packets=self._packets, window=self._window)
+                return PtsPath(self._video, deadline, packets=self._packets, window=self._window, unchecked=unchecked)
             except PathFailed as failure:
                 against = str(failure)
         self.why += f"; no time stamps: {against}"
@@ -238,7 +259,7 @@ class VideoSource:
     def _fall_back(self, failure: str, deadline: Deadline) -> None:
         self.why += f"; {self._way.name} failed: {failure}"
         way = self._pts_way(deadline) if isinstance(self._way, DecordPath) else None
-        self._way = way or SequentialPath(self._video, deadline, window=self._window, keep=True)
+        self._way = way or SequentialPath(self._video, deadline, window=self._window)
 
     def _check_frames(self) -> None:
         if self.frame_count:
@@ -247,3 +268,11 @@ class VideoSource:
             raise VideoError(VideoReason.NO_FRAMES, self._video.path, "no frame was decoded")
         detail = f"no frame is shown from {self._window.start_seconds or 0:g} s to {self._window.end_seconds} s"
         raise VideoError(VideoReason.BAD_SEGMENT, self._video.path, detail)
+
+
+def _fits(video: Opened) -> bool:
+    """Whether, by its header, the whole video can be kept as YUV; a wrong header costs time, not exactness."""
+    context, stream = video.stream.codec_context, video.stream
+    seconds = (video.container.duration or 0) / MICROSECONDS
+    frames = stream.frames or seconds * float(stream.average_rate or stream.guessed_rate or 0)
+    return context.height * context.width * 3 // 2 * frames <= KEPT_BYTES

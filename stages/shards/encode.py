@@ -23,6 +23,7 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.draw import Drawn, draw, draw_guarded, sparse
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import Video, View
+from vidxfer.pipeline.video.container import SQUARE
 from vidxfer.pipeline.video.jpeg import encode_frames
 from vidxfer.pipeline.video.replay import cut_out, replay
 from vidxfer.stages.settings import ExtractRequest
@@ -36,6 +37,7 @@ class Prepared:
         views: the drawn views. pixels: normalised float32 [view frame rgb height width], sparse frames only.
         decoder, why: which path decoded it, and the reason.
         frame_count, source_px: of the video; (height, width) in pixels.
+        version, pixel_aspect: as in `Drawn`.
         jpegs: one per view and dense frame, where they are asked for. frame_quality: the lowest that was used.
     """
 
@@ -47,6 +49,8 @@ class Prepared:
     source_px: tuple[int, int]
     jpegs: tuple[list[bytes], ...] | None = None
     frame_quality: int | None = None
+    version: str = ""
+    pixel_aspect: str = SQUARE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,8 @@ def prepare(
         why=drawn.why,
         frame_count=drawn.frame_count,
         source_px=drawn.source_px,
+        version=drawn.version,
+        pixel_aspect=drawn.pixel_aspect,
         jpegs=None if jpegs is None else tuple(files for files, _ in jpegs),
         frame_quality=None if jpegs is None else min(quality for _, quality in jpegs),
     )

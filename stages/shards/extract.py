@@ -31,6 +31,8 @@ from vidxfer.pipeline.cache.write.staging import SealedShard, seal, staging_fold
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import Video
+from vidxfer.pipeline.video.container import SQUARE
+from vidxfer.pipeline.video.reader import NO_DECORD
 from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.shards.behind import Behind
 from vidxfer.stages.shards.encode import Encoded, Prepared, encode_all, prepare_videos
@@ -211,13 +213,19 @@ def _finished(shard: ExitStack, writer: ShardWriter, split: Split) -> SealedShar
 
 
 def notes_of(video: Video, prepared: Prepared, store: FrameStore | None) -> dict[str, str]:
-    """What the ledger keeps of how a video was read: the path; why; and, off the fast path, of which video it is said.
+    """What the ledger keeps of how a video was read: path, libraries, why, and where it is unusual, which video.
 
-    The last two are one text with a tab between them, so that counts by reason can be had from it. Videos with dense
-    frames that took a lower quality than asked are counted by that quality.
+    The last two are one text with a tab between them, so that counts by reason can be had from it. Unusual is what was
+    not asked for, or not tried first. Videos whose pixels are not square are counted by their aspect, and those with
+    dense frames that took a lower quality than asked by that quality.
     """
     why = f"{prepared.decoder}: {prepared.why}"
-    notes = {"decoder": prepared.decoder, "why": why if prepared.decoder == "decord" else f"{why}\t{video.id}"}
+    unusual = prepared.why.startswith(NO_DECORD) or ";" in prepared.why
+    notes = {"decoder": prepared.decoder, "why": f"{why}\t{video.id}" if unusual else why}
+    if prepared.version:
+        notes["decoder version"] = prepared.version
+    if prepared.pixel_aspect != SQUARE:
+        notes["pixel aspect"] = prepared.pixel_aspect
     if store is not None and prepared.frame_quality != store.quality:
         notes["frames lowered"] = f"quality {prepared.frame_quality}"
     return notes

@@ -22,6 +22,7 @@ from typing import TextIO, get_args
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import RunError, UsageError, VideoReason
 from vidxfer.pipeline.shapes import Video
+from vidxfer.pipeline.video.container import SQUARE
 from vidxfer.pipeline.video.guard import Guard
 from vidxfer.pipeline.video.reader import Decoder
 from vidxfer.stages.engine import EngineChoice
@@ -72,7 +73,8 @@ class SplitCheck:
 
     Attributes:
         videos: of the split. known: of those, lines of an earlier run that still hold.
-        failed: id -> reason and detail. decoders: path -> videos. why: reason for another path than decord -> videos.
+        failed: id -> reason and detail. decoders: path -> videos. why: reason for it, off decord -> videos.
+        pixel_aspects: of pixels that are not square -> videos; not known of lines of older versions.
         frames: of all readable videos. seconds: that reading them took, summed over processes.
         wall_seconds: of this run. notes: of the data set.
     """
@@ -83,6 +85,7 @@ class SplitCheck:
     failed: dict[str, str]
     decoders: dict[str, int]
     why: dict[str, int]
+    pixel_aspects: dict[str, int]
     frames: int
     seconds: float
     wall_seconds: float
@@ -173,6 +176,7 @@ def _summary(dataset: Dataset, lines: list[Line], known: int, wall_seconds: floa
         failed={line["id"]: f"{line['reason']}: {line['detail']}" for line in lines if line["reason"]},
         decoders=dict(Counter(line["decoder"] for line in good)),
         why=dict(Counter(line["why"] for line in good if line["decoder"] != "decord")),
+        pixel_aspects=dict(Counter(aspect for line in good if (aspect := line.get("pixel_aspect", SQUARE)) != SQUARE)),
         frames=sum(line["frame_count"] for line in good),
         seconds=sum(line["seconds"] for line in good),
         wall_seconds=wall_seconds,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.metadata import version
+
 import numpy as np
 import torch
+from av import library_versions as LIBRARIES
 
 from vidxfer.pipeline.draw import Drawn, draw
 from vidxfer.pipeline.shapes import Video, View
@@ -36,6 +40,23 @@ def test_the_reason_is_the_readers_own(tmp_path, request):
     frames = np.random.default_rng(0).integers(0, 255, (10, 64, 96, 3), np.uint8)
     write_video(tmp_path / "x.avi", frames, codec="mpeg4")
     spec = open_split(request.config.rootpath / "tests/cache/format1/int8", "train").spec
-    drawn: Drawn = draw(Video(id="x", path=tmp_path / "x.avi", label=0, split="train"), spec)
+    video = Video(id="x", path=tmp_path / "x.avi", label=0, split="train")
+    drawn: Drawn = draw(video, spec)
+    assert (drawn.decoder, drawn.why) == ("pyav-sequential", "decoded whole, once")
+    assert drawn.version == f"PyAV {version('av')}, libavcodec {'.'.join(map(str, LIBRARIES['libavcodec']))}"
+    drawn = draw(video, spec, "decord")
     assert drawn.decoder == "pyav-sequential"
-    assert drawn.why.startswith("no decord: avi is not mov/mp4 or matroska/webm; no time stamps: avi")
+    assert drawn.why.startswith(
+        "no decord: avi is not mov/mp4 or matroska/webm; decoded whole, once; no time stamps: a"
+    )
+
+
+def test_versions_and_pixels_that_are_not_square_are_counted(tmp_path):
+    video = Video(id="a", path=tmp_path / "x.mp4", label=0, split="train")
+    usual = prepared("pyav-sequential", "decoded whole, once")
+    assert notes_of(video, usual, None) == {
+        "decoder": "pyav-sequential",
+        "why": "pyav-sequential: decoded whole, once",
+    }
+    noted = notes_of(video, replace(usual, version="PyAV 18.1.0", pixel_aspect="4:3"), None)
+    assert (noted["decoder version"], noted["pixel aspect"]) == ("PyAV 18.1.0", "4:3")

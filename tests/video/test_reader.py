@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
+from vidxfer.pipeline.video import reader
+from vidxfer.pipeline.video.decode import Decoding
 from vidxfer.pipeline.video.decord_path import DecordPath
 from vidxfer.pipeline.video.paths import PathFailed, PtsPath
 from vidxfer.pipeline.video.reader import open_video
@@ -47,17 +49,17 @@ def test_every_frame_asked_for_is_the_frame_that_comes(generated, kind, decoder)
             assert np.array_equal(frames.pixels, reference[indices])
             assert frames.indices.tolist() == indices
             assert frames.decoder == source.decoder
-        assert source.decoder != "decord" or decoder != "pyav"
+        assert source.decoder != "decord" or decoder == "decord"
         assert source.why
 
 
 @pytest.mark.parametrize("kind", sorted(DECORD_KINDS))
 def test_decord_reads_what_passes_the_gate(generated, kind):
-    with open_video(generated[kind]) as source:
-        assert source.decoder == "decord"
-    with open_video(generated[kind], known_good=True) as source:
+    with open_video(generated[kind], decoder="decord") as source:
         assert numbers_of(source.read([59, 0, 31]).pixels) == [59, 0, 31]
         assert source.decoder == "decord"
+    with open_video(generated[kind]) as source:
+        assert source.decoder == "pyav-sequential"  # the faster one, so the one that is chosen
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -120,7 +122,7 @@ def remuxed(source: Path, target: Path, *, earlier_seconds: float = 0.0, skip: i
 
 def test_a_stream_copied_trim_shows_what_players_show(generated, tmp_path):
     trim = remuxed(generated["h264 b-frames.mp4"], tmp_path / "trim.mp4", earlier_seconds=2.0)
-    with open_video(trim) as source:
+    with open_video(trim, decoder="decord") as source:
         assert numbers_of(source.read(range(source.frame_count)).pixels) == list(range(25, 60))
         assert "edit list" in source.why
         assert source.decoder != "decord"
@@ -145,7 +147,7 @@ def test_frames_without_time_stamps_are_counted_and_have_no_seconds(tmp_path):
 
 def test_odd_sizes_go_to_pyav_because_decord_colours_them_differently(tmp_path):
     path = encode(tmp_path / "odd.webm", barcoded(12, 65, 97)[:, :, :95], codec="libvpx-vp9", options={})
-    with open_video(path) as source:
+    with open_video(path, decoder="decord") as source:
         assert source.decoder == "pyav-pts"
         assert "odd sizes" in source.why
         assert np.array_equal(source.read(range(12)).pixels, decoded_in_sequence(path))
@@ -155,17 +157,53 @@ def test_when_decord_fails_pyav_reads_and_says_so(generated, monkeypatch):
     def fails(self: object, numbers: object, deadline: object) -> None:
         raise PathFailed("decord failed: DECORDError: as an example")
 
-    monkeypatch.setattr(DecordPath, "read", fails)
-    with open_video(generated["vp9.webm"]) as source:
+    with open_video(generated["vp9.webm"], decoder="decord") as source:
         assert source.decoder == "decord"
+        monkeypatch.setattr(DecordPath, "read", fails)
         frames = source.read([3, 50])
         assert numbers_of(frames.pixels) == [3, 50]
         assert frames.decoder == source.decoder == "pyav-pts"
         assert "as an example" in source.why
+    with open_video(generated["vp9.webm"], decoder="decord") as source:  # when it fails at once, too
+        assert numbers_of(source.read([3, 50]).pixels) == [3, 50]
+        assert source.decoder == "pyav-sequential"
+        assert "as an example" in source.why
+
+
+def test_a_file_too_big_to_keep_is_decoded_once_and_damage_anywhere_in_it_is_found(generated, tmp_path, monkeypatch):
+    """Frames are then taken on the way; the damage lies behind the frame that is asked for."""
+    monkeypatch.setattr(reader, "KEPT_BYTES", 0)
+    opened: list[Path] = []
+    demuxed = Decoding._packets
+    monkeypatch.setattr(Decoding, "_packets", lambda self: opened.append(self._video.path) or demuxed(self))
+    good = generated["h264 b-frames.mp4"]
+    with open_video(good) as source:
+        frames = source.read([50, 3])
+        assert (source.decoder, source.why) == ("pyav-pts", "decoded whole, once")
+    assert numbers_of(frames.pixels) == [50, 3]
+    assert len(opened) == 2  # the first frame, for its size; then all
+    with av.open(str(good)) as container:
+        at = [packet.pos for packet in container.demux(video=0) if packet.size][50]
+    data = bytearray(good.read_bytes())
+    data[at + 4 : at + 24] = bytes(20)
+    (bad := tmp_path / "bad.mp4").write_bytes(data)
+    assert reason_of_first_frame(bad) == VideoReason.DECODE_FAILED
+    with open_video(bad, known_good=True) as source:  # read before, it is said: only what leads to the frame is decoded
+        assert numbers_of(source.read([3]).pixels) == [3]
+    monkeypatch.setattr(reader, "WHOLE_PX", 0)
+    with open_video(bad) as source:
+        assert numbers_of(source.read([3]).pixels) == [3]
+        assert source.why == "what leads to the frames wanted is decoded"
+
+
+def reason_of_first_frame(path: Path) -> VideoReason:
+    with pytest.raises(VideoError) as caught, open_video(path) as source:
+        source.read([3])
+    return caught.value.reason
 
 
 def test_when_seeking_fails_frames_are_counted_from_the_start_and_it_says_so(generated, monkeypatch):
-    with open_video(generated["h264 b-frames.mp4"], decoder="pyav") as source:
+    with open_video(generated["h264 b-frames.mp4"], known_good=True) as source:
         monkeypatch.setattr(PtsPath, "_seek", lambda self, pts: None)  # stays where it is
         assert numbers_of(source.read([40, 3]).pixels) == [40, 3]
         assert source.decoder == "pyav-sequential"
@@ -174,9 +212,10 @@ def test_when_seeking_fails_frames_are_counted_from_the_start_and_it_says_so(gen
 
 def test_without_decord_everything_is_read_by_pyav(generated, monkeypatch):
     monkeypatch.setitem(sys.modules, "decord", None)
-    with open_video(generated["vp9.webm"]) as source:
-        assert numbers_of(source.read([9]).pixels) == [9]
-        assert source.decoder == "pyav-pts"
+    for decoder in ("auto", "decord"):
+        with open_video(generated["vp9.webm"], decoder=decoder) as source:
+            assert numbers_of(source.read([9]).pixels) == [9]
+            assert source.decoder == "pyav-sequential"
 
 
 def test_a_decoder_that_does_not_exist_is_an_error(generated):
