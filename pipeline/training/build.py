@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.heads.base import Head, Offer, expect_delivered
 from vidxfer.pipeline.heads.recipe import Recipe
@@ -58,6 +59,18 @@ def offer_of(
         tower=tower,
     )
     return offer if tower is None else replace(offer, frozen=tower.state())
+
+
+def offer_of_split(split: Split, recipe: Recipe, *, tower: Any = None) -> Offer:
+    """What an opened split delivers, its class names' text included; see `offer_of`."""
+    return offer_of(
+        split.spec,
+        recipe,
+        classes=len(split.class_names),
+        text=torch.from_numpy(split.text),
+        logit_scale=float(split.informs["logit_scale"]),
+        tower=tower,
+    )
 
 
 def build_head(recipe: Recipe, offer: Offer) -> Head:

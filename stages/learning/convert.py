@@ -25,7 +25,7 @@ from vidxfer.pipeline.heads import PUBLISHED, RELEASES
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.family import Release, Released
 from vidxfer.pipeline.heads.recipe import Recipe
-from vidxfer.pipeline.training.build import build_head, offer_of
+from vidxfer.pipeline.training.build import build_head, offer_of_split
 from vidxfer.pipeline.training.optimise import build_optimiser
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Progress, Run
@@ -199,7 +199,7 @@ def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
     Raises:
         CacheMismatch: names each differing field with both values.
     """
-    here = offer_of(split.spec, recipe, classes=len(split.class_names))
+    here = offer_of_split(split, recipe)
     pairs: dict[str, tuple[object, object]] = {
         "dense_frames": (here.sparse_frames * here.alpha, trained.sparse_frames * trained.alpha),
         "alpha": (here.alpha, trained.alpha),
@@ -217,10 +217,7 @@ def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
 def _write_run(request: ImportRequest, split: Split, recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
     assert request.run is not None
     text = torch.from_numpy(split.text)
-    scale = float(split.informs["logit_scale"])
-    head = build_head(
-        recipe, offer_of(split.spec, recipe, classes=len(split.class_names), text=text, logit_scale=scale)
-    )
+    head = build_head(recipe, offer_of_split(split, recipe))
     head.load_state_dict(weights)
     origin: dict[str, Any] = {"file": request.file.name, "kind": request.kind}
     run = Run.start(request.run, recipe, {**made_from(split, online=False), "imported": origin})

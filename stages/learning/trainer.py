@@ -4,9 +4,8 @@
                              │
     metrics.jsonl ◀── log ───┴─── every few epochs: score the validation split ──▶ checkpoint
 
-A run goes on where its last checkpoint stands: order and mixing of clips and what is random inside the head follow from
-(seed, epoch, step, process) and nothing else: an interrupted run has the curve of an unbroken one. SIGTERM and
-Ctrl-C end it with a checkpoint.
+A run goes on where its last checkpoint stands: order, mixing and what is random inside the head follow from (seed, epoch,
+step, process) alone: an interrupted run has the curve of an unbroken one. SIGTERM and Ctrl-C end it with a checkpoint.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from torch import Tensor
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.precision import Where
-from vidxfer.pipeline.training.build import build_head, head_randomness, offer_of
+from vidxfer.pipeline.training.build import build_head, head_randomness, offer_of_split
 from vidxfer.pipeline.training.journal import Journal
 from vidxfer.pipeline.training.metrics import RunningMean, Score
 from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, refreshed, soft_cross_entropy
@@ -58,15 +57,7 @@ class Trainer:
         self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
         self.text = torch.from_numpy(split.text)
         self.where = where
-        offer = offer_of(
-            split.spec,
-            self.recipe,
-            classes=len(split.class_names),
-            text=self.text,
-            logit_scale=float(split.informs["logit_scale"]),
-            tower=source.tower,
-        )
-        head = build_head(self.recipe, offer)
+        head = build_head(self.recipe, offer_of_split(split, self.recipe, tower=source.tower))
         self.needs = head.needs
         optimiser = build_optimiser(head, self.recipe)
         self.place = run.progress()

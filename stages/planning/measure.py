@@ -28,6 +28,7 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.draw import draw_view
 from vidxfer.pipeline.errors import VideoError
+from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.precision import Where, head_precision
 from vidxfer.pipeline.shapes import Video, View
@@ -158,8 +159,8 @@ def measure_decode(spec: CacheSpec, dataset: Dataset, threads: int) -> float | N
     return _videos_per_second(work, dataset, threads)
 
 
-def measure_dense(spec: CacheSpec, dataset: Dataset, threads: int) -> float | None:
-    """Clips per second, as training decodes them: the dense frames of one view, cropped and resized."""
+def measure_dense(spec: CacheSpec, needs: Needs, dataset: Dataset, threads: int) -> float | None:
+    """Clips per second, as training decodes them: the frames that a head of these needs sees, cropped and resized."""
     views: dict[str, View] = {}
     for video in dataset.take(min(32, len(dataset))).videos:
         with (
@@ -176,7 +177,7 @@ def measure_dense(spec: CacheSpec, dataset: Dataset, threads: int) -> float | No
     if not good:
         return None
     again = replace(dataset, videos=good)
-    return _videos_per_second(lambda video: dense_frames(video, views[video.id], spec, 0), again, threads)
+    return _videos_per_second(lambda video: dense_frames(video, views[video.id], spec, 0, needs), again, threads)
 
 
 def _videos_per_second(work: Callable[[Video], object], dataset: Dataset, threads: int) -> float | None:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from vidxfer.pipeline.clip.tower import run_taps
 from vidxfer.pipeline.heads.dist.head import DistConfig, DistHead
-from vidxfer.pipeline.heads.dist.release import SortedKeys, problems, read_sizes, sort_keys
+from vidxfer.pipeline.heads.dist.keys import SortedKeys, sort_keys
+from vidxfer.pipeline.heads.dist.release import problems, read_sizes
 from vidxfer.pipeline.shapes import ClipBatch
 
 Model = tuple[dict[str, Any], dict[str, Tensor], Any, DistHead]

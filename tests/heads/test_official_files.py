@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheMismatch, RunError, UsageError, WeightsError
-from vidxfer.pipeline.heads.dist.release import HEAD, OLD_HEAD, OLD_NAMES, PREFIX
+from vidxfer.pipeline.heads.dist.keys import HEAD, OLD_HEAD, OLD_NAMES, PREFIX
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.weights import read_state
 from vidxfer.stages.learning.convert import ImportRequest, import_weights

@@ -13,19 +13,9 @@ from torch import Tensor
 
 from vidxfer.pipeline.heads import PUBLISHED
 from vidxfer.pipeline.heads.base import Offer
+from vidxfer.pipeline.heads.dist.keys import HEAD, OLD_HEAD, OLD_NAMES, PREFIX, SortedKeys, official_state, sort_keys
 from vidxfer.pipeline.heads.dist.net import DistNet, DistSizes
-from vidxfer.pipeline.heads.dist.release import (
-    HEAD,
-    OLD_HEAD,
-    OLD_NAMES,
-    PREFIX,
-    FileSizes,
-    SortedKeys,
-    official_state,
-    problems,
-    read_sizes,
-    sort_keys,
-)
+from vidxfer.pipeline.heads.dist.release import FileSizes, problems, read_sizes
 from vidxfer.pipeline.training.recipes import named
 
 LISTS = {
