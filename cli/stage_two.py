@@ -69,7 +69,8 @@ def train(
     if dataset and not online:
         raise UsageError("--dataset is for --online; a cache remembers its own data set (--root says where it is now)")
     caches = parse_caches(cache, labels_as)
-    resolved = with_settings(named(recipe), settings or [])
+    shown = show.Shown()
+    resolved = with_settings(named(recipe), settings or [], shown.line)
     report = stage.train(
         stage.TrainRequest(
             recipe=resolved,
@@ -99,7 +100,7 @@ def train(
                 square_pixels=square_pixels,
             ),
         ),
-        show.Shown(),
+        shown,
     )
     if report is None:  # not the leading process
         return

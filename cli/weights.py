@@ -21,10 +21,10 @@ def import_weights(
     layers: Annotated[
         str | None, typer.Option("--layers", help="CLIP layers that feed the head, like 3,7,11; default all.")
     ] = None,
-    allow_unknown: Annotated[bool, typer.Option(help="Leave out keys that are neither DiST's nor CLIP's.")] = False,
+    allow_unknown: Annotated[bool, typer.Option(help="Leave out keys that are neither the head's nor CLIP's.")] = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Turn published DiST weights into safetensors, or into a run that evaluate and predict can use.
+    """Turn published weights into safetensors, or into a run that evaluate and predict can use.
 
     Every key is accounted for, and nothing in the file can run. Sizes are read from the shapes.
 
@@ -48,17 +48,11 @@ def import_weights(
     if json:
         show.print_json(report)
         return
-    sizes = report.sizes
-    named = " (older names: ladder_net)" if report.old_names else ""
+    named = f" (older names: {report.old_names})" if report.old_names else ""
     print(f"{file}: {report.head_keys} keys of the head{named}; CLIP, not needed: {report.clip_keys} keys")
     for key in report.unknown:
         print(f"left out: {key}")
-    print(
-        f"sizes: {sizes.layers} CLIP layers of {sizes.channels} channels, {sizes.sparse_frames} sparse and "
-        f"{sizes.dense_frames} dense frames, patch {sizes.patch_px} px, {sizes.config.integration_channels} + "
-        f"{sizes.config.temporal_channels} channels, {sizes.config.pooling_layers} pooling layers, "
-        f"joint space {sizes.embed}: recipe {report.recipe}"
-    )
+    print(f"sizes: {report.words}: recipe {report.recipe}")
     if report.same_clip is not None:
         print(
             "CLIP in the file: " + ("the cache's" if report.same_clip else "OTHER weights than the cache was made with")
@@ -78,7 +72,7 @@ def export_weights(
     ] = True,
     json: o.JsonOption = False,
 ) -> None:
-    """Write a run's head as the released DiST code reads it, with CLIP's weights where they are at hand.
+    """Write a run's head as the released code reads it, with CLIP's weights where they are at hand.
 
     Example: vidxfer export dist.pyth --run runs/dist-ssv2-b16 --as dist
     """

@@ -17,7 +17,7 @@ from vidxfer.pipeline.cache.views import as_stored
 from vidxfer.pipeline.shapes import Video, View
 from vidxfer.pipeline.video.guard import shared_guard
 from vidxfer.pipeline.video.reader import open_video
-from vidxfer.pipeline.video.sampling import view_rng
+from vidxfer.pipeline.video.sampling import view_rng, window_indices
 from vidxfer.pipeline.video.views import test_view, train_view
 
 DECODE_IN = ("processes", "threads")
@@ -30,7 +30,7 @@ class Drawn:
 
     Attributes:
         views: as stored, with all their dense indices.
-        indices: the distinct frames that are needed, sorted: those CLIP sees, or all dense ones.
+        indices: the distinct frames that are needed, sorted: those CLIP sees, all dense ones, or windows.
         pixels: uint8 [frame height width rgb], one per index.
         decoder, why, version: which path decoded it, the reason, and the libraries behind the path.
         frame_count, source_px: of the video; (height, width) in pixels.
@@ -85,8 +85,10 @@ def sparse(view: View, spec: CacheSpec) -> View:
     return replace(view, indices=view.indices[:: spec.sampling.alpha])
 
 
-def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = False) -> Drawn:
+def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = False, window_frames: int = 0) -> Drawn:
     """Open a video once, draw its views, decode the frames that CLIP sees; with `dense`, those between them too.
+
+    With `window_frames`, that many source frames around each of CLIP's instead.
 
     Raises:
         VideoError: it cannot be read frame-exactly.
@@ -99,7 +101,10 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = Fal
         square_pixels=spec.square_pixels,
     ) as source:
         views = draw_views(spec, video.id, source.frame_count, source.height, source.width)
-        wanted = sorted({index for view in views for index in (view if dense else sparse(view, spec)).indices})
+        seen = [(view if dense else sparse(view, spec)).indices for view in views]
+        if window_frames:
+            seen = [window_indices(indices, window_frames, source.frame_count) for indices in seen]
+        wanted = sorted({index for indices in seen for index in indices})
         frames = source.read(wanted)
         return Drawn(
             views=views,
@@ -115,7 +120,13 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = Fal
 
 
 def draw_guarded(
-    video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = False, *, processes: int = 1
+    video: Video,
+    spec: CacheSpec,
+    decoder: str = "auto",
+    dense: bool = False,
+    window_frames: int = 0,
+    *,
+    processes: int = 1,
 ) -> Drawn:
     """`draw` in one of `processes` child processes, within a limit of time and memory.
 
@@ -123,4 +134,4 @@ def draw_guarded(
         VideoError: as `draw`, and TOO_SLOW, OUT_OF_MEMORY, CRASHED or UNEXPECTED where the child had to be ended, died
             or raised what nobody foresaw. UnforeseenError: that happens to too many videos.
     """
-    return shared_guard(processes).submit(video.path, draw, video, spec, decoder, dense).result()
+    return shared_guard(processes).submit(video.path, draw, video, spec, decoder, dense, window_frames).result()

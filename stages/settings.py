@@ -10,8 +10,8 @@ from typing import Any
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.datasets.load import layout_of, load_dataset, resolve_kind
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.metrics import Score
-from vidxfer.pipeline.training.recipes import Recipe
 from vidxfer.stages.engine import EngineChoice
 
 VIEW_KIND = {"train": "train", "val": "test", "test": "test"}

@@ -31,8 +31,9 @@ from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.spec import FORMAT
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import VideoReason
-from vidxfer.pipeline.training.published import PUBLISHED, Published
-from vidxfer.pipeline.training.recipes import RECIPES
+from vidxfer.pipeline.heads import PUBLISHED, RECIPES
+from vidxfer.pipeline.heads.recipe import Published
+from vidxfer.pipeline.training.published import cache_spec
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- made by tests/test_house_docs.py: {} -->\n", "<!-- end of {} -->"
@@ -63,7 +64,8 @@ FOLDERS = {
     "pipeline/cache/codecs": "what a codec computes: arithmetic, without a cache",
     "pipeline/cache/write": "who makes a split, and who enlarges it",
     "pipeline/cache/read": "who reads a split",
-    "pipeline/heads": "one file per paper, behind one protocol",
+    "pipeline/heads": "one folder or file per family of heads, behind one protocol",
+    "pipeline/heads/dist": "DiST: network in two forms, recipes, published results, released checkpoints",
     "pipeline/training": "batches, recipes, run folders, scores",
     "stages": "verbs: each reads top to bottom like the path",
     "stages/videos": "data sets: looked at, checked, made",
@@ -78,7 +80,7 @@ FOLDERS = {
 
 def split_bytes(row: Published, codec: Any, videos: int) -> int:
     """Bytes of a split of one view per video."""
-    one = row.cache_spec(codec)
+    one = cache_spec(row, codec)
     return SplitLayout(spec=one, videos=videos, classes=400, shard_videos=one.shard_videos_default).total_bytes
 
 
@@ -97,7 +99,7 @@ def table_of_sizes() -> str:
         lines.append(
             f"| {row.data} | {model}, {row.sparse_frames} + {row.dense_frames} frames{more} | `{row.recipe}` "
             f"| {row.top1:.1f} / {row.top5:.1f} | {ours} "
-            f"| {small:.1f} TB | {large:.1f} TB | {row.cache_spec().bytes_per_view / 1e6:.1f} MB |"
+            f"| {small:.1f} TB | {large:.1f} TB | {cache_spec(row).bytes_per_view / 1e6:.1f} MB |"
         )
     return "\n".join(lines) + "\n"
 
@@ -112,9 +114,9 @@ def table_of_codecs() -> str:
         "rotate+pq4": "all directions, then codewords", "pca64+int4": "64 directions, int4",
     }  # fmt: skip
     lines = ["| codec | what it keeps | bits per channel | bytes per view | smaller |", "|---|---|---|---|---|"]
-    whole = PUBLISHED[0].cache_spec("float16")
+    whole = cache_spec(PUBLISHED[0], "float16")
     for codec, words in said.items():
-        spec = PUBLISHED[0].cache_spec(codec)
+        spec = cache_spec(PUBLISHED[0], codec)
         bits = 8 * sum(spec.form.token_bytes(spec.channels)) / spec.channels
         size, times = spec.bytes_per_view / 1e6, whole.bytes_per_view / spec.bytes_per_view
         lines.append(f"| `{codec}` | {words} | {bits:.2f} | {size:.2f} MB | {times:.1f}x |")
@@ -310,7 +312,7 @@ def test_the_format_is_described_array_by_array() -> None:
     text = (ROOT / "docs/cache-format.md").read_text(encoding="utf-8")
     frames = FrameStore.at(224, quality=90, subsampling="4:4:4")
     layout, fitted = (
-        SplitLayout(spec=PUBLISHED[0].cache_spec(codec), videos=8, classes=4, shard_videos=4, frames=frames)
+        SplitLayout(spec=cache_spec(PUBLISHED[0], codec), videos=8, classes=4, shard_videos=4, frames=frames)
         for codec in ("int8", "rotate+pq")
     )
     arrays = text.partition("## Arrays")[2].partition("\n## ")[0]

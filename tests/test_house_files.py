@@ -34,7 +34,7 @@ def test_no_large_file_is_tracked(tracked: list[Path]) -> None:
 
 
 def test_nothing_made_by_a_run_is_tracked(tracked: list[Path]) -> None:
-    made = re.compile(r"(^|/)(__pycache__|\.venv|demo|runs|build|dist)/|\.(pyc|egg-info|ckpt|pkl)(/|$)")
+    made = re.compile(r"(^|/)(__pycache__|\.venv|demo|runs)/|^(build|dist)/|\.(pyc|egg-info|ckpt|pkl)(/|$)")
     assert [p for path in tracked if made.search(p := path.relative_to(ROOT).as_posix())] == []
 
 

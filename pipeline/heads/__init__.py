@@ -1,0 +1,15 @@
+"""Temporal heads: one folder or file per family, one line each in the table below, and nothing else to touch."""
+
+from vidxfer.pipeline.heads import attentive, dist, probe
+
+FAMILIES = (dist.FAMILY, probe.FAMILY, attentive.FAMILY)
+"""The table: a new head adds its folder and its name here."""
+
+HEADS = {family.config.kind: family.config for family in FAMILIES}
+"""Kind -> class of settings."""
+
+RELEASES = {family.config.kind: family.release for family in FAMILIES if family.release is not None}
+"""Kind of the head, which is the word behind --as -> layout of its released checkpoints."""
+
+RECIPES = tuple(recipe for family in FAMILIES for recipe in family.recipes)
+PUBLISHED = tuple(row for family in FAMILIES for row in family.published)

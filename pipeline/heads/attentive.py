@@ -10,12 +10,17 @@ is added, so any order of the frames gives the same logits: what it gains over t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from vidxfer.pipeline.errors import CacheError
-from vidxfer.pipeline.heads.base import Head, HeadInputs, Needs
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
+from vidxfer.pipeline.heads.family import Family
+from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
 from vidxfer.pipeline.shapes import STEM, ClipBatch
 
 QUERIES = 4
@@ -23,22 +28,37 @@ HEAD_CHANNELS = 64
 """Channels of one attention head, as in CLIP; a narrower or uneven tower gets one head."""
 
 
-class AttentiveProbe(Head):
-    """One block of cross-attention over all tokens of the last layer that the cache holds, and a linear classifier.
+@dataclass(frozen=True, kw_only=True)
+class AttentiveConfig(HeadConfig):
+    """The attentive probe has nothing to set."""
 
-    Raises:
-        CacheError: the cache holds no layer but the stem.
-    """
+    kind: ClassVar[str] = "attentive-probe"
 
-    def __init__(self, inputs: HeadInputs) -> None:
-        super().__init__()
-        last = max(inputs.layers)
+    def needs(self, offer: Offer) -> Needs:
+        """See `HeadConfig`.
+
+        Raises:
+            CacheError: the cache holds no layer but the stem.
+        """
+        last = max(offer.layers)
         if last == STEM:
             raise CacheError(
                 "an attentive probe reads a CLIP block, the cache holds the stem alone; extract with --layers"
             )
-        self.needs = Needs(layers=(last,), sparse_frames=inputs.sparse_frames)
-        channels = inputs.channels
+        return Needs(layers=(last,), sparse_frames=offer.sparse_frames)
+
+    def build(self, offer: Offer) -> Head:
+        """See `HeadConfig`."""
+        return AttentiveProbe(self, offer)
+
+
+class AttentiveProbe(Head):
+    """One block of cross-attention over all tokens of the last layer that the cache holds, and a linear classifier."""
+
+    def __init__(self, config: AttentiveConfig, offer: Offer) -> None:
+        super().__init__()
+        self.needs = config.needs(offer)
+        channels = offer.channels
         heads = channels // HEAD_CHANNELS if channels % HEAD_CHANNELS == 0 else 1
         self.query_cls_token = nn.Parameter(torch.randn(QUERIES, channels) * 0.02)
         self.norm_tokens = nn.LayerNorm(channels)
@@ -46,7 +66,7 @@ class AttentiveProbe(Head):
         self.norm_mlp = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
         self.norm_out = nn.LayerNorm(channels)
-        self.classifier = nn.Linear(channels, inputs.classes)
+        self.classifier = nn.Linear(channels, offer.classes)
 
     def forward(self, batch: ClipBatch) -> Tensor:
         """Logits [clip class]."""
@@ -59,3 +79,25 @@ class AttentiveProbe(Head):
         seen = seen + self.mlp(self.norm_mlp(seen))
         logits: Tensor = self.classifier(self.norm_out(seen.mean(dim=1)))
         return logits
+
+    def undecayed(self) -> frozenset[str]:
+        """Vectors, and the learned queries."""
+        return super().undecayed() | {"query_cls_token"}
+
+
+FAMILY = Family(
+    config=AttentiveConfig,
+    recipes=(
+        Recipe(
+            name="attentive-probe",
+            head=AttentiveConfig(),
+            optimiser=Optimiser(warmup_from=1e-5),
+            epochs=20,
+            warmup_epochs=1,
+            batch_clips=32,
+            learning_rate=1e-3,
+            evaluate_every_epochs=10,
+            checkpoint_seconds=30.0,
+        ),
+    ),
+)

@@ -1,20 +1,28 @@
-"""The protocol of a head: what it needs from the loader, and one forward from a batch to logits.
+"""The protocol of a head: settings that say what it reads, and a module from a batch to logits.
 
-    needs ──▶ the loader fetches exactly that ──▶ ClipBatch ──▶ head(batch) ──▶ logits [clip class]
+    HeadConfig ─ needs(offer) ─▶ Needs ─▶ the loader fetches exactly that ─▶ ClipBatch ─┐
+        └────── build(offer) ─▶ Head ───────────────────────────────────────────────────┴─▶ logits [clip class]
 
-A head is told once, when it is built, what the cache holds (`HeadInputs`); it never opens anything.
+`Offer` is what a cache or the online path delivers. A head is told once, when it is built; it never opens anything.
+What must be known before a head exists (does it score any class names? does it fit one number of frames alone? does DDP
+have to look for parameters without a gradient?) is asked of its settings, everything else of the module.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
-from vidxfer.pipeline.errors import CacheError
+from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.pipeline.shapes import ClipBatch
+
+Pixels = Literal["none", "sparse", "dense", "window"]
+"""Which frames of a view a head sees as pixels: those CLIP sees, all dense ones, or some source frames around each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,50 +33,113 @@ class Needs:
         layers: tapped CLIP layers, in the order of the layer axis; empty: no tokens. -1 is the stem.
         embedding: the projected CLIP image embedding of every sparse frame.
         sparse_frames: sparse frames per clip; 0: all that a view holds. A cache may hold a multiple (training/bank.py).
-        dense_multiple: dense frames per sparse frame, as normalised pixels; 0: no pixels.
         text: class-name embeddings.
+        pixels: which frames as normalised pixels.
+        window_frames: with pixels="window": source frames per sparse frame, an odd number; the sparse one is in the
+            middle, and at the ends of the video the first or the last frame is repeated.
+        frozen: names of CLIP parameters (open_clip's) that must lie beside the tokens.
+        through_clip: gradients flow through this many last blocks of CLIP; 0: CLIP is behind the tokens.
+
+    Raises:
+        ValueError: a window without a middle, or a number of its frames without a window.
     """
 
     layers: tuple[int, ...] = ()
     embedding: bool = False
     sparse_frames: int = 0
-    dense_multiple: int = 0
     text: bool = False
+    pixels: Pixels = "none"
+    window_frames: int = 0
+    frozen: tuple[str, ...] = ()
+    through_clip: int = 0
+
+    def __post_init__(self) -> None:
+        if self.pixels not in get_args(Pixels):
+            raise ValueError(f"pixels={self.pixels!r} is none of {', '.join(get_args(Pixels))}")
+        if (self.pixels == "window") != (self.window_frames % 2 == 1):
+            raise ValueError(
+                f"pixels={self.pixels!r} with window_frames={self.window_frames}: windows have an odd number"
+            )
+
+    def pixel_frames(self, sparse_frames: int, alpha: int) -> int:
+        """Frames of a clip that the head sees as pixels, of a view of that many sparse frames."""
+        per_sparse = {"none": 0, "sparse": 1, "dense": alpha, "window": self.window_frames}[self.pixels]
+        return (self.sparse_frames or sparse_frames) * per_sparse
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeadInputs:
-    """Sizes of what a cache (or the online path) delivers.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Offer:
+    """What a cache (or the online path) delivers.
 
     Attributes:
         layers: the layers on offer.
         sparse_frames, alpha: frames CLIP saw per view, and dense frames per sparse frame.
-        tokens: tokens per frame, CLS included. channels: CLIP width. embed: joint space.
-        classes: number of class names.
+        grid: patches along the (height, width) of the picture. patch_px: side of one patch.
+        channels: CLIP width. embed: joint space. classes: number of class names.
         image_px: side of the picture.
+        text: raw text embeddings [class embed]; None: nobody asked for them. logit_scale: CLIP's, exponentiated.
+        frozen: CLIP's parameters by name, as far as they are at hand.
+        tower: CLIP itself; None: its tokens are cached.
     """
 
     layers: tuple[int, ...]
     sparse_frames: int
     alpha: int
-    tokens: int
+    grid: tuple[int, int]
     channels: int
     embed: int
     classes: int
     image_px: int
+    text: Tensor | None = None
+    logit_scale: float = 1.0
+    frozen: Mapping[str, Tensor] = field(default_factory=dict)
+    tower: Any = None
 
     @property
-    def grid(self) -> int:
-        """Patches along one side of the picture."""
-        side = math.isqrt(self.tokens - 1)
-        if side * side != self.tokens - 1:
-            raise CacheError(f"{self.tokens} tokens per frame are not CLS plus a square grid of patches")
-        return side
+    def tokens(self) -> int:
+        """Tokens per frame, CLS included."""
+        return 1 + self.grid[0] * self.grid[1]
 
     @property
     def patch_px(self) -> int:
         """Side of one CLIP patch in pixels."""
-        return self.image_px // self.grid
+        return self.image_px // self.grid[0]
+
+    def class_text(self) -> Tensor:
+        """The text embeddings [class embed].
+
+        Raises:
+            CacheError: there are none.
+        """
+        if self.text is None:
+            raise CacheError("the head scores against the class names' text embeddings, and none were given to it")
+        return self.text
+
+    def fake_batch(
+        self, needs: Needs, clips: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> ClipBatch:
+        """A batch of random numbers in the shapes a loader would deliver to a head of these needs.
+
+        Args:
+            needs: the head's. clips: in the batch. device: "meta" for shapes alone. dtype: of the tokens.
+
+        Returns:
+            What is not needed is None, as the loader has it; every label is class 0.
+        """
+        frames = needs.sparse_frames or self.sparse_frames
+        shown = needs.pixel_frames(frames, self.alpha)
+
+        def some(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.randn(clips, *shape, device=device, dtype=dtype)
+
+        return ClipBatch(
+            tokens=some(len(needs.layers), frames, self.tokens, self.channels, dtype=dtype) if needs.layers else None,
+            embedding=some(frames, self.embed) if needs.embedding else None,
+            dense=some(shown, 3, self.image_px, self.image_px) if shown else None,
+            targets=None,
+            labels=torch.zeros(clips, dtype=torch.int64, device=device),
+            ids=tuple(map(str, range(clips))),
+        )
 
 
 class Head(nn.Module, ABC):
@@ -79,6 +150,63 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: ClipBatch) -> Tensor:
         """Logits [clip class] in float32 or the autocast type."""
+
+    def undecayed(self) -> frozenset[str]:
+        """Names of the parameters that weight decay leaves alone: here the vectors, which are biases and norms."""
+        return frozenset(name for name, parameter in self.named_parameters() if parameter.ndim == 1)
+
+
+class HeadConfig(ABC):
+    """Settings of one family of heads: a frozen dataclass that checks itself.
+
+    Attributes:
+        kind: what a recipe calls the family.
+        any_classes: scores any label set of the same CLIP, through its text embeddings.
+        unused_parameters: some parameters never get a gradient: DDP has to look for them in every step.
+    """
+
+    kind: ClassVar[str]
+    any_classes: ClassVar[bool] = False
+    unused_parameters: ClassVar[bool] = False
+
+    @property
+    def fixed_frames(self) -> bool:
+        """Whether trained weights fit one number of sparse frames alone."""
+        return False
+
+    @abstractmethod
+    def needs(self, offer: Offer) -> Needs:
+        """What the head reads of an offer; nothing is built.
+
+        Raises:
+            CacheError: the offer lacks it.
+        """
+
+    @abstractmethod
+    def build(self, offer: Offer) -> Head:
+        """A freshly initialised head.
+
+        Raises:
+            CacheError: the offer lacks what the head needs.
+        """
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a run folder keeps it: the kind, then every field."""
+        assert is_dataclass(self)
+        return {"kind": self.kind, **asdict(self)}
+
+
+def config_from_dict(kind: type[HeadConfig], stored: Mapping[str, Any]) -> HeadConfig:
+    """Settings of a family out of a run folder; lists become tuples.
+
+    Raises:
+        UsageError: a field the family does not have, or a value it cannot use.
+    """
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]  # every family is a dataclass
+    if unknown := sorted(values.keys() - set(known)):
+        raise UsageError(f"a head of kind {kind.kind!r} has no fields {unknown}. Known: {', '.join(known) or 'none'}.")
+    return kind(**values)
 
 
 def expect_layers(wanted: tuple[int, ...], offered: tuple[int, ...]) -> None:
@@ -92,4 +220,23 @@ def expect_layers(wanted: tuple[int, ...], offered: tuple[int, ...]) -> None:
         raise CacheError(
             f"the head wants CLIP layers {missing}, the cache holds {list(offered)}. "
             "Choose among those (--layers), or extract again with more layers."
+        )
+
+
+def expect_delivered(needs: Needs, offer: Offer) -> None:
+    """Check that an offer has what a head of these needs reads.
+
+    Raises:
+        CacheError: a layer or a frozen parameter is missing, or gradients are to flow through a CLIP that is not there.
+    """
+    expect_layers(needs.layers, offer.layers)
+    if missing := [name for name in needs.frozen if name not in offer.frozen]:
+        raise CacheError(
+            f"the head reads CLIP's own parameters {missing}, and they are not kept beside these tokens. "
+            "Train with --online, where CLIP itself is there."
+        )
+    if needs.through_clip and offer.tower is None:
+        raise CacheError(
+            f"the head's gradients flow through the last {needs.through_clip} blocks of CLIP, and a cache holds what "
+            "comes out of blocks. Train with --online, where CLIP itself is there."
         )

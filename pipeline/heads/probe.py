@@ -7,11 +7,31 @@ Averaging forgets the order of frames, so on classes that differ only by directi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidxfer.pipeline.heads.base import Head, HeadInputs, Needs
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
+from vidxfer.pipeline.heads.family import Family
+from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
 from vidxfer.pipeline.shapes import ClipBatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(HeadConfig):
+    """The linear probe has nothing to set."""
+
+    kind: ClassVar[str] = "probe"
+
+    def needs(self, offer: Offer) -> Needs:
+        """See `HeadConfig`."""
+        return Needs(embedding=True)
+
+    def build(self, offer: Offer) -> Head:
+        """See `HeadConfig`."""
+        return MeanEmbeddingProbe(self, offer)
 
 
 class MeanEmbeddingProbe(Head):
@@ -21,11 +41,11 @@ class MeanEmbeddingProbe(Head):
     and plain logistic regression on them would need thousands of steps.
     """
 
-    def __init__(self, inputs: HeadInputs) -> None:
+    def __init__(self, config: ProbeConfig, offer: Offer) -> None:
         super().__init__()
-        self.needs = Needs(embedding=True)
-        self.norm = nn.BatchNorm1d(inputs.embed, affine=False)
-        self.classifier = nn.Linear(inputs.embed, inputs.classes)
+        self.needs = config.needs(offer)
+        self.norm = nn.BatchNorm1d(offer.embed, affine=False)
+        self.classifier = nn.Linear(offer.embed, offer.classes)
 
     def forward(self, batch: ClipBatch) -> Tensor:
         """Logits [clip class]."""
@@ -33,3 +53,21 @@ class MeanEmbeddingProbe(Head):
         mean = F.normalize(batch.embedding.float(), dim=-1).mean(dim=1)
         logits: Tensor = self.classifier(self.norm(mean))
         return logits
+
+
+FAMILY = Family(
+    config=ProbeConfig,
+    recipes=(
+        Recipe(
+            name="probe",
+            head=ProbeConfig(),
+            optimiser=Optimiser(warmup_from=1e-4),
+            epochs=40,
+            warmup_epochs=2,
+            batch_clips=32,
+            learning_rate=1e-2,
+            evaluate_every_epochs=20,
+            checkpoint_seconds=30.0,
+        ),
+    ),
+)

@@ -2,67 +2,129 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from vidxfer.pipeline.cache.spec import CacheSpec
-from vidxfer.pipeline.errors import CacheMismatch
-from vidxfer.pipeline.heads.attentive import AttentiveProbe
-from vidxfer.pipeline.heads.base import Head, HeadInputs
-from vidxfer.pipeline.heads.dist import DistHead
-from vidxfer.pipeline.heads.probe import MeanEmbeddingProbe
-from vidxfer.pipeline.training.recipes import Recipe
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.errors import CacheError, CacheMismatch
+from vidxfer.pipeline.heads.base import Head, Offer, expect_delivered
+from vidxfer.pipeline.heads.recipe import Recipe
+
+_STREAM = 0x68656164
+"""Last word of the seed: keeps what is random inside a head apart from the order and the mixing of clips."""
 
 
-def head_inputs(spec: CacheSpec, classes: int, recipe: Recipe) -> HeadInputs:
-    """Sizes of what a cache of this spec delivers to a head of this recipe, which may see fewer frames."""
+def offer_of(
+    spec: CacheSpec,
+    recipe: Recipe,
+    *,
+    classes: int,
+    text: Tensor | None = None,
+    logit_scale: float = 1.0,
+    tower: Any = None,
+) -> Offer:
+    """What a cache of this spec delivers to a head of this recipe, which may see fewer frames.
+
+    Args:
+        spec: of the cache. recipe: whose head it is for. classes: number of class names.
+        text: their raw text embeddings [class embed]. logit_scale: CLIP's, exponentiated.
+        tower: CLIP, where it is there (online); its parameters are offered to a head that reads some of them.
+
+    Raises:
+        CacheError: the tokens are not CLS plus a square grid of patches.
+    """
     used = recipe.sparse_frames
-    return HeadInputs(
+    side = math.isqrt(spec.tokens - 1)
+    if side * side != spec.tokens - 1:
+        raise CacheError(f"{spec.tokens} tokens per frame are not CLS plus a square grid of patches")
+    offer = Offer(
         layers=spec.layers,
         sparse_frames=used if used and spec.sparse_frames % used == 0 else spec.sparse_frames,
         alpha=spec.sampling.alpha,
-        tokens=spec.tokens,
+        grid=(side, side),
         channels=spec.channels,
         embed=spec.embed,
         classes=classes,
         image_px=spec.sampling.image_px,
+        text=text,
+        logit_scale=logit_scale,
+        tower=tower,
+    )
+    return offer if tower is None else replace(offer, frozen=tower.state())
+
+
+def offer_of_split(split: Split, recipe: Recipe, *, tower: Any = None) -> Offer:
+    """What an opened split delivers, its class names' text included; see `offer_of`."""
+    return offer_of(
+        split.spec,
+        recipe,
+        classes=len(split.class_names),
+        text=torch.from_numpy(split.text),
+        logit_scale=float(split.informs["logit_scale"]),
+        tower=tower,
     )
 
 
-def build_head(recipe: Recipe, inputs: HeadInputs, text: Tensor, logit_scale: float) -> Head:
+def build_head(recipe: Recipe, offer: Offer) -> Head:
     """A freshly initialised head; the same seed gives the same weights.
 
     Args:
-        recipe: names the head and its sizes. inputs: what the cache holds.
-        text: raw text embeddings [class embed]. logit_scale: CLIP's, exponentiated.
+        recipe: names the head and its sizes. offer: what the cache holds.
 
     Raises:
         CacheMismatch: the recipe is for another number of frames or another CLIP.
+        CacheError: the cache lacks what the head reads.
     """
-    expect_made_for(recipe, inputs)
+    expect_made_for(recipe, offer)
+    expect_delivered(recipe.head.needs(offer), offer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        if recipe.head == "probe":
-            return MeanEmbeddingProbe(inputs)
-        if recipe.head == "attentive-probe":
-            return AttentiveProbe(inputs)
-        return DistHead(recipe.dist, inputs, text, logit_scale)
+        return recipe.head.build(offer)
 
 
-def expect_made_for(recipe: Recipe, inputs: HeadInputs) -> None:
+@contextmanager
+def head_randomness(seed: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
+    """Let what is random inside a head (dropout, drop-path) follow from (seed, global step, rank) and nothing else.
+
+    A resumed run then continues the same curve, whatever the head, and the processes of one run draw differently.
+    """
+    words = np.random.SeedSequence([seed, step, rank, _STREAM]).generate_state(2, np.uint32)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+        yield
+
+
+def expect_made_for(recipe: Recipe, offer: Offer) -> None:
     """Check that a cache holds the frames and the CLIP a recipe is for, where the recipe says so.
 
     Raises:
         CacheMismatch: names each differing field with both values.
     """
-    pairs = {
-        "dense_frames": (inputs.sparse_frames * inputs.alpha, recipe.dense_frames),
-        "sparse_frames": (inputs.sparse_frames, recipe.sparse_frames),
-        "clip_channels": (inputs.channels, recipe.clip_channels),
-    }
-    differing = {name: pair for name, pair in pairs.items() if pair[1] is not None and pair[0] != pair[1]}
+    pairs: dict[str, tuple[object, object]] = {}
+    if recipe.dense_frames is not None:
+        pairs["dense_frames"] = (offer.sparse_frames * offer.alpha, recipe.dense_frames)
+    if recipe.sparse_frames is not None:
+        pairs["sparse_frames"] = (offer.sparse_frames, recipe.sparse_frames)
+    if (clip := recipe.clip) is not None:
+        pairs |= {
+            "clip.width": (offer.channels, clip.width),
+            "clip.patch_px": (offer.patch_px, clip.patch_px),
+            "clip.image_px": (offer.image_px, clip.image_px),
+            "clip.embed": (offer.embed, clip.embed),
+        }
+        if max(offer.layers) >= clip.blocks:
+            pairs["clip.blocks"] = (f"at least {max(offer.layers) + 1}", clip.blocks)
+    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if differing:
-        raise CacheMismatch(f"recipe {recipe.name}", dict(differing))
+        raise CacheMismatch(f"recipe {recipe.name}", differing)
 
 
 HEAD_FIELDS = ("clip_weights_sha256", "channels", "tokens", "embed", "pixel_mean", "pixel_std", "square_pixels")
@@ -80,7 +142,7 @@ def expect_same_kind(where: object, found: CacheSpec, trained: CacheSpec, recipe
     pairs |= {f"sampling.{n}": (getattr(found.sampling, n), getattr(trained.sampling, n)) for n in SAMPLING_FIELDS}
     used = recipe.sparse_frames or trained.sparse_frames
     if found.sparse_frames % used or (
-        recipe.head == "dist" and not recipe.sparse_frames and found.sparse_frames != used
+        recipe.head.fixed_frames and not recipe.sparse_frames and found.sparse_frames != used
     ):
         pairs["sampling.dense_frames"] = (found.sampling.dense_frames, used * trained.sampling.alpha)
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -25,6 +25,7 @@ from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import Video, View
 from vidxfer.pipeline.training.bank import Bank
+from vidxfer.pipeline.training.shown import shown
 from vidxfer.pipeline.video.jpeg import Pixels, decode_frames
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import CutFrames, replay
@@ -50,7 +51,7 @@ def origin_of(split: Split, needs: Needs, asked: str) -> Origin | None:
     Raises:
         UsageError: the cache is asked for and cannot serve.
     """
-    if not needs.dense_multiple:
+    if needs.pixels == "none":
         return None
     why_not = None if asked == "videos" else _why_not(split, needs)
     if asked == "cache" and why_not is not None:
@@ -69,39 +70,49 @@ def expect_askable(split: Split, asked: str) -> None:
     if asked not in get_args(FramesFrom):
         raise UsageError(f"--frames-from {asked!r} is none of {', '.join(get_args(FramesFrom))}")
     if asked == "cache" and split.frames is None:
-        origin_of(split, Needs(dense_multiple=1), asked)
+        origin_of(split, Needs(pixels="dense"), asked)
 
 
 def _why_not(split: Split, needs: Needs) -> str | None:
     spec = split.spec
     if split.frames is None:
         return "the cache keeps none; extract --with-frames stores them"
+    if needs.pixels == "window":
+        return "it keeps the dense frames, the head sees others around each of CLIP's"
     used = needs.sparse_frames or spec.sparse_frames
-    if spec.view_kind == "train" and used != spec.sparse_frames:
+    if spec.view_kind == "train" and used != spec.sparse_frames and needs.pixels == "dense":
         return f"each epoch draws its own {used} of {spec.sparse_frames} cached frames, and dense frames between them"
     return None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One clip to be loaded: its row, the number of its stored view, and what is shown of it (indices are drawn)."""
+    """One clip to be loaded.
+
+    Attributes:
+        row: of the split. number: of its stored view.
+        view: what is shown of it; its dense indices are drawn. places: of the sparse ones on the cache's frame axis.
+    """
 
     row: int
     number: int
     view: View
+    places: tuple[int, ...]
 
 
 class CachedFrames:
     """Dense frames out of a split's JPEGs.
 
     Args:
-        rows: a reader of the split. bank: which of the stored frames are shown. device: where JPEGs are decoded.
+        rows: a reader of the split. needs: of the head. bank: which of the stored frames are used.
+        device: where JPEGs are decoded.
     """
 
-    def __init__(self, rows: Rows, bank: Bank, device: torch.device) -> None:
-        self._reader, self._device = FrameReader(rows), device
+    def __init__(self, rows: Rows, needs: Needs, bank: Bank, device: torch.device) -> None:
+        self._reader, self._device, self._alpha = FrameReader(rows), device, bank.alpha
         dense = range(rows.split.spec.sampling.dense_frames)
         self._places = None if bank.group == 1 else dense[:: bank.group]
+        self._sparse = needs.pixels == "sparse"
 
     def begin(self, clips: Sequence[Clip], threads: Executor) -> Callable[[], CutFrames]:
         """Start on some clips; what is returned waits for their pixels. Raises then, as `FrameReader.files`."""
@@ -116,7 +127,8 @@ class CachedFrames:
         return rearrange(decoded, "(clip dense) rgb height width -> clip dense rgb height width", clip=len(clips))
 
     def _files(self, clip: Clip) -> list[Pixels]:
-        return self._reader.files(clip.row, clip.number, self._places)
+        places = [place * self._alpha for place in clip.places] if self._sparse else self._places
+        return self._reader.files(clip.row, clip.number, places)
 
     def _decoded(self, clip: Clip) -> Tensor:
         return decode_frames(self._files(clip), self._device)
@@ -134,11 +146,11 @@ class VideoFrames:
     """Dense frames out of the videos, replayed.
 
     Args:
-        rows: a reader of the split. videos: id -> video.
+        rows: a reader of the split. needs: of the head. videos: id -> video.
     """
 
-    def __init__(self, rows: Rows, videos: Mapping[str, Video]) -> None:
-        self._rows, self._videos = rows, videos
+    def __init__(self, rows: Rows, needs: Needs, videos: Mapping[str, Video]) -> None:
+        self._rows, self._needs, self._videos = rows, needs, videos
 
     def begin(self, clips: Sequence[Clip], threads: Executor) -> Callable[[], Tensor]:
         """Start on some clips; what is returned waits for float32 [clip dense rgb height width]. Raises then too.
@@ -155,11 +167,13 @@ class VideoFrames:
 
     def _replayed(self, clip: Clip) -> Tensor:
         video = self._videos[self._rows.video_ids[clip.row]]
-        return dense_frames(video, clip.view, self._rows.split.spec, self._rows.source_of(clip.row)[0])
+        return dense_frames(video, clip.view, self._rows.split.spec, self._rows.source_of(clip.row)[0], self._needs)
 
 
-def dense_frames(video: Video, view: View, spec: CacheSpec, expected_frames: int) -> Tensor:
+def dense_frames(video: Video, view: View, spec: CacheSpec, expected_frames: int, needs: Needs | None = None) -> Tensor:
     """Decode and replay the dense frames of one stored view: normalised float32 [dense rgb height width].
+
+    With `needs`, only the frames that such a head sees, or others around them.
 
     Raises:
         VideoError: the file cannot be read frame-exactly.
@@ -178,5 +192,7 @@ def dense_frames(video: Video, view: View, spec: CacheSpec, expected_frames: int
                 f"{video.path}: {video.id!r} had {expected_frames} frames when the cache was made and now has "
                 f"{source.frame_count}: it is not the same file. Put the old one back, or extract again."
             )
+        if needs is not None:
+            view = replace(view, indices=shown(view.indices, needs, spec.sampling.alpha, source.frame_count))
         frames = source.read(view.indices)
     return replay(frames.pixels, view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)

@@ -29,13 +29,13 @@ from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.heads.recipe import Mixing
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
 from vidxfer.pipeline.training.ahead import AHEAD, AheadLoader, Plan, RawBatch
 from vidxfer.pipeline.training.bank import Bank, Drawn
 from vidxfer.pipeline.training.dense import CachedFrames, Clip, VideoFrames
 from vidxfer.pipeline.training.mixing import (
     Mix,
-    Mixing,
     draw_mix,
     expect_mixable,
     mix_batch,
@@ -43,6 +43,7 @@ from vidxfer.pipeline.training.mixing import (
     mix_targets,
 )
 from vidxfer.pipeline.training.optimise import soft_targets
+from vidxfer.pipeline.training.shown import of_clip
 from vidxfer.pipeline.video.replay import CutFrames, finish
 
 
@@ -58,7 +59,7 @@ class ClipLoader(AheadLoader):
         read_threads: of the cache reader (see `open_reader`).
 
     Raises:
-        UsageError: dense frames are needed and neither given nor in the cache, or alpha or the frames do not fit.
+        UsageError: pixels are needed and neither given nor in the cache, or the number of frames does not fit.
     """
 
     def __init__(
@@ -74,22 +75,19 @@ class ClipLoader(AheadLoader):
         super().__init__(split, decode_threads=decode_threads)
         self.needs = needs
         self.reader = open_reader(split, layers=needs.layers, threads=read_threads)
-        if needs.dense_multiple and videos is None and split.frames is None:
-            raise UsageError("this head needs dense frames: give the data set's folder with --root")
-        if needs.dense_multiple not in (0, split.spec.sampling.alpha):
+        if needs.pixels != "none" and videos is None and (split.frames is None or needs.pixels == "window"):
             raise UsageError(
-                f"the head wants {needs.dense_multiple} dense frames per sparse frame, "
-                f"the cache was made with {split.spec.sampling.alpha}"
+                "this head sees frames that the cache does not keep: give the folder of the videos with --root"
             )
         spec = split.spec
         used = needs.sparse_frames or spec.sparse_frames
         self.bank = Bank(stored=spec.sparse_frames, used=used, alpha=spec.sampling.alpha)
         self._buffers: deque[Codes] = deque()
         self._dense: CachedFrames | VideoFrames | None = None
-        if needs.dense_multiple and videos is None:
-            self._dense = CachedFrames(self.reader, self.bank, device or torch.device("cpu"))
-        elif needs.dense_multiple and videos is not None:
-            self._dense = VideoFrames(self.reader, videos)
+        if needs.pixels != "none" and videos is None:
+            self._dense = CachedFrames(self.reader, needs, self.bank, device or torch.device("cpu"))
+        elif needs.pixels != "none" and videos is not None:
+            self._dense = VideoFrames(self.reader, needs, videos)
 
     def __exit__(self, *what: object) -> None:
         super().__exit__(*what)
@@ -111,7 +109,7 @@ class ClipLoader(AheadLoader):
         pixels = None
         if self._dense is not None:
             shown = [
-                Clip(row=row, number=number, view=replace(view, indices=one.indices))
+                Clip(row=row, number=number, view=replace(view, indices=one.indices), places=one.places)
                 for (row, number), view, one in zip(clips, stored, drawn, strict=True)
             ]
             pixels = self._dense.begin(shown, self._decode)
@@ -147,7 +145,7 @@ class Assembler:
     Args:
         split: the cache's split. needs: the head's. device: where the head lives.
         smoothing: label smoothing of the targets; None: no targets (evaluation).
-        tower: online path: CLIP computes the tokens from the dense pixels instead of the cache.
+        tower: online path: CLIP computes the tokens from the pixels instead of the cache.
         mixing, seed: how clips of a batch are mixed, and the seed of the draws.
 
     Raises:
@@ -188,7 +186,14 @@ class Assembler:
         if self.smoothing is not None:
             targets = soft_targets(labels, len(self.split.class_names), self.smoothing)
             targets = mix_targets(targets, mix) if before_clip and mix is not None else targets
-        batch = ClipBatch(tokens=tokens, embedding=embedding, dense=dense, targets=targets, labels=labels, ids=raw.ids)
+        batch = ClipBatch(
+            tokens=tokens,
+            embedding=embedding,
+            dense=None if self.needs.pixels == "none" else dense,  # online, CLIP's frames were decoded all the same
+            targets=targets,
+            labels=labels,
+            ids=raw.ids,
+        )
         return batch if mix is None or before_clip else mix_batch(batch, mix)
 
     def _pixels(self, raw: RawBatch) -> Tensor | None:
@@ -204,7 +209,7 @@ class Assembler:
 
     def _features(self, raw: RawBatch, dense: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         if self.tower is not None:
-            assert dense is not None, "the online path computes tokens from dense frames"
+            assert dense is not None, "the online path computes tokens from pixels"
             return online_features(self.tower, dense, self.split.spec.sampling.alpha, self.needs)
         embedding = None if raw.embedding is None else raw.embedding.to(self.device)
         if raw.codes is None or self.dequantise is None:
@@ -214,14 +219,16 @@ class Assembler:
         return self.dequantise(codes, scale), embedding
 
 
-def online_features(tower: Any, dense: Tensor, alpha: int, needs: Needs) -> tuple[Tensor | None, Tensor | None]:
-    """What the cache would hold, computed now: dense [clip dense rgb height width] -> tokens, embedding.
+def online_features(tower: Any, pixels: Tensor, alpha: int, needs: Needs) -> tuple[Tensor | None, Tensor | None]:
+    """What the cache would hold, computed now, of pixels [clip frame rgb height width] shown for `with_clip(needs)`.
 
     Returns:
         float32 tokens [clip layer frame token channel] and embedding [clip frame embed], each None if not needed.
     """
-    clips = len(dense)
-    taps = tower.taps(dense[:, ::alpha].flatten(0, 1), needs.layers)
+    if not needs.layers and not needs.embedding:
+        return None, None
+    clips = len(pixels)
+    taps = tower.taps(of_clip(pixels, needs, alpha).flatten(0, 1), needs.layers)
     # Copied out of inference mode, and as float32, as a cache delivers them: the tower may compute in half precision.
     as_cached = partial(torch.Tensor.to, dtype=torch.float32, copy=True)
     tokens = as_cached(taps.tokens.unflatten(1, (clips, -1)).transpose(0, 1)) if needs.layers else None

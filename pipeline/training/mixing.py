@@ -22,43 +22,11 @@ import torch
 from torch import Tensor
 
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.heads.recipe import Mixing
 from vidxfer.pipeline.shapes import ClipBatch
 
-KINDS = ("none", "published", "pixels", "tokens")
 _STREAM = 0x6D6978
 """Third word of the seed: keeps these draws apart from the order of clips, which is seeded by two words."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mixing:
-    """What is mixed, and how strongly; the numbers are the published ones.
-
-    Attributes:
-        kind: "none", "pixels" (before CLIP, online only), "tokens" (cached tokens and dense frames alike), or
-            "published": pixels on the online path and none with a cache, which cannot have them.
-        mixup_alpha, cutmix_alpha: of the Beta distributions of λ; 0 turns that way of mixing off.
-        cutmix_share: share of the steps that use CutMix, where both are on.
-    """
-
-    kind: str = "none"
-    mixup_alpha: float = 0.8
-    cutmix_alpha: float = 1.0
-    cutmix_share: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UsageError(f"mixing.kind={self.kind!r} is none of {', '.join(KINDS)}")
-        for name in ("mixup_alpha", "cutmix_alpha"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"mixing.{name}={getattr(self, name)} must be a number of at least 0")
-        if not 0 <= self.cutmix_share <= 1:
-            raise UsageError(f"mixing.cutmix_share={self.cutmix_share} must be in [0, 1]")
-        if self.kind != "none" and not (self.mixup_alpha or self.cutmix_alpha):
-            raise UsageError(f"mixing.kind={self.kind} with both alphas 0 mixes nothing: use mixing.kind=none")
-
-    def resolved(self, *, online: bool) -> Mixing:
-        """The same with "published" replaced by what it means on this path."""
-        return replace(self, kind="pixels" if online else "none") if self.kind == "published" else self
 
 
 @dataclass(frozen=True, kw_only=True)

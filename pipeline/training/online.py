@@ -1,6 +1,6 @@
 """Clips from pixels, without a cache: a fresh view of every video in every epoch, CLIP in the loop afterwards.
 
-    (row, epoch) ─▶ open ─ draw view(seed, id, epoch) ─▶ dense frames ─▶ replay ─▶ RawBatch without tokens
+    (row, epoch) ─▶ open ─ draw view(seed, id, epoch) ─▶ its frames ─▶ replay ─▶ RawBatch without tokens
 
 The draw of epoch e is what a cache would have stored as its e-th view: the same arithmetic, so both paths can be
 compared. A video that cannot be read is left out of its batch and named in `refused`: nothing takes its place.
@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import VideoError
+from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import Video, View
 from vidxfer.pipeline.training.ahead import AheadLoader, RawBatch
+from vidxfer.pipeline.training.shown import shown, with_clip
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import replay
 
@@ -30,12 +33,15 @@ class OnlineLoader(AheadLoader):
 
     Args:
         split: settings, ids and labels, as a cache would hold them; no array of it is read.
+        needs: of the head; frames that neither it nor CLIP sees are not decoded.
         videos: one per row. draw: how a view is drawn. decode_threads: videos decoded at the same time.
     """
 
-    def __init__(self, split: Split, videos: Sequence[Video], draw: DrawView, *, decode_threads: int = 2) -> None:
+    def __init__(
+        self, split: Split, needs: Needs, videos: Sequence[Video], draw: DrawView, *, decode_threads: int = 2
+    ) -> None:
         super().__init__(split, decode_threads=decode_threads)
-        self.videos, self.draw = videos, draw
+        self.needs, self.videos, self.draw = with_clip(needs), videos, draw
         self._whole: set[int] = set()  # rows whose files were decoded whole once: no need to look for damage again
 
     def _load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
@@ -57,7 +63,7 @@ class OnlineLoader(AheadLoader):
         )
 
     def _one(self, row: int, number: int) -> tuple[Tensor, bool]:
-        """Dense frames [dense rgb height width] of one fresh view, and whether it is mirrored."""
+        """Frames [dense rgb height width] of one fresh view, and whether it is mirrored."""
         video, spec = self.videos[row], self.split.spec
         with open_video(
             video.path,
@@ -67,7 +73,9 @@ class OnlineLoader(AheadLoader):
             square_pixels=spec.square_pixels,
         ) as source:
             view = self.draw(video.id, number, source.frame_count, source.height, source.width)
-            frames = source.read(view.indices)
+            indices = shown(view.indices, self.needs, spec.sampling.alpha, source.frame_count)
+            view = replace(view, indices=indices)
+            frames = source.read(indices)
         self._whole.add(row)
         dense = replay(frames.pixels, view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
         return dense, view.flip

@@ -1,7 +1,8 @@
 """AdamW groups, the learning rate of every step, and the loss (docs/spec/dist.md §3, §5).
 
 epoch      0 ── warm-up, linear ── w ───────── half a cosine ───────── E
-rate    start                  cosine(w)                               0
+rate     from                  cosine(w)                               0     "cosine": its beginning is cut off
+rate     from                    peak                                  0     "cosine-after-warmup": it begins at w
 """
 
 from __future__ import annotations
@@ -10,36 +11,47 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from vidxfer.pipeline.training.recipes import Recipe
-
-
-def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay acts on a parameter: not on tokens, positions, biases and norms."""
-    return not (name.endswith(("cls_token", "positional_embedding")) or "bias" in name or parameter.ndim == 1)
+from vidxfer.pipeline.heads.base import Head
+from vidxfer.pipeline.heads.recipe import Recipe
 
 
-def build_optimiser(head: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW with one decayed and one undecayed group, both in the order of names."""
-    named = [(name, p) for name, p in head.named_parameters() if p.requires_grad]
+def build_optimiser(head: Head, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW with one decayed and one undecayed group, both in the order of the head's parameters.
+
+    Raises:
+        ValueError: the head names a parameter that it does not have.
+    """
+    optimiser = recipe.optimiser
+    named = {name: parameter for name, parameter in head.named_parameters() if parameter.requires_grad}
+    free = head.undecayed() if optimiser.decay == "head" else frozenset()
+    if unknown := sorted(free - dict(head.named_parameters()).keys()):
+        raise ValueError(f"{type(head).__name__}.undecayed names {unknown}, which are no parameters of it")
     groups = [
-        {"params": [p for name, p in named if decays(name, p)], "weight_decay": recipe.weight_decay},
-        {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
+        {"params": [p for name, p in named.items() if name not in free], "weight_decay": recipe.weight_decay},
+        {"params": [p for name, p in named.items() if name in free], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.warmup_learning_rate, betas=recipe.betas, eps=recipe.eps)
+    return torch.optim.AdamW(groups, lr=optimiser.warmup_from, betas=optimiser.betas, eps=optimiser.eps)
 
 
 def learning_rate_at(epoch: float, recipe: Recipe) -> float:
     """The learning rate at a fractional epoch (epochs are passes over the data; the first step is at 0.0)."""
+    warmup, begin = recipe.warmup_epochs, recipe.optimiser.warmup_from
+    skipped = warmup if recipe.optimiser.schedule == "cosine-after-warmup" else 0.0
 
     def cosine(at: float) -> float:
-        return recipe.learning_rate * (math.cos(math.pi * at / recipe.epochs) + 1.0) * 0.5
+        return recipe.learning_rate * (math.cos(math.pi * (at - skipped) / (recipe.epochs - skipped)) + 1.0) * 0.5
 
-    if epoch < recipe.warmup_epochs:
-        end = cosine(recipe.warmup_epochs)
-        return recipe.warmup_learning_rate + (end - recipe.warmup_learning_rate) * epoch / recipe.warmup_epochs
-    return cosine(epoch)
+    return begin + (cosine(warmup) - begin) * epoch / warmup if epoch < warmup else cosine(epoch)
+
+
+def refreshed(step: int, every: int) -> int:
+    """The step of an epoch at which the learning rate of step `step` was set: 0, then each `every`-th, counted from 1.
+
+    With every=10 that is step 0 for 0 … 8, step 9 for 9 … 18, step 19 for 19 … 28.
+    """
+    return max(0, (step + 1) // every * every - 1)
 
 
 def soft_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:

@@ -1,7 +1,7 @@
-"""Recipes: every setting of a training run as one typed, frozen value; variations by `replace`.
+"""Named recipes, settings from the command line, and recipes out of run folders of this version and older ones.
 
     recipe = named("dist-ssv2-b16-8f")              published settings of DiST, docs/spec/dist.md §5–6
-    short  = replace(recipe, epochs=2)
+    short  = with_settings(recipe, ["epochs=2", "head.pooling_layers=1"])
 
 `dist-ssv2-b16` and `dist-k400-b16` are the same settings for any number of frames and any CLIP. The published mixing of
 pixels is not switched on by any of them, because a cache cannot have it: see `mixing`.
@@ -13,152 +13,25 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.heads.dist import DistConfig
-from vidxfer.pipeline.training.mixing import Mixing
-from vidxfer.pipeline.training.published import PUBLISHED
+from vidxfer.pipeline.heads import HEADS, RECIPES
+from vidxfer.pipeline.heads.base import HeadConfig, config_from_dict
+from vidxfer.pipeline.heads.recipe import ClipShape, Mixing, Optimiser, Recipe
 
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """One training run.
-
-    Attributes:
-        name: of the recipe. head: one of `HEADS`. dist: sizes of the DiST branch.
-        dense_frames, sparse_frames, clip_channels: what the cache must hold per view; None: any number.
-        mixing: of the clips of a batch.
-        epochs, warmup_epochs: passes over the training split; the warm-up is linear, then half a cosine to zero.
-        batch_clips: clips per optimiser step over all devices together.
-        learning_rate, warmup_learning_rate: peak of the cosine before warm-up cuts it, and where warm-up starts.
-        weight_decay: of matrices; tokens, biases and norms have none. betas, eps: of AdamW.
-        label_smoothing: share of the target spread over all classes.
-        seed: of initialisation, order and view draws.
-        evaluate_every_epochs: how often the validation split is scored; the last epoch always is.
-        checkpoint_seconds: at most this much work is lost in a crash.
-    """
-
-    name: str
-    head: str = "dist"
-    dist: DistConfig = field(default_factory=DistConfig)
-    dense_frames: int | None = None
-    sparse_frames: int | None = None
-    clip_channels: int | None = None
-    mixing: Mixing = field(default_factory=Mixing)
-    epochs: int = 36
-    warmup_epochs: float = 6.0
-    batch_clips: int = 256
-    learning_rate: float = 3.2e-4
-    warmup_learning_rate: float = 8e-7
-    weight_decay: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    label_smoothing: float = 0.1
-    seed: int = 0
-    evaluate_every_epochs: int = 4
-    checkpoint_seconds: float = 300.0
-
-    def __post_init__(self) -> None:
-        if self.head not in HEADS:
-            raise UsageError(f"recipe {self.name}: head={self.head!r} is none of {', '.join(HEADS)}")
-        for name in ("epochs", "batch_clips", "evaluate_every_epochs"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"recipe {self.name}: {name}={getattr(self, name)} must be at least 1")
-        if not 0 <= self.warmup_epochs < self.epochs:
-            raise UsageError(
-                f"recipe {self.name}: warmup_epochs={self.warmup_epochs} must be in [0, epochs={self.epochs})"
-            )
-        for name in ("learning_rate", "warmup_learning_rate", "weight_decay", "eps", "checkpoint_seconds", "seed"):
-            if not 0 <= getattr(self, name) < math.inf:  # false for NaN too
-                raise UsageError(f"recipe {self.name}: {name}={getattr(self, name)} must be a number of at least 0")
-        if not 0 <= self.label_smoothing < 1:
-            raise UsageError(f"recipe {self.name}: label_smoothing={self.label_smoothing} must be in [0, 1)")
-        if len(self.betas) != 2 or not all(isinstance(beta, float) and 0 <= beta < 1 for beta in self.betas):
-            raise UsageError(f"recipe {self.name}: betas={list(self.betas)} must be two numbers in [0, 1), like 0.9")
-        self._check_sizes()
-
-    def _check_sizes(self) -> None:
-        layers = self.dist.layers
-        if layers is not None and (not layers or not all(isinstance(layer, int) for layer in layers)):
-            raise UsageError(
-                f"recipe {self.name}: dist.layers={layers!r} must be block numbers like [3, 7, 11], or null"
-            )
-        for name, size in asdict(self.dist).items():
-            if not isinstance(size, int | float):
-                continue
-            if not 0 < size < math.inf and name != "pooling_layers":
-                raise UsageError(f"recipe {self.name}: dist.{name}={size} must be above 0")
-            if name.endswith("_frames") and size % 2 == 0:
-                raise UsageError(
-                    f"recipe {self.name}: dist.{name}={size} must be odd, so that a frame is in the middle"
-                )
-        wide = self.dist.integration_channels
-        if self.dist.pooling_layers < 1 or (wide > 64 and wide % (wide // 64)):
-            raise UsageError(
-                f"recipe {self.name}: dist.pooling_layers={self.dist.pooling_layers} must be at least 1, and "
-                f"dist.integration_channels={wide} must divide into heads of about 64"
-            )
-
-    def to_json(self) -> str:
-        """The resolved recipe, as it is kept in the run folder."""
-        return json.dumps(asdict(self), indent=1)
-
-
-HEADS = ("dist", "probe", "attentive-probe")
-PARTS = ("dist", "mixing")
+PARTS = ("head", "optimiser", "mixing", "clip")
 """Fields of a recipe that have fields of their own."""
 
-RECIPES = (
-    *(
-        Recipe(
-            name=row.recipe,
-            dist=DistConfig(pooling_layers=row.pooling_layers),
-            dense_frames=row.dense_frames,
-            sparse_frames=row.sparse_frames,
-            clip_channels=row.clip.channels,
-            mixing=Mixing(kind="published"),
-        )
-        for row in PUBLISHED
-    ),
-    Recipe(name="dist-ssv2-b16", mixing=Mixing(kind="published")),
-    Recipe(name="dist-k400-b16", dist=DistConfig(pooling_layers=4), mixing=Mixing(kind="published")),
-    Recipe(
-        name="dist-toy",
-        dist=DistConfig(integration_channels=64, temporal_channels=32, pooling_layers=1),
-        epochs=16,
-        warmup_epochs=1,
-        batch_clips=16,
-        learning_rate=2e-3,
-        warmup_learning_rate=1e-4,
-        evaluate_every_epochs=4,
-        checkpoint_seconds=30.0,
-    ),
-    Recipe(
-        name="probe",
-        head="probe",
-        epochs=40,
-        warmup_epochs=2,
-        batch_clips=32,
-        learning_rate=1e-2,
-        warmup_learning_rate=1e-4,
-        evaluate_every_epochs=20,
-        checkpoint_seconds=30.0,
-    ),
-    Recipe(
-        name="attentive-probe",
-        head="attentive-probe",
-        epochs=20,
-        warmup_epochs=1,
-        batch_clips=32,
-        learning_rate=1e-3,
-        warmup_learning_rate=1e-5,
-        evaluate_every_epochs=10,
-        checkpoint_seconds=30.0,
-    ),
-)
+RENAMED = {
+    "betas": "optimiser.betas",
+    "eps": "optimiser.eps",
+    "warmup_learning_rate": "optimiser.warmup_from",
+    "clip_channels": "clip",
+}
+"""Fields of 0.1.0 -> where they are now. `dist.x`, for a head of that kind, is `head.x`."""
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -179,58 +52,85 @@ def named(name: str) -> Recipe:
     return by_name[name]
 
 
-def with_settings(recipe: Recipe, settings: list[str]) -> Recipe:
-    """Apply `field=value`, `dist.field=value` or `mixing.field=value` settings; values are JSON (or a bare word).
+def with_settings(recipe: Recipe, settings: list[str], tell: Callable[[str], None] = lambda line: None) -> Recipe:
+    """Apply `field=value` or `head.field=value` settings (any of `PARTS`); values are JSON (or a bare word).
+
+    `head=KIND` takes the default settings of that kind; settings of the head then are those of that kind.
+
+    Args:
+        recipe: to be changed. settings: in order; the last of two equal ones counts.
+        tell: given one line where names of 0.1.0 are used.
 
     Raises:
         UsageError: not of that form, an unknown field, or a value of another type than the default's.
     """
+    split = [_split(setting) for setting in settings]
+    for kind in [value for path, value, _ in split if path == "head"]:
+        recipe = replace(recipe, head=_kind(kind)())
     chosen: dict[str, dict[str, Any]] = {"": {}, **{part: {} for part in PARTS}}
-    for setting in settings:
-        path, equals, text = setting.partition("=")
-        if not equals:
-            raise UsageError(f"--set {setting!r} is not field=value")
-        outer, dot, inner = path.strip().partition(".")
+    old: dict[str, str] = {}
+    for given, value, setting in split:
+        path = _renamed(given, recipe, setting)
+        if path != given:
+            old[given] = path
+        outer, dot, inner = path.partition(".")
+        if path == "head":
+            continue
         if dot and outer not in PARTS:
             raise UsageError(
-                f"--set {setting}: only {' and '.join(PARTS)} have fields of their own, as in dist.pooling_layers=4"
+                f"--set {setting}: only {', '.join(PARTS)} have fields of their own, as in head.pooling_layers=4"
             )
         part, target, name = (outer, getattr(recipe, outer), inner) if dot else ("", recipe, outer)
-        chosen[part][name] = _checked(target, name, _value(text.strip()), setting)
+        chosen[part][name] = _checked(target, name, value, setting)
+    if old:
+        tell("names of 0.1.0, still understood: " + ", ".join(f"{was} is now {now}" for was, now in old.items()))
     # All at once: epochs and warmup_epochs must fit each other, not each the other's default.
     own = chosen.pop("")
-    return replace(recipe, **own, **{part: replace(getattr(recipe, part), **new) for part, new in chosen.items()})
+    parts = {part: replace(getattr(recipe, part), **new) for part, new in chosen.items() if new}
+    return replace(recipe, **{**parts, **own})
 
 
-def from_dict(found: dict[str, Any]) -> Recipe:
-    """The inverse of `to_json` after parsing.
-
-    Raises:
-        UsageError: unknown fields.
-    """
-    known = {f.name for f in fields(Recipe)}
-    if unknown := sorted(set(found) - known):
-        raise UsageError(f"a recipe has no fields {unknown}. {nearest(unknown[0], sorted(known))}")
-    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.get("dist", {}).items()}
-    parts: dict[str, Any] = {"dist": DistConfig(**sizes), "mixing": Mixing(**found.get("mixing", {}))}
-    return Recipe(**{**found, "betas": tuple(found["betas"]), **parts})
-
-
-def _value(text: str) -> Any:
+def _split(setting: str) -> tuple[str, Any, str]:
+    """Path of the field, its value, and the setting as it was given."""
+    path, equals, text = setting.partition("=")
+    if not equals:
+        raise UsageError(f"--set {setting!r} is not field=value")
     try:
-        return json.loads(text)
+        value = json.loads(text.strip())
     except json.JSONDecodeError:
-        return text
+        value = text.strip()
+    return path.strip(), value, setting
+
+
+def _renamed(path: str, recipe: Recipe, setting: str) -> str:
+    """Where a field of 0.1.0 is now; a field of today as it is."""
+    outer, dot, inner = path.partition(".")
+    if outer == "dist" and dot:
+        if recipe.head.kind != "dist":
+            raise UsageError(f"--set {setting}: the head of recipe {recipe.name} is of kind {recipe.head.kind!r}")
+        return f"head.{inner}"
+    return RENAMED.get(path, path)
+
+
+def _kind(name: Any) -> type[HeadConfig]:
+    """The class of settings of a kind of head."""
+    if not isinstance(name, str) or name not in HEADS:
+        raise UsageError(f"head={name!r} is none of {', '.join(HEADS)}")
+    return HEADS[name]
 
 
 def _checked(target: Any, name: str, value: Any, setting: str) -> Any:
     """The value as the field's type, or an error that names the field's type and value."""
-    known = [f.name for f in fields(target) if f.name not in PARTS]
+    if not is_dataclass(target):
+        raise UsageError(f"--set {setting}: this recipe is for any CLIP; there is no shape of which to set {name!r}")
+    known = [one.name for one in fields(target)]
     if name not in known:
-        raise UsageError(f"--set {setting}: no field {name!r}. {nearest(name, known)}")
+        raise UsageError(f"--set {setting}: no field {name!r}. {nearest(name, known) if known else 'It has none.'}")
     old = getattr(target, name)
-    if value is None and next(f.default for f in fields(target) if f.name == name) is None:
+    if value is None and next(one.default for one in fields(target) if one.name == name) is None:
         return None
+    if isinstance(target, Recipe) and name in PARTS:
+        raise UsageError(f"--set {setting}: {name} has fields of its own: set {name}.FIELD=value")
     if isinstance(value, list):
         value = tuple(value)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -238,3 +138,46 @@ def _checked(target: Any, name: str, value: Any, setting: str) -> Any:
     if old is not None and type(value) is not type(old):
         raise UsageError(f"--set {setting}: {name} is a {type(old).__name__} (now {old!r}), not {value!r}")
     return value
+
+
+def from_dict(found: dict[str, Any]) -> Recipe:
+    """The inverse of `Recipe.to_dict`, also for the recipes that 0.1.0 wrote.
+
+    Raises:
+        UsageError: unknown fields, or a kind of head there is not.
+    """
+    stored = _of_today(found) if isinstance(found.get("head"), str) or "dist" in found else dict(found)
+    known = {one.name for one in fields(Recipe)}
+    if unknown := sorted(set(stored) - known):
+        raise UsageError(f"a recipe has no fields {unknown}. {nearest(unknown[0], sorted(known))}")
+    head = dict(stored["head"])
+    optimiser: dict[str, Any] = dict(stored.get("optimiser", {}))
+    if "betas" in optimiser:
+        optimiser["betas"] = tuple(optimiser["betas"])
+    clip = stored.get("clip")
+    parts: dict[str, Any] = {
+        "head": config_from_dict(_kind(head.pop("kind")), head),
+        "optimiser": Optimiser(**optimiser),
+        "mixing": Mixing(**stored.get("mixing", {})),
+        "clip": clip if clip is None or isinstance(clip, ClipShape) else ClipShape(**clip),
+    }
+    return Recipe(**{**stored, **parts})
+
+
+def _of_today(found: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of 0.1.0 in today's fields.
+
+    It knew CLIP's width alone. Where that is the width of the recipe of the same name, its CLIP is meant; elsewhere the
+    width is left out: the run folder holds the whole settings of the cache it was made from, which are compared too.
+    """
+    stored = {name: value for name, value in found.items() if name not in ("dist", *RENAMED)}
+    kind = found.get("head", "dist")
+    sizes = found.get("dist", {}) if kind == "dist" else {}
+    names = {"betas": "betas", "eps": "eps", "warmup_learning_rate": "warmup_from"}
+    same = [recipe.clip for recipe in RECIPES if recipe.name == found.get("name") and recipe.clip is not None]
+    return {
+        **stored,
+        "head": {"kind": kind, **sizes},
+        "optimiser": {now: found[was] for was, now in names.items() if was in found},
+        "clip": next((clip for clip in same if clip.width == found.get("clip_channels")), None),
+    }

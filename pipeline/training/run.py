@@ -28,7 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vidxfer.pipeline.errors import RunError, UsageError
-from vidxfer.pipeline.training.recipes import Recipe, from_dict
+from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.training.recipes import from_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class Run:
         """
         if (path / "recipe.json").is_file():
             old = cls.open(path)
-            differing = _differences(asdict(old.recipe), asdict(recipe))
+            differing = _differences(old.recipe.to_dict(), recipe.to_dict())
             for name in ("cache_fingerprint", "world", "online", "init_from"):
                 if old.made_from.get(name) != made_from.get(name):
                     differing[name] = (old.made_from.get(name), made_from.get(name))
@@ -80,7 +81,7 @@ class Run:
             return cls(path, recipe, old.made_from)
         path.mkdir(parents=True, exist_ok=True)
         write_text(path / "run.json", json.dumps(made_from, indent=1, ensure_ascii=False))
-        write_text(path / "recipe.json", recipe.to_json())  # last: it marks the folder as a run
+        write_text(path / "recipe.json", json.dumps(recipe.to_dict(), indent=1))  # last: it marks the folder as a run
         return cls(path, recipe, made_from)
 
     @classmethod

@@ -10,6 +10,7 @@ DiST's segment rule (docs/spec/dist.md §4.1), in float64 with half-to-even roun
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,3 +140,13 @@ def _float32_linspace(first: float, last: float, count: int) -> FloatArray:
 def _whole(points: FloatArray, frame_count: int) -> tuple[int, ...]:
     """Points on the frame axis to frame numbers: kept inside, rounded half to even."""
     return tuple(int(number) for number in np.rint(np.clip(points, 0, frame_count - 1)))
+
+
+def window_indices(indices: Sequence[int], window_frames: int, frame_count: int) -> tuple[int, ...]:
+    """Source frames around each of some frames, the frame itself in the middle; the ends of the video are repeated.
+
+    Args:
+        indices: frames of the video. window_frames: an odd number per frame. frame_count: of the video.
+    """
+    half = window_frames // 2
+    return tuple(min(max(index + offset, 0), frame_count - 1) for index in indices for offset in range(-half, half + 1))

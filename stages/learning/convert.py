@@ -1,14 +1,14 @@
-"""Weights of the released DiST code into a run folder.
+"""Weights of released code into a run folder; whose layout it is, `pipeline.heads.RELEASES` knows.
 
-    FILE.pyth ─ sort keys ─ read sizes ─ every problem named ─▶ FILE.safetensors  (--out)
-                                                            └─▶ run folder        (--cache, --run): evaluate, predict
+    FILE.pyth ─ Release.read ─ every problem named ─▶ FILE.safetensors  (--out)
+                                                  └─▶ run folder        (--cache, --run): evaluate, predict
 
-A checkpoint has no class of its own: it scores any label set of the same CLIP. What it does not say is which CLIP
-layers feed it (all of them, in every released one); `layers` says so where they were others.
+What a checkpoint does not say is which CLIP layers feed the head; `layers` says so where they are not all of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,17 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.clip.tower import hash_state
 from vidxfer.pipeline.errors import CacheMismatch, RunError, UsageError, WeightsError
-from vidxfer.pipeline.heads.official import HEAD, DistSizes, SortedKeys, problems, read_sizes, sort_keys
-from vidxfer.pipeline.training.build import build_head, head_inputs
+from vidxfer.pipeline.heads import PUBLISHED, RELEASES
+from vidxfer.pipeline.heads.base import Offer
+from vidxfer.pipeline.heads.family import Release, Released
+from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.training.build import build_head, offer_of_split
 from vidxfer.pipeline.training.optimise import build_optimiser
-from vidxfer.pipeline.training.published import PUBLISHED
-from vidxfer.pipeline.training.recipes import Recipe, named
+from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Progress, Run
 from vidxfer.pipeline.training.weights import expect_free, read_state, write_safetensors
 from vidxfer.stages.learning.train import made_from
 
-KINDS = ("dist",)
 MOST_NAMED = 40
 """Unknown keys listed one by one."""
 
@@ -59,8 +60,10 @@ class ImportReport:
     """Where every key went, and what the shapes told.
 
     Attributes:
-        head_keys, clip_keys: used, and recognised as CLIP's (not needed). unknown: left out. old_names: `ladder_net`.
-        sizes: read from the shapes. recipe: name of the released configuration of these sizes, or "dist".
+        head_keys, clip_keys: used, and recognised as CLIP's (not needed). unknown: left out.
+        old_names: how an older generation called the branch, if these keys are of one.
+        sizes: read from the shapes. words: the same in one line.
+        recipe: name of the released configuration of these sizes, or the kind of the head.
         same_clip: the file's CLIP has the weights of the cache's; None: one of the two is not there to compare.
         out, run: what was written.
     """
@@ -68,8 +71,9 @@ class ImportReport:
     head_keys: int
     clip_keys: int
     unknown: tuple[str, ...]
-    old_names: bool
-    sizes: DistSizes
+    old_names: str
+    sizes: Any
+    words: str
     recipe: str
     same_clip: bool | None
     out: Path | None
@@ -84,29 +88,29 @@ def import_weights(request: ImportRequest) -> ImportReport:
         WeightsError: not a checkpoint, unknown keys, or keys that are missing or of another shape: all are listed.
         CacheMismatch: the cache is not of the kind these weights were trained on. RunError: the folder holds a run.
     """
-    _expect_meant(request)
-    keys = sort_keys(read_state(request.file))
-    sizes = read_sizes(keys)
-    _expect_whole(request, keys, sizes)
+    release = _expect_meant(request)
+    found = release.read(read_state(request.file))
+    _expect_whole(request, release, found)
     split = None if request.cache is None else _split(request.cache)
-    recipe = _recipe(request, sizes, None if split is None else split.spec)
+    recipe = _recipe(request, release, found, None if split is None else split.spec)
     same_clip = None
-    if split is not None and keys.clip:
-        same_clip = hash_state(keys.clip) == split.spec.clip_weights_sha256
+    if split is not None and found.clip:
+        same_clip = hash_state(found.clip) == split.spec.clip_weights_sha256
     if split is not None and request.run is not None:
-        expect_cache_fits(split, sizes, recipe)
-    weights = {HEAD + name: value.float() for name, value in keys.head.items()}
+        layers = request.layers or found.offer.layers
+        expect_cache_fits(split, replace(found.offer, layers=layers), recipe)
     if request.out is not None:
-        settings = {"kind": "dist", "recipe": recipe.name, "sparse_frames": sizes.sparse_frames, "alpha": sizes.alpha}
-        write_safetensors(request.out, weights, settings)
+        sizes = {"sparse_frames": found.offer.sparse_frames, "alpha": found.offer.alpha}
+        write_safetensors(request.out, found.weights, {"kind": request.kind, "recipe": recipe.name, **sizes})
     if split is not None and request.run is not None:
-        _write_run(request, split, recipe, weights)
+        _write_run(request, split, recipe, found.weights)
     return ImportReport(
-        head_keys=len(keys.head),
-        clip_keys=len(keys.clip),
-        unknown=keys.unknown,
-        old_names=keys.old_names,
-        sizes=sizes,
+        head_keys=len(found.weights),
+        clip_keys=len(found.clip),
+        unknown=found.unknown,
+        old_names=found.old_names,
+        sizes=found.sizes,
+        words=found.words,
         recipe=recipe.name,
         same_clip=same_clip,
         out=request.out,
@@ -114,8 +118,8 @@ def import_weights(request: ImportRequest) -> ImportReport:
     )
 
 
-def _expect_meant(request: ImportRequest) -> None:
-    expect_kind(request.kind)
+def _expect_meant(request: ImportRequest) -> Release:
+    release = release_of(request.kind)
     if (request.cache is None) != (request.run is None):
         raise UsageError(
             "a run folder needs both --run, the folder to make, and --cache, the cache it will be scored on: frames, "
@@ -127,29 +131,30 @@ def _expect_meant(request: ImportRequest) -> None:
         expect_free(request.out)
     if request.run is not None and (request.run / "recipe.json").exists():
         raise RunError(f"{request.run} holds a run already; import into another folder with --run")
+    return release
 
 
-def expect_kind(kind: str) -> None:
-    """Check that a layout is known.
+def release_of(kind: str) -> Release:
+    """The released layout of that name, which is the kind of its heads.
 
     Raises:
-        UsageError: it is not.
+        UsageError: there is none.
     """
-    if kind not in KINDS:
-        raise UsageError(f"--as {kind!r} is none of {', '.join(KINDS)}")
+    if kind not in RELEASES:
+        raise UsageError(f"--as {kind!r} is none of {', '.join(RELEASES)}")
+    return RELEASES[kind]
 
 
-def _expect_whole(request: ImportRequest, keys: SortedKeys, sizes: DistSizes) -> None:
-    lines = problems(keys, sizes)
-    if keys.unknown and not request.allow_unknown:
-        more = len(keys.unknown) - MOST_NAMED
-        lines += [f"{key}: neither DiST's nor CLIP's" for key in keys.unknown[:MOST_NAMED]]
+def _expect_whole(request: ImportRequest, release: Release, found: Released) -> None:
+    lines = list(found.problems)
+    if found.unknown and not request.allow_unknown:
+        more = len(found.unknown) - MOST_NAMED
+        lines += [f"{key}: neither {release.title}'s nor CLIP's" for key in found.unknown[:MOST_NAMED]]
         lines += [f"… and {more} more unknown keys"] * (more > 0)
         lines.append("(unknown keys are left out with --allow-unknown)")
     if lines:
-        raise WeightsError(
-            "\n".join([f"{request.file} is not a DiST checkpoint that can be used:", *(f"  {line}" for line in lines)])
-        )
+        first = f"{request.file} is not a {release.title} checkpoint that can be used:"
+        raise WeightsError("\n".join([first, *(f"  {line}" for line in lines)]))
 
 
 def _split(cache: Path) -> Split:
@@ -157,70 +162,62 @@ def _split(cache: Path) -> Split:
     return open_split(cache, "val" if "val" in found and "train" not in found else "train")
 
 
-def _recipe(request: ImportRequest, sizes: DistSizes, spec: CacheSpec | None) -> Recipe:
+def _recipe(request: ImportRequest, release: Release, found: Released, spec: CacheSpec | None) -> Recipe:
     """The released configuration of these sizes, or a recipe of its own; with the layers that feed the head.
 
     Raises:
         UsageError: which layers feed the head is not known, or not as many are given as it has.
     """
-    if request.layers is not None and len(request.layers) != sizes.layers:
-        raise UsageError(f"--layers names {len(request.layers)} layers, the weights are for {sizes.layers}")
-    layers = request.layers or tuple(range(sizes.layers))
-    told = (sizes.config, sizes.layers, sizes.sparse_frames, sizes.alpha, sizes.channels, sizes.embed)
+    assert found.config is not None, "problems were raised before"
+    if request.layers is not None and len(request.layers) != found.layers:
+        raise UsageError(f"--layers names {len(request.layers)} layers, the weights are for {found.layers}")
+    layers, offer = request.layers or found.offer.layers, found.offer
+    told = (found.config, found.layers, offer.sparse_frames, offer.alpha, offer.channels, offer.embed)
     for row in PUBLISHED:
-        released = named(row.recipe)
-        here = row.inputs
-        known = (released.dist, len(here.layers), here.sparse_frames, here.alpha, here.channels, here.embed)
-        if told == known and layers == here.layers:
-            return released if spec is None or spec.layers == layers else _with_layers(released, layers)
-    if request.layers is None and sizes.clip_blocks != sizes.layers:
-        blocks = "it holds no CLIP" if sizes.clip_blocks is None else f"its CLIP has {sizes.clip_blocks} blocks"
+        released, clip = named(row.recipe), row.clip
+        known = (released.head, clip.blocks, row.sparse_frames, row.alpha, clip.width, clip.embed)
+        if told == known and layers == tuple(range(clip.blocks)):
+            whole = spec is None or spec.layers == layers
+            return released if whole else replace(released, head=release.fed_by(released.head, layers))
+    if request.layers is None and found.clip_blocks != found.layers:
+        blocks = "it holds no CLIP" if found.clip_blocks is None else f"its CLIP has {found.clip_blocks} blocks"
         raise UsageError(
-            f"{request.file} has weights for {sizes.layers} CLIP layers and {blocks}: say which ones with --layers, "
+            f"{request.file} has weights for {found.layers} CLIP layers and {blocks}: say which ones with --layers, "
             f"for example --layers {','.join(map(str, layers))}"
         )
-    own = Recipe(
-        name="dist",
-        dist=sizes.config,
-        sparse_frames=sizes.sparse_frames,
-        dense_frames=sizes.dense_frames,
-        clip_channels=sizes.channels,
+    return Recipe(
+        name=request.kind,
+        head=release.fed_by(found.config, layers),
+        sparse_frames=offer.sparse_frames,
+        dense_frames=offer.sparse_frames * offer.alpha,
     )
-    return _with_layers(own, layers)
 
 
-def _with_layers(recipe: Recipe, layers: tuple[int, ...]) -> Recipe:
-    return replace(recipe, dist=replace(recipe.dist, layers=layers))
-
-
-def expect_cache_fits(split: Split, sizes: DistSizes, recipe: Recipe) -> None:
+def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
     """Check that a cache holds what these weights were trained on.
 
     Raises:
         CacheMismatch: names each differing field with both values.
     """
-    spec, here = split.spec, head_inputs(split.spec, len(split.class_names), recipe)
-    layers = recipe.dist.layers or tuple(range(sizes.layers))
+    here = offer_of_split(split, recipe)
     pairs: dict[str, tuple[object, object]] = {
-        "dense_frames": (here.sparse_frames * here.alpha, sizes.dense_frames),
-        "alpha": (spec.sampling.alpha, sizes.alpha),
-        "channels": (spec.channels, sizes.channels),
-        "embed": (spec.embed, sizes.embed),
-        "patch_px": (here.patch_px, sizes.patch_px),
-        "layers": (list(spec.layers), list(layers)),
+        "dense_frames": (here.sparse_frames * here.alpha, trained.sparse_frames * trained.alpha),
+        "alpha": (here.alpha, trained.alpha),
+        "channels": (here.channels, trained.channels),
+        "embed": (here.embed, trained.embed),
+        "patch_px": (here.patch_px, trained.patch_px),
     }
-    if set(layers) <= set(spec.layers):
-        del pairs["layers"]
+    if not set(trained.layers) <= set(here.layers):
+        pairs["layers"] = (list(here.layers), list(trained.layers))
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if differing:
         raise CacheMismatch(split.path, differing)
 
 
-def _write_run(request: ImportRequest, split: Split, recipe: Recipe, weights: dict[str, Tensor]) -> None:
+def _write_run(request: ImportRequest, split: Split, recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
     assert request.run is not None
     text = torch.from_numpy(split.text)
-    inputs = head_inputs(split.spec, len(split.class_names), recipe)
-    head = build_head(recipe, inputs, text, float(split.informs["logit_scale"]))
+    head = build_head(recipe, offer_of_split(split, recipe))
     head.load_state_dict(weights)
     origin: dict[str, Any] = {"file": request.file.name, "kind": request.kind}
     run = Run.start(request.run, recipe, {**made_from(split, online=False), "imported": origin})

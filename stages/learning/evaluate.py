@@ -6,7 +6,7 @@ cache + run ─▶ head ─▶ softmax per view ─▶ sum per video ─▶ top-
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch
 from vidxfer.pipeline.heads.base import Head, Needs
 from vidxfer.pipeline.heads.zero_shot import FusedWithClip, ZeroShotClip
 from vidxfer.pipeline.precision import Where, head_precision
-from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_inputs
+from vidxfer.pipeline.training.build import build_head, expect_same_kind, offer_of_split
 from vidxfer.pipeline.training.metrics import Score, ranked, score
 from vidxfer.pipeline.training.run import Run, write_text
 from vidxfer.pipeline.training.scoring import Scored, score_rows
@@ -129,8 +129,8 @@ def head_to_score(request: EvaluateRequest, split: Split) -> Head:
         return clip
     run = Run.open(request.run)
     expect_fits_run(run, split)
-    inputs = head_inputs(split.spec, len(split.class_names), run.recipe)
-    head = build_head(run.recipe, inputs, text, float(run.made_from["logit_scale"]))
+    offer = replace(offer_of_split(split, run.recipe), logit_scale=float(run.made_from["logit_scale"]))
+    head = build_head(run.recipe, offer)
     run.load_weights(head)
     return FusedWithClip(head, clip, request.fuse_clip) if request.fuse_clip else head
 
@@ -149,7 +149,7 @@ def expect_fits_run(run: Run, split: Split) -> None:
     """
     trained = CacheSpec.from_dict(run.made_from["spec"])
     expect_same_kind(split.path, split.spec, trained, run.recipe)
-    if run.recipe.head != "dist" and list(split.class_names) != run.made_from["class_names"]:
+    if not run.recipe.head.any_classes and list(split.class_names) != run.made_from["class_names"]:
         raise CacheMismatch(split.path, {"class_names": (len(split.class_names), len(run.made_from["class_names"]))})
 
 

@@ -1,4 +1,4 @@
-"""A run's DiST weights in the layout of the release.
+"""A run's weights in the layout of a release.
 
 run folder ─▶ head, and CLIP where its tower is at hand ─▶ FILE.pyth {"model_state": {"backbone.base_encoder.…": …}}
 """
@@ -14,11 +14,11 @@ from torch import Tensor
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import ClipError, UsageError
-from vidxfer.pipeline.heads.official import HEAD, official_state
-from vidxfer.pipeline.training.build import build_head, head_inputs
+from vidxfer.pipeline.heads import RELEASES
+from vidxfer.pipeline.training.build import build_head, offer_of
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.weights import expect_free, write_checkpoint
-from vidxfer.stages.learning.convert import expect_kind
+from vidxfer.stages.learning.convert import release_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,30 +54,31 @@ def export_weights(request: ExportRequest) -> ExportReport:
         UsageError: a layout that is not known, or a run of another head. RunError: no trained run there.
         WeightsError: the file is there already.
     """
-    expect_kind(request.kind)
+    release = release_of(request.kind)
     expect_free(request.out)
     run = Run.open(request.run)
-    if run.recipe.head != "dist":
-        raise UsageError(f"{request.run} holds a head of kind {run.recipe.head!r}; only dist has a released layout")
+    if run.recipe.head.kind != request.kind:
+        raise UsageError(
+            f"{request.run} holds a head of kind {run.recipe.head.kind!r}; released layouts: {', '.join(RELEASES)}"
+        )
     spec = CacheSpec.from_dict(run.made_from["spec"])
-    inputs = head_inputs(spec, len(run.made_from["class_names"]), run.recipe)
-    head = build_head(run.recipe, inputs, run.text(), float(run.made_from["logit_scale"]))
+    offer = offer_of(
+        spec,
+        run.recipe,
+        classes=len(run.made_from["class_names"]),
+        text=run.text(),
+        logit_scale=float(run.made_from["logit_scale"]),
+    )
+    head = build_head(run.recipe, offer)
     run.load_weights(head)
-    weights = {name.removeprefix(HEAD): value for name, value in head.state_dict().items()}
     clip, note = _clip_of(run, spec) if request.with_clip else ({}, "left out, as asked")
-    write_checkpoint(request.out, official_state(weights, clip))
+    write_checkpoint(request.out, release.write(head, clip))
     return ExportReport(
         out=request.out,
-        head_keys=len(weights),
+        head_keys=len(head.state_dict()),
         clip_keys=len(clip),
         note=note,
-        settings={
-            "NUM_INPUT_FRAMES": inputs.sparse_frames * inputs.alpha,
-            "SPARSE_SAMPLE_ALPHA": inputs.alpha,
-            "ADA_POOLING_LAYERS": run.recipe.dist.pooling_layers,
-            "SELECTED_LAYERS": list(head.needs.layers),
-            "S_PATCH_SIZE": inputs.patch_px,
-        },
+        settings=release.told(run.recipe.head, offer),
     )
 
 

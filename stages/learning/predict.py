@@ -1,6 +1,6 @@
 """What does this video show? The online path: any file, CLIP in the loop, the trained head, the five best classes.
 
-file ─▶ test views ─▶ dense frames ─▶ CLIP taps on the sparse ones ─▶ head ─▶ softmax, summed ─▶ top 5
+file ─▶ test views ─▶ frames the head sees ─▶ CLIP taps on the sparse ones ─▶ head ─▶ softmax, summed ─▶ top 5
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.draw import draw_guarded
 from vidxfer.pipeline.errors import CacheMismatch, UsageError, VideoError
-from vidxfer.pipeline.heads.base import Head
+from vidxfer.pipeline.heads.base import Head, Needs
 from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.shapes import ClipBatch, Video
-from vidxfer.pipeline.training.build import build_head, head_inputs
+from vidxfer.pipeline.training.build import build_head, offer_of
 from vidxfer.pipeline.training.loader import online_features
 from vidxfer.pipeline.training.metrics import ranked
 from vidxfer.pipeline.training.run import Run
+from vidxfer.pipeline.training.shown import shown as frames_shown
+from vidxfer.pipeline.training.shown import with_clip
 from vidxfer.pipeline.video.replay import replay
 from vidxfer.stages.learning.evaluate import compute_on
 from vidxfer.stages.progress import Progress, Silent
@@ -77,9 +79,15 @@ def predict(request: PredictRequest, progress: Progress | None = None) -> tuple[
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
     names = tuple(run.made_from["class_names"])
-    head = build_head(
-        run.recipe, head_inputs(trained, len(names), run.recipe), run.text(), float(run.made_from["logit_scale"])
+    offer = offer_of(
+        trained,
+        run.recipe,
+        classes=len(names),
+        text=run.text(),
+        logit_scale=float(run.made_from["logit_scale"]),
+        tower=tower,
     )
+    head = build_head(run.recipe, offer)
     run.load_weights(head)
     head = head.to(where.device).eval()
     dense = (head.needs.sparse_frames or trained.sparse_frames) * trained.sampling.alpha
@@ -117,18 +125,18 @@ def tower_of(run: Run, trained: CacheSpec, request: PredictRequest) -> ClipTower
 @torch.inference_mode()
 def _one(path: Path, spec: CacheSpec, tower: ClipTower, head: Head, names: tuple[str, ...], where: Where) -> Prediction:
     try:
-        dense, decoder = dense_views(path, spec)
+        pixels, decoder = pixel_views(path, spec, head.needs)
     except VideoError as error:
         return Prediction(path=path, top5=(), error=f"{error.reason.value}: {error.detail}", decoder=None)
-    dense = dense.to(where.device)
-    tokens, embedding = online_features(tower, dense, spec.sampling.alpha, head.needs)
+    pixels = pixels.to(where.device)
+    tokens, embedding = online_features(tower, pixels, spec.sampling.alpha, head.needs)
     batch = ClipBatch(
         tokens=tokens,
         embedding=embedding,
-        dense=dense,
+        dense=None if head.needs.pixels == "none" else pixels,
         targets=None,
-        labels=torch.full((len(dense),), -1, device=where.device),
-        ids=(str(path),) * len(dense),
+        labels=torch.full((len(pixels),), -1, device=where.device),
+        ids=(str(path),) * len(pixels),
     )
     with where.autocast():
         logits = head(batch)
@@ -137,17 +145,21 @@ def _one(path: Path, spec: CacheSpec, tower: ClipTower, head: Head, names: tuple
     return Prediction(path=path, top5=top5, error=None, decoder=decoder)
 
 
-def dense_views(path: Path, spec: CacheSpec) -> tuple[torch.Tensor, str]:
-    """Dense frames of every test view, float32 [view dense rgb height width], and the decoder's name.
+def pixel_views(path: Path, spec: CacheSpec, needs: Needs) -> tuple[torch.Tensor, str]:
+    """What the head and CLIP see of every test view, float32 [view dense rgb height width], and the decoder's name.
 
     Decoded in a child process: a stranger's file may hang, crash or fill the memory, and that ends the child alone.
 
     Raises:
         VideoError: the file cannot be read frame-exactly.
     """
-    found = draw_guarded(Video(id=ascii(str(path)), path=path.absolute(), label=None, split="test"), spec, dense=True)
-    clips = [
-        replay(found.of(view), view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
-        for view in found.views
-    ]
+    video = Video(id=ascii(str(path)), path=path.absolute(), label=None, split="test")
+    found = draw_guarded(video, spec, dense=needs.pixels == "dense", window_frames=needs.window_frames)
+    clips = []
+    for view in found.views:
+        indices = frames_shown(view.indices, with_clip(needs), spec.sampling.alpha, found.frame_count)
+        seen = replace(view, indices=indices)
+        clips.append(
+            replay(found.of(seen), seen, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
+        )
     return torch.stack(clips), found.decoder

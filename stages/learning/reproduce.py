@@ -10,15 +10,15 @@ Nothing is computed again: the numbers are those of the run's last evaluation.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import RunError
-from vidxfer.pipeline.training.published import PUBLISHED, Published
-from vidxfer.pipeline.training.recipes import RECIPES
+from vidxfer.pipeline.heads import PUBLISHED, RECIPES
+from vidxfer.pipeline.heads.recipe import Published
 from vidxfer.pipeline.training.run import Run
 
 PUBLISHED_TEST_VIEWS = (3, 1)
@@ -145,8 +145,8 @@ def _causes_in_the_training(run: Run, row: Published | None) -> list[str]:
     if mixing != "pixels":
         kind = "no mixing of clips" if mixing == "none" else f"clips are mixed as {mixing}"
         found.append(f"{kind}; published: mixup and CutMix on pixels before CLIP, which a cache cannot have")
-    base = next((asdict(one) for one in named if one.name == recipe.name), None)
-    changed = [f"{name}={value}" for name, value in asdict(recipe).items() if base and base[name] != value]
+    base = next((one.to_dict() for one in named if one.name == recipe.name), None)
+    changed = [f"{name}={value}" for name, value in recipe.to_dict().items() if base and base[name] != value]
     if changed:
         found.append(f"settings differ from the recipe: {', '.join(changed)}")
     if row is not None and row.note:

@@ -96,7 +96,7 @@ class Source:
         spec, alpha = self.split.spec, self.split.spec.sampling.alpha
         if needs.sparse_frames:
             spec = replace(spec, sampling=replace(spec.sampling, dense_frames=needs.sparse_frames * alpha))
-        return OnlineLoader(self.split, rows, partial(draw_view, spec), decode_threads=decode_threads)
+        return OnlineLoader(self.split, needs, rows, partial(draw_view, spec), decode_threads=decode_threads)
 
 
 def cached_source(folder: Path, name: str, root: Path | None, frames_from: str = "auto") -> Source:

@@ -19,9 +19,9 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import splits
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
-from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.heads.base import expect_delivered
 from vidxfer.pipeline.precision import Where, head_precision
-from vidxfer.pipeline.training.build import expect_made_for, expect_same_kind, head_inputs
+from vidxfer.pipeline.training.build import expect_made_for, expect_same_kind, offer_of
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.run import Run
 from vidxfer.stages.learning.sources import Source, online_sources
@@ -77,13 +77,16 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> None:
 
     Raises:
         CacheMismatch: the recipe is for other frames or another CLIP, or the two splits are of different kinds.
+        CacheError: the cache lacks what the recipe's head reads.
         UsageError: dense frames are asked from a cache that does not hold what the recipe's head sees.
     """
     spec = sources["train"].split.spec
-    inputs = head_inputs(spec, len(sources["train"].split.class_names), request.recipe)
-    expect_made_for(request.recipe, inputs)
-    if request.frames_from == "cache":
-        sources["train"].origin(Needs(dense_multiple=inputs.alpha, sparse_frames=inputs.sparse_frames))
+    source = sources["train"]
+    offer = offer_of(spec, request.recipe, classes=len(source.split.class_names), tower=source.tower)
+    expect_made_for(request.recipe, offer)
+    needs = request.recipe.head.needs(offer)
+    expect_delivered(needs, offer)
+    source.origin(needs)
     if "val" in sources:
         val = sources["val"].split
         expect_same_kind(val.path, val.spec, spec, request.recipe)
@@ -145,11 +148,11 @@ def make_fabric(request: TrainRequest) -> Fabric:
         asked = f"--device {request.device} --devices {request.devices}"
         raise UsageError(f"{asked} does not go together, or asks for more than the {there} CUDA devices here")
     devices = request.devices or (there if cuda and not one else 1)
+    unused = request.recipe.head.unused_parameters
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=[chosen.index or 0] if cuda and one else devices,
-        # The last integration-to-temporal net of DiST has no influence on the output, as published.
-        strategy=DDPStrategy(find_unused_parameters=True) if devices > 1 else "auto",
+        strategy=DDPStrategy(find_unused_parameters=unused) if devices > 1 else "auto",
         precision="32-true",
     )
     fabric.launch()

@@ -4,8 +4,8 @@
                              │
     metrics.jsonl ◀── log ───┴─── every few epochs: score the validation split ──▶ checkpoint
 
-A run goes on where its last checkpoint stands: order and mixing of clips follow from (seed, epoch, step), nothing else
-is random: an interrupted run has the curve of an unbroken one. SIGTERM and Ctrl-C end it with a checkpoint.
+A run goes on where its last checkpoint stands: order, mixing and what is random inside the head follow from (seed, epoch,
+step, process) alone: an interrupted run has the curve of an unbroken one. SIGTERM and Ctrl-C end it with a checkpoint.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from torch import Tensor
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.precision import Where
-from vidxfer.pipeline.training.build import build_head, head_inputs
+from vidxfer.pipeline.training.build import build_head, head_randomness, offer_of_split
 from vidxfer.pipeline.training.journal import Journal
 from vidxfer.pipeline.training.metrics import RunningMean, Score
-from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, soft_cross_entropy
+from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, refreshed, soft_cross_entropy
 from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per_epoch
 from vidxfer.pipeline.training.run import Progress as Place
 from vidxfer.pipeline.training.run import Run
@@ -57,8 +57,7 @@ class Trainer:
         self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
         self.text = torch.from_numpy(split.text)
         self.where = where
-        inputs = head_inputs(split.spec, len(split.class_names), self.recipe)
-        head = build_head(self.recipe, inputs, self.text, float(split.informs["logit_scale"]))
+        head = build_head(self.recipe, offer_of_split(split, self.recipe, tower=source.tower))
         self.needs = head.needs
         optimiser = build_optimiser(head, self.recipe)
         self.place = run.progress()
@@ -144,7 +143,8 @@ class Trainer:
                 asked = time.monotonic()
                 raw = next(batches)
                 waited.add(time.monotonic() - asked)
-                loss.add(self._step(raw, epoch + step / steps))
+                rate_of = refreshed(step, self.recipe.optimiser.refresh_steps)
+                loss.add(self._step(raw, epoch + rate_of / steps))
                 end = step + 1 == steps
                 self.place = Place(
                     epoch=epoch + end, step=0 if end else step + 1, global_step=self.place.global_step + 1
@@ -184,7 +184,8 @@ class Trainer:
     def _stepped(self, raw: Any) -> float:
         batch = self.assemble(raw, step=self.place.global_step)
         assert batch.targets is not None
-        with self.where.autocast():
+        drawn = head_randomness(self.recipe.seed, self.place.global_step, self.fabric.global_rank, self.where.device)
+        with drawn, self.where.autocast():
             logits = self.head(batch)
         loss: Tensor = soft_cross_entropy(logits, batch.targets)
         if not torch.isfinite(loss):

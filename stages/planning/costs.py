@@ -1,10 +1,13 @@
 """What an epoch costs, three ways and a half: arithmetic only, nothing is measured or opened here.
 
     way                    disk reads          CPU                      device
-    cached                 codes               decode dense frames      head
-    online                 -                   decode dense frames      CLIP + head
+    cached                 codes               decode frames            head
+    online                 -                   decode frames            CLIP + head
     frames cached          JPEG                JPEG to pixels           CLIP + head
     tokens and frames      codes + JPEG        JPEG to pixels           head
+
+Codes are those that the head reads, and frames those that it sees: a head without pixels decodes none, and online those
+that CLIP sees. Without a head, all that a cache would hold is counted.
 
 Disk, CPU and device work at the same time, so a clip takes as long as the slowest of the three. What is not known
 (None) is not counted, and `Epoch.not_counted` says so. The video files' own bytes, the optimiser, augmentation and
@@ -28,7 +31,7 @@ class Rates:
         disk_write_gb_per_second: written and made durable.
         clip_frames_per_second: the tower's forward with all taps, on the device.
         decode_videos_per_second: as extraction decodes: the frames CLIP sees, of all stored views of a video.
-        dense_clips_per_second: as training decodes: the dense frames of one view.
+        dense_clips_per_second: as training decodes: the frames of one view that the head sees, or else CLIP.
         jpeg_frames_per_second: JPEG to pixels, of the size CLIP sees.
         head_clips_per_second: forward and backward of the recipe's head, on the device.
     """
@@ -52,14 +55,14 @@ class Clip:
     """What one clip of an epoch needs.
 
     Attributes:
-        token_bytes: of one stored view. jpeg_bytes: of its dense frames.
-        sparse_frames: that CLIP sees. dense_frames: that the head sees.
+        token_bytes: that the head reads of one stored view. frame_bytes: of the JPEG of one frame.
+        sparse_frames: that CLIP sees. seen_frames: that the head sees as pixels.
     """
 
     token_bytes: int
-    jpeg_bytes: float
+    frame_bytes: float
     sparse_frames: int
-    dense_frames: int
+    seen_frames: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +101,14 @@ def _epoch(way: str, clip: Clip, rates: Rates, clips: int) -> Epoch:
 def _seconds_per_clip(way: str, clip: Clip, rates: Rates) -> Mapping[str, Mapping[str, float | None]]:
     """Part -> rate -> seconds of one clip; None where the rate is not known."""
     online, stored_frames = way in (WAYS[1], WAYS[2]), way in (WAYS[2], WAYS[3])
-    read_bytes = (0.0 if online else clip.token_bytes) + (clip.jpeg_bytes if stored_frames else 0.0)
+    decoded = clip.seen_frames or (clip.sparse_frames if online else 0)
+    read_bytes = (0.0 if online else clip.token_bytes) + (decoded * clip.frame_bytes if stored_frames else 0.0)
     reads = {"disk_read_gb_per_second": _over(read_bytes / 1e9, rates.disk_read_gb_per_second)} if read_bytes else {}
-    pixels = (
-        {"jpeg_frames_per_second": _over(clip.dense_frames, rates.jpeg_frames_per_second)}
-        if stored_frames
-        else {"dense_clips_per_second": _over(1, rates.dense_clips_per_second)}
-    )
+    pixels: dict[str, float | None] = {}
+    if decoded and stored_frames:
+        pixels = {"jpeg_frames_per_second": _over(decoded, rates.jpeg_frames_per_second)}
+    elif decoded:
+        pixels = {"dense_clips_per_second": _over(1, rates.dense_clips_per_second)}
     forward = {"clip_frames_per_second": _over(clip.sparse_frames, rates.clip_frames_per_second)} if online else {}
     head = {"head_clips_per_second": _over(1, rates.head_clips_per_second)}
     return {"disk": reads, "CPU": pixels, "device": {**forward, **head}}

@@ -28,11 +28,12 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.draw import draw_view
 from vidxfer.pipeline.errors import VideoError
+from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.precision import Where, head_precision
-from vidxfer.pipeline.shapes import ClipBatch, Video, View
-from vidxfer.pipeline.training.build import build_head, head_inputs
+from vidxfer.pipeline.shapes import Video, View
+from vidxfer.pipeline.training.build import build_head, offer_of
 from vidxfer.pipeline.training.dense import dense_frames
-from vidxfer.pipeline.training.recipes import Recipe
 from vidxfer.pipeline.video.jpeg import decode_frames
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.stages.shards.encode import prepare
@@ -106,19 +107,12 @@ def measure_head(recipe: Recipe, spec: CacheSpec, classes: int, device: torch.de
     Raises:
         CacheMismatch: the recipe is for other frames or another CLIP than the cache would hold.
     """
-    inputs, where = head_inputs(spec, classes, recipe), Where(device=device, precision=head_precision("auto", device))
-    head = build_head(recipe, inputs, torch.randn(classes, spec.embed), 1.0).to(device)
+    where = Where(device=device, precision=head_precision("auto", device))
+    offer = offer_of(spec, recipe, classes=classes, text=torch.randn(classes, spec.embed))
+    head = build_head(recipe, offer).to(device)
 
     def step_of(clips: int) -> Callable[[], None]:
-        frames, side = inputs.sparse_frames, spec.sampling.image_px
-        batch = ClipBatch(
-            tokens=torch.randn(clips, len(head.needs.layers), frames, spec.tokens, spec.channels),
-            embedding=torch.randn(clips, frames, spec.embed),
-            dense=torch.randn(clips, frames * inputs.alpha, 3, side, side),
-            targets=None,
-            labels=torch.zeros(clips, dtype=torch.int64),
-            ids=tuple(map(str, range(clips))),
-        ).to(device)
+        batch = offer.fake_batch(head.needs, clips, device=device)
 
         def step() -> None:
             with where.autocast():
@@ -165,8 +159,8 @@ def measure_decode(spec: CacheSpec, dataset: Dataset, threads: int) -> float | N
     return _videos_per_second(work, dataset, threads)
 
 
-def measure_dense(spec: CacheSpec, dataset: Dataset, threads: int) -> float | None:
-    """Clips per second, as training decodes them: the dense frames of one view, cropped and resized."""
+def measure_dense(spec: CacheSpec, needs: Needs, dataset: Dataset, threads: int) -> float | None:
+    """Clips per second, as training decodes them: the frames that a head of these needs sees, cropped and resized."""
     views: dict[str, View] = {}
     for video in dataset.take(min(32, len(dataset))).videos:
         with (
@@ -183,7 +177,7 @@ def measure_dense(spec: CacheSpec, dataset: Dataset, threads: int) -> float | No
     if not good:
         return None
     again = replace(dataset, videos=good)
-    return _videos_per_second(lambda video: dense_frames(video, views[video.id], spec, 0), again, threads)
+    return _videos_per_second(lambda video: dense_frames(video, views[video.id], spec, 0, needs), again, threads)
 
 
 def _videos_per_second(work: Callable[[Video], object], dataset: Dataset, threads: int) -> float | None:

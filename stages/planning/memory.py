@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from vidxfer.pipeline.cache.spec import CacheSpec
-from vidxfer.pipeline.heads.base import Head, HeadInputs
+from vidxfer.pipeline.heads.base import Head
+from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.shapes import ClipBatch
-from vidxfer.pipeline.training.build import build_head, head_inputs
-from vidxfer.pipeline.training.recipes import Recipe
+from vidxfer.pipeline.training.build import build_head, offer_of
 
 FLOAT32_BYTES = 4
 
@@ -27,29 +27,15 @@ def training_bytes(recipe: Recipe, spec: CacheSpec, classes: int) -> int:
     Raises:
         CacheMismatch: the recipe is for other frames or another CLIP than the cache would hold.
     """
-    inputs = head_inputs(spec, classes, recipe)
     with torch.device("meta"):
-        head = build_head(recipe, inputs, torch.zeros(classes, spec.embed), 1.0).eval()  # eval: no batch statistics
+        offer = offer_of(spec, recipe, classes=classes, text=torch.zeros(classes, spec.embed))
+        head = build_head(recipe, offer).eval()  # eval: no batch statistics
     # Two against three: what is kept once, such as weights with norms folded in, cancels, and the layers of a single
     # clip lie in one piece, which those of several do not.
-    two, three = (_kept_bytes(head, _shapes(head, inputs, spec, clips)) for clips in (2, 3))
+    two, three = (_kept_bytes(head, offer.fake_batch(head.needs, clips, device="meta")) for clips in (2, 3))
     per_clip = three - two
     parameters = sum(parameter.numel() for parameter in head.parameters())
     return recipe.batch_clips * per_clip + (two - 2 * per_clip) + 4 * FLOAT32_BYTES * parameters
-
-
-def _shapes(head: Head, inputs: HeadInputs, spec: CacheSpec, clips: int) -> ClipBatch:
-    """A batch without numbers."""
-    frames, side = inputs.sparse_frames, spec.sampling.image_px
-    with torch.device("meta"):
-        return ClipBatch(
-            tokens=torch.zeros(clips, len(head.needs.layers), frames, spec.tokens, spec.channels),
-            embedding=torch.zeros(clips, frames, spec.embed),
-            dense=torch.zeros(clips, frames * inputs.alpha, 3, side, side),
-            targets=None,
-            labels=torch.zeros(clips),
-            ids=tuple(map(str, range(clips))),
-        )
 
 
 def _kept_bytes(head: Head, batch: ClipBatch) -> int:
@@ -63,6 +49,5 @@ def _kept_bytes(head: Head, batch: ClipBatch) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         head(batch)
-    used = [batch.tokens if head.needs.layers else None, batch.dense if head.needs.dense_multiple else None]
-    kept.update({part.untyped_storage()._cdata: part for part in used if part is not None})
+    kept.update({p.untyped_storage()._cdata: p for p in (batch.tokens, batch.embedding, batch.dense) if p is not None})
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

@@ -18,7 +18,10 @@ from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.training.recipes import Recipe
+from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.training.build import expect_made_for, offer_of
+from vidxfer.pipeline.training.shown import with_clip
 from vidxfer.stages.describe import bytes_per_view, describe_split, frame_store
 from vidxfer.stages.planning import measure
 from vidxfer.stages.planning.costs import (
@@ -115,14 +118,15 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
         _plan_split(request.store, tower, spec, dataset) for spec, dataset in zip(specs, datasets, strict=True)
     )
     first, spec, classes = plans[0], specs[0], len(datasets[0].class_names)
+    needs = needs_of(spec, request.recipe, classes)
     rates, jpeg_bytes = request.rates, JPEG_BYTES_PER_PIXEL * spec.sampling.image_px**2
     if request.measure:
-        rates, jpeg_bytes = measured(request, tower, spec, datasets[0], progress or Silent(), jpeg_bytes)
+        rates, jpeg_bytes = measured(request, tower, spec, needs, datasets[0], progress or Silent(), jpeg_bytes)
     clip = Clip(
-        token_bytes=spec.bytes_per_view,
-        jpeg_bytes=jpeg_bytes * spec.sampling.dense_frames,
-        sparse_frames=spec.sparse_frames,
-        dense_frames=spec.sampling.dense_frames,
+        token_bytes=spec.bytes_per_view if request.recipe is None else read_bytes(spec, needs),
+        frame_bytes=jpeg_bytes,
+        sparse_frames=needs.sparse_frames or spec.sparse_frames,
+        seen_frames=needs.pixel_frames(spec.sparse_frames, spec.sampling.alpha),
     )
     took = extract_seconds(
         videos=sum(one.videos for one in plans),
@@ -147,15 +151,40 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
     return replace(bill, advice=advise(bill))
 
 
+def needs_of(spec: CacheSpec, recipe: Recipe | None, classes: int) -> Needs:
+    """What the recipe's head reads; without a recipe, all that a cache holds.
+
+    Raises:
+        CacheMismatch, CacheError: the recipe is for another cache.
+    """
+    if recipe is None:
+        return Needs(layers=spec.layers, embedding=True, pixels="dense")
+    offer = offer_of(spec, recipe, classes=classes)
+    expect_made_for(recipe, offer)
+    return recipe.head.needs(offer)
+
+
+def read_bytes(spec: CacheSpec, needs: Needs) -> int:
+    """Bytes that are read of one stored view: whole chunks of codes and scales, and embeddings where they are wanted."""
+    tokens = spec.sparse_frames * spec.tokens * sum(spec.form.token_bytes(spec.channels))
+    return len(needs.layers) * tokens + (spec.sparse_frames * spec.embed * 2 if needs.embedding else 0)
+
+
 def measured(
-    request: PlanRequest, tower: ClipTower, spec: CacheSpec, dataset: Dataset, shown: Progress, jpeg_bytes: float
+    request: PlanRequest,
+    tower: ClipTower,
+    spec: CacheSpec,
+    needs: Needs,
+    dataset: Dataset,
+    shown: Progress,
+    jpeg_bytes: float,
 ) -> tuple[Rates, float]:
     """The request's rates with what was missing measured here, and bytes of a JPEG frame."""
     known, threads = request.rates, request.decode_threads
     found: dict[str, float | None] = {}
     with shown.bar("measure", 6, "steps") as bar:
         bar.advance(0, "disk")
-        chunk = spec.token_bytes_per_view // len(spec.layers)
+        chunk = read_bytes(spec, replace(needs, layers=needs.layers[:1], embedding=not needs.layers))
         if known.disk_read_gb_per_second is None or known.disk_write_gb_per_second is None:
             disk = measure.measure_disk(existing_parent(request.cache), chunk)
             if disk is not None:
@@ -168,7 +197,7 @@ def measured(
             found["decode_videos_per_second"] = measure.measure_decode(spec, dataset, threads)
         bar.advance(1, "decoding as training does")
         if known.dense_clips_per_second is None:
-            found["dense_clips_per_second"] = measure.measure_dense(spec, dataset, threads)
+            found["dense_clips_per_second"] = measure.measure_dense(spec, with_clip(needs), dataset, threads)
         bar.advance(1, "JPEG")
         jpeg = measure.measure_jpeg(spec, dataset, threads)
         if jpeg is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vidxfer.pipeline.training.published import PUBLISHED, Published, trainable_parameters
-from vidxfer.pipeline.training.recipes import RECIPES, Recipe
+from vidxfer.pipeline.heads import PUBLISHED, RECIPES
+from vidxfer.pipeline.heads.recipe import Published, Recipe
+from vidxfer.pipeline.training.published import cache_spec, trainable_parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ def _entry(recipe: Recipe, row: Published | None) -> Entry:
     return Entry(
         recipe=recipe,
         published=row,
-        trainable_parameters=None if row is None else trainable_parameters(recipe.dist, row.inputs),
-        int8_bytes_per_view=None if row is None else row.cache_spec("int8").bytes_per_view,
-        float16_bytes_per_view=None if row is None else row.cache_spec("float16").bytes_per_view,
+        trainable_parameters=None if row is None else trainable_parameters(recipe, row),
+        int8_bytes_per_view=None if row is None else cache_spec(row, "int8").bytes_per_view,
+        float16_bytes_per_view=None if row is None else cache_spec(row, "float16").bytes_per_view,
     )

@@ -7,6 +7,7 @@ weights, pixels and tokens do not change how long anything takes. Tokens are rea
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -30,8 +31,9 @@ from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.clip.tiny import write_tiny_clip
 from vidxfer.pipeline.clip.tower import ClipTower
-from vidxfer.pipeline.heads.base import HeadInputs
-from vidxfer.pipeline.heads.dist import DistConfig, DistNet
+from vidxfer.pipeline.heads.base import Offer
+from vidxfer.pipeline.heads.dist.head import FORMS, DistConfig
+from vidxfer.pipeline.heads.dist.net import DistNet
 from vidxfer.pipeline.precision import AUTOCAST
 from vidxfer.pipeline.shapes import View
 from vidxfer.pipeline.video.sampling import Sampling
@@ -109,9 +111,8 @@ def written(folder: Path, spec: CacheSpec, videos: int) -> Split:
 
 def forward(net: DistNet, form: str, tokens: Tensor, dense: Tensor, dtype: torch.dtype | None) -> Tensor:
     """Video embeddings in the given arithmetic."""
-    net.form = form
     with torch.autocast(tokens.device.type, dtype=dtype, enabled=dtype is not None):
-        video: Tensor = net(tokens, dense)
+        video: Tensor = FORMS[form](net, tokens, dense)
     return video
 
 
@@ -146,11 +147,11 @@ def rows_of(case: Case, precision: str, folder: Path, rounds: int, clock: str) -
     tower = untrained_tower(case.model, device="cpu", precision=precision)
     spec, dtype = spec_of(case, tower), AUTOCAST[precision]
     split = written(folder / f"{case.sampling.image_px}-{precision}", spec, max(CLIPS))
-    inputs = HeadInputs(
+    inputs = Offer(
         layers=spec.layers,
         sparse_frames=spec.sparse_frames,
         alpha=spec.sampling.alpha,
-        tokens=spec.tokens,
+        grid=(math.isqrt(spec.tokens - 1),) * 2,
         channels=spec.channels,
         embed=spec.embed,
         classes=1,

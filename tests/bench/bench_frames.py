@@ -39,7 +39,7 @@ from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, Extract
 
 QUALITIES = (75, 90, 95)
 BATCH_CLIPS = 8
-NEEDS = Needs(dense_multiple=2)
+NEEDS = Needs(pixels="dense")
 TOKENS_MB = 14.6
 """int8 tokens of all blocks of one 8-frame view of ViT-B/16, for comparison."""
 

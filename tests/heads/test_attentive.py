@@ -11,18 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidxfer.pipeline.errors import CacheError
-from vidxfer.pipeline.heads.attentive import AttentiveProbe
-from vidxfer.pipeline.heads.base import HeadInputs
+from vidxfer.pipeline.heads.attentive import AttentiveConfig, AttentiveProbe
+from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.shapes import ClipBatch
 
-INPUTS = HeadInputs(
-    layers=(-1, 0, 3), sparse_frames=8, alpha=2, tokens=17, channels=64, embed=16, classes=5, image_px=64
-)
+INPUTS = Offer(layers=(-1, 0, 3), sparse_frames=8, alpha=2, grid=(4, 4), channels=64, embed=16, classes=5, image_px=64)
 
 
-def probe(inputs: HeadInputs = INPUTS) -> AttentiveProbe:
+def probe(inputs: Offer = INPUTS) -> AttentiveProbe:
     torch.manual_seed(0)
-    head = AttentiveProbe(inputs)
+    head = AttentiveProbe(AttentiveConfig(), inputs)
     with torch.no_grad():  # weights large enough that what is seen matters
         for parameter in head.parameters():
             if parameter.ndim > 1:
@@ -53,10 +51,10 @@ def test_another_content_of_one_patch_in_one_frame_is_seen() -> None:
 
 def test_it_asks_for_the_last_layer_and_nothing_else() -> None:
     needs = probe().needs
-    assert (needs.layers, needs.sparse_frames, needs.dense_multiple, needs.embedding, needs.text) == (
+    assert (needs.layers, needs.sparse_frames, needs.pixels, needs.embedding, needs.text) == (
         (3,),
         8,
-        0,
+        "none",
         False,
         False,
     )
@@ -70,13 +68,13 @@ def test_every_parameter_learns() -> None:
 
 @pytest.mark.parametrize("channels", [64, 96, 128, 30])
 def test_any_width_of_clip_will_do(channels: int) -> None:
-    head = AttentiveProbe(replace(INPUTS, channels=channels))
+    head = AttentiveProbe(AttentiveConfig(), replace(INPUTS, channels=channels))
     assert head(batch(torch.randn(2, 1, 8, 17, channels))).shape == (2, 5)
 
 
 def test_a_cache_with_the_stem_alone_is_refused() -> None:
     with pytest.raises(CacheError, match="reads a CLIP block, the cache holds the stem alone"):
-        AttentiveProbe(replace(INPUTS, layers=(-1,)))
+        AttentiveProbe(AttentiveConfig(), replace(INPUTS, layers=(-1,)))
 
 
 def test_the_recipe_trains_and_scores_on_a_cache(toy: Any, invoke: Any, tmp_path: Any) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 from vidxfer.pipeline.cache.codec import decode_int8, encode_float16, encode_int8
 from vidxfer.pipeline.cache.codecs.fit import Calibration
 from vidxfer.pipeline.clip.load import untrained_tower
-from vidxfer.pipeline.heads.base import HeadInputs
-from vidxfer.pipeline.heads.dist import DistConfig, DistHead
+from vidxfer.pipeline.heads.base import Offer
+from vidxfer.pipeline.heads.dist.head import DistConfig, DistHead
 from vidxfer.pipeline.shapes import ClipBatch
 
 
@@ -31,17 +31,19 @@ def test_logits_from_stored_tokens_stay_within_their_bounds() -> None:
     info, layers = tower.info, tuple(range(12))
     taps = tower.taps(dense[0, ::2], layers)
     tokens = taps.tokens[None].clone()
-    inputs = HeadInputs(
+    inputs = Offer(
         layers=layers,
         sparse_frames=8,
         alpha=2,
-        tokens=info.tokens,
+        grid=(14, 14),
         channels=info.channels,
         embed=info.embed,
         classes=174,
         image_px=info.image_px,
+        text=torch.randn(174, info.embed),
+        logit_scale=100.0,
     )
-    head = DistHead(DistConfig(), inputs, torch.randn(174, info.embed), 100.0).eval()
+    head = DistHead(DistConfig(), inputs).eval()
 
     def logits(found: Tensor) -> Tensor:
         with torch.inference_mode():

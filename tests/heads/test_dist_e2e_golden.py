@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from vidxfer.pipeline.clip.tower import run_taps
-from vidxfer.pipeline.heads.dist import DistHead
-from vidxfer.pipeline.heads.official import SortedKeys, problems, read_sizes, sort_keys
+from vidxfer.pipeline.heads.dist.head import DistConfig, DistHead
+from vidxfer.pipeline.heads.dist.keys import SortedKeys, sort_keys
+from vidxfer.pipeline.heads.dist.release import problems, read_sizes
 from vidxfer.pipeline.shapes import ClipBatch
 
 Model = tuple[dict[str, Any], dict[str, Tensor], Any, DistHead]
@@ -61,7 +62,8 @@ def model(golden: tuple[dict[str, Any], dict[str, Tensor]], keys: SortedKeys, re
     clip = clip.eval().requires_grad_(False)
     sizes = read_sizes(keys)
     text = clip.encode_text(tensors["input.texts"].long())
-    head = DistHead(replace(sizes.config, form=request.param), sizes.inputs(), text, float(clip.logit_scale.exp()))
+    offer = replace(sizes.offer, text=text, logit_scale=float(clip.logit_scale.exp()))
+    head = DistHead(DistConfig(**asdict(sizes.config), form=request.param), offer)
     head.dist_net.load_state_dict(keys.head, strict=True)
     return config, tensors, clip, head.eval()
 

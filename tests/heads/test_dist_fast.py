@@ -15,18 +15,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.heads.base import HeadInputs
-from vidxfer.pipeline.heads.dist import FORMS, DistConfig, DistNet
+from vidxfer.pipeline.heads.base import Offer
+from vidxfer.pipeline.heads.dist.head import FORMS, DistConfig
+from vidxfer.pipeline.heads.dist.net import DistNet, DistSizes
 
-SMALL = DistConfig(integration_channels=128, temporal_channels=24, pooling_layers=2)
+SMALL = DistSizes(integration_channels=128, temporal_channels=24, pooling_layers=2)
 
 
-def sized(*, frames: int = 4, alpha: int = 2, grid: int = 3, patch: int = 4, layers: int = 3) -> HeadInputs:
-    return HeadInputs(
+def sized(*, frames: int = 4, alpha: int = 2, grid: int = 3, patch: int = 4, layers: int = 3) -> Offer:
+    return Offer(
         layers=tuple(range(layers)),
         sparse_frames=frames,
         alpha=alpha,
-        tokens=grid * grid + 1,
+        grid=(grid, grid),
         channels=40,
         embed=12,
         classes=1,
@@ -34,7 +35,7 @@ def sized(*, frames: int = 4, alpha: int = 2, grid: int = 3, patch: int = 4, lay
     )
 
 
-def built(config: DistConfig, inputs: HeadInputs, dtype: torch.dtype = torch.float64, seed: int = 0) -> DistNet:
+def built(config: DistSizes, inputs: Offer, dtype: torch.dtype = torch.float64, seed: int = 0) -> DistNet:
     """A net with no parameter at its initial value: norms that scale and shift, biases that are not zero."""
     torch.manual_seed(seed)
     net = DistNet(config, inputs, inputs.layers).to(dtype)
@@ -44,7 +45,7 @@ def built(config: DistConfig, inputs: HeadInputs, dtype: torch.dtype = torch.flo
     return net
 
 
-def clips_of(net: DistNet, inputs: HeadInputs, clips: int) -> tuple[Tensor, Tensor]:
+def clips_of(net: DistNet, inputs: Offer, clips: int) -> tuple[Tensor, Tensor]:
     dtype, side = net.proj.dtype, inputs.image_px
     tokens = torch.randn(
         clips, len(inputs.layers), inputs.sparse_frames, inputs.tokens, inputs.channels, dtype=dtype
@@ -55,10 +56,9 @@ def clips_of(net: DistNet, inputs: HeadInputs, clips: int) -> tuple[Tensor, Tens
 
 def results(net: DistNet, form: str, tokens: Tensor, dense: Tensor) -> dict[str, Tensor | None]:
     """Output and all gradients of a sum with fixed random weights."""
-    net.form = form
     net.zero_grad(set_to_none=True)
     tokens.grad = dense.grad = None
-    video = net(tokens, dense)
+    video = FORMS[form](net, tokens, dense)
     (video * torch.randn(video.shape, generator=torch.Generator().manual_seed(1), dtype=video.dtype)).sum().backward()
     gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
     return {"video": video.detach(), "tokens": tokens.grad, "dense": dense.grad, **gradients}
@@ -103,7 +103,7 @@ def test_fast_equals_plain_on_any_sizes(data: st.DataObject) -> None:
         return data.draw(st.integers(least, most))
 
     inputs = sized(frames=pick(1, 4), alpha=pick(1, 4), grid=pick(1, 4), patch=pick(1, 3), layers=pick(1, 3))
-    config = DistConfig(
+    config = DistSizes(
         integration_channels=data.draw(st.sampled_from([16, 64, 128])),
         temporal_channels=pick(1, 9),
         pooling_layers=pick(0, 2),
@@ -128,7 +128,7 @@ def test_what_the_loader_hands_over_is_not_written_to() -> None:
     net = built(SMALL, inputs)
     tokens, dense = (tensor.detach() for tensor in clips_of(net, inputs, clips=2))
     before = tokens.clone(), dense.clone()
-    net(tokens, dense).sum().backward()
+    FORMS["fast"](net, tokens, dense).sum().backward()
     assert torch.equal(tokens, before[0])
     assert torch.equal(dense, before[1])
 
@@ -168,7 +168,7 @@ def test_sizes_can_be_asked_without_numbers() -> None:
     inputs = sized()
     with torch.device("meta"):
         net = DistNet(SMALL, inputs, inputs.layers)
-        video = net(torch.empty(2, 3, 4, inputs.tokens, inputs.channels), torch.empty(2, 8, 3, 12, 12))
+        video = FORMS["fast"](net, torch.empty(2, 3, 4, inputs.tokens, inputs.channels), torch.empty(2, 8, 3, 12, 12))
     assert video.shape == (2, inputs.embed)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from einops import rearrange
 from safetensors import safe_open
 from torch import Tensor
 
-from vidxfer.pipeline.heads.base import HeadInputs
-from vidxfer.pipeline.heads.dist import FORMS, DistConfig, DistNet
+from vidxfer.pipeline.heads.base import Offer
+from vidxfer.pipeline.heads.dist.head import FORMS, DistConfig
+from vidxfer.pipeline.heads.dist.net import DistNet
 
 
 def load(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
@@ -20,14 +23,14 @@ def load(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
         return json.loads(file.metadata()["config"]), {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
 
 
-def build(config: dict, params: dict[str, Tensor], form: str = "fast") -> DistNet:
+def build(config: dict, params: dict[str, Tensor]) -> DistNet:
     layers = tuple(config["layers"])
     grid = config["image"] // config["s_patch"]
-    inputs = HeadInputs(
+    inputs = Offer(
         layers=layers,
         sparse_frames=config["sparse_frames"],
         alpha=config["alpha"],
-        tokens=grid * grid + 1,
+        grid=(grid, grid),
         channels=config["d_model"],
         embed=config["output_dim"],
         classes=1,
@@ -42,7 +45,6 @@ def build(config: dict, params: dict[str, Tensor], form: str = "fast") -> DistNe
         temporal_mlp_ratio=config["temporal_mlp_ratio"],
         integration_mlp_ratio=config["integration_mlp_ratio"],
         integration_temporal_mlp_ratio=config["integration_temporal_mlp_ratio"],
-        form=form,
     )
     net = DistNet(sizes, inputs, layers)
     net.load_state_dict(params, strict=True)
@@ -69,30 +71,32 @@ FILES = ["dist_tiny.safetensors", "dist_tiny_oddgrid.safetensors"]
 
 
 @pytest.fixture(params=[(file, form) for file in FILES for form in FORMS], ids=lambda pair: "-".join(pair))
-def case(request: pytest.FixtureRequest, golden_dir: Path) -> tuple[dict, dict[str, Tensor], DistNet]:
+def case(request: pytest.FixtureRequest, golden_dir: Path) -> tuple[dict, dict[str, Tensor], DistNet, Any]:
+    """Settings, golden tensors, the net with the golden weights, and its forward in one of the forms."""
     file, form = request.param
     config, golden = load(golden_dir / file)
     params = {key.removeprefix("param."): value for key, value in golden.items() if key.startswith("param.")}
-    return config, golden, build(config, params, form)
+    net = build(config, params)
+    return config, golden, net, partial(FORMS[form], net)
 
 
 def test_video_embedding_equals_the_official_one(case: tuple) -> None:
-    config, golden, net = case
-    video = net(*inputs_of(config, golden))
+    config, golden, _, forward = case
+    video = forward(*inputs_of(config, golden))
     torch.testing.assert_close(video, golden["output.cls_x"], atol=5e-6, rtol=0)
 
 
 def test_gradient_norms_equal_the_official_ones(case: tuple) -> None:
-    config, golden, net = case
-    (net(*inputs_of(config, golden)) * golden["input.grad_probe"]).sum().backward()
+    config, golden, net, forward = case
+    (forward(*inputs_of(config, golden)) * golden["input.grad_probe"]).sum().backward()
     for name, parameter in net.named_parameters():
         norm = torch.zeros(()) if parameter.grad is None else parameter.grad.norm()
         torch.testing.assert_close(norm, golden[f"gradnorm.{name}"].reshape(()), rtol=1e-4, atol=1e-3, msg=name)
 
 
 def test_only_the_last_integration_to_temporal_net_gets_no_gradient(case: tuple) -> None:
-    config, golden, net = case
-    net(*inputs_of(config, golden)).sum().backward()
+    config, golden, net, forward = case
+    forward(*inputs_of(config, golden)).sum().backward()
     without = {name for name, parameter in net.named_parameters() if parameter.grad is None}
     last = f"integration2temporal_nets.{len(config['layers']) - 1}."
     assert without
@@ -100,14 +104,14 @@ def test_only_the_last_integration_to_temporal_net_gets_no_gradient(case: tuple)
 
 
 def test_intermediates_of_the_first_layer_equal_the_official_ones(case: tuple) -> None:
-    config, golden, net = case
+    config, golden, net, _ = case
     tokens, dense = inputs_of(config, golden)
     x = net.temporal_stem(rearrange(dense, "clip dense c h w -> clip c dense h w"))
     torch.testing.assert_close(x, golden["inter.stem"], atol=5e-6, rtol=1e-5)
     x = net.temporal_nets[0](x)
     torch.testing.assert_close(x, golden["inter.L0.temporal"], atol=5e-6, rtol=1e-5)
     m = net.input_linears[0](tokens[:, 0])
-    up = net.integration2temporal_nets[0](m, net.grid)
+    up = net.integration2temporal_nets[0](m, net.rows)
     torch.testing.assert_close(up, golden["inter.L0.i2t"], atol=5e-6, rtol=1e-5)
     down = net.temporal2integration_nets[0](x)
     official = rearrange(
@@ -121,11 +125,11 @@ def test_intermediates_of_the_first_layer_equal_the_official_ones(case: tuple) -
     [(8, 2, 19_001_184), (8, 4, 26_105_184), (16, 2, 19_044_192), (32, 4, 26_252_640)],
 )
 def test_b16_parameter_count_is_the_published_one(frames: int, pooling: int, count: int) -> None:
-    inputs = HeadInputs(
+    inputs = Offer(
         layers=tuple(range(12)),
         sparse_frames=frames,
         alpha=2,
-        tokens=197,
+        grid=(14, 14),
         channels=768,
         embed=512,
         classes=174,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheMismatch, RunError, UsageError, WeightsError
-from vidxfer.pipeline.heads.official import HEAD, OLD_HEAD, OLD_NAMES, PREFIX
+from vidxfer.pipeline.heads.dist.keys import HEAD, OLD_HEAD, OLD_NAMES, PREFIX
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.weights import read_state
 from vidxfer.stages.learning.convert import ImportRequest, import_weights
@@ -135,7 +135,7 @@ def test_a_head_on_some_layers_is_written_and_read_with_its_layers(toy: Any, tmp
     with pytest.raises(UsageError, match="names 3 layers"):
         import_weights(ImportRequest(file=out, cache=toy.int8, run=tmp_path / "back", layers=(0, 1, 2)))
     import_weights(ImportRequest(file=out, cache=toy.int8, run=tmp_path / "back", layers=(0, 2)))
-    assert Run.open(tmp_path / "back").recipe.dist.layers == (0, 2)
+    assert Run.open(tmp_path / "back").recipe.head.layers == (0, 2)
 
 
 def test_a_cache_of_another_kind_is_refused_field_by_field(toy: Any, spec_dir: Any, tmp_path: Path) -> None:

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.heads.official import (
-    HEAD,
-    OLD_HEAD,
-    OLD_NAMES,
-    PREFIX,
-    DistSizes,
-    SortedKeys,
-    official_state,
-    problems,
-    read_sizes,
-    sort_keys,
-)
-from vidxfer.pipeline.training.published import PUBLISHED
+from vidxfer.pipeline.heads import PUBLISHED
+from vidxfer.pipeline.heads.base import Offer
+from vidxfer.pipeline.heads.dist.keys import HEAD, OLD_HEAD, OLD_NAMES, PREFIX, SortedKeys, official_state, sort_keys
+from vidxfer.pipeline.heads.dist.net import DistNet, DistSizes
+from vidxfer.pipeline.heads.dist.release import FileSizes, problems, read_sizes
 from vidxfer.pipeline.training.recipes import named
 
 LISTS = {
@@ -44,6 +36,11 @@ def official_shapes(spec_dir: Any) -> Callable[[str], dict[str, tuple[int, ...]]
     return load
 
 
+def sizes_of(config: object) -> DistSizes:
+    """The sizes alone of DiST's settings."""
+    return DistSizes(**{one.name: getattr(config, one.name) for one in fields(DistSizes)})
+
+
 def small() -> SortedKeys:
     """A branch of two layers and one pooling block with a CLIP stub, as `sort_keys` gives it."""
     torch.manual_seed(0)
@@ -51,13 +48,8 @@ def small() -> SortedKeys:
 
 
 def shapes_of_a_small_one() -> dict[str, tuple[int, ...]]:
-    from vidxfer.pipeline.heads.base import HeadInputs
-    from vidxfer.pipeline.heads.dist import DistConfig, DistNet
-
-    inputs = HeadInputs(
-        layers=(0, 1), sparse_frames=3, alpha=2, tokens=17, channels=40, embed=24, classes=1, image_px=32
-    )
-    config = DistConfig(
+    inputs = Offer(layers=(0, 1), sparse_frames=3, alpha=2, grid=(4, 4), channels=40, embed=24, classes=1, image_px=32)
+    config = DistSizes(
         integration_channels=64, temporal_channels=20, pooling_layers=1, stem_frames=3, temporal_mlp_ratio=1.35,
         integration_mlp_ratio=0.7, integration_temporal_mlp_ratio=0.33,
     )  # fmt: skip
@@ -99,16 +91,16 @@ def test_every_official_key_has_its_place(
     assert {key: tuple(value.shape) for key, value in keys.head.items()} == head
     row = next(row for row in PUBLISHED if row.recipe == LISTS[name])
     sizes = read_sizes(keys)
-    assert sizes == DistSizes(
-        config=named(row.recipe).dist,
+    assert sizes == FileSizes(
+        config=sizes_of(named(row.recipe).head),
         layers=row.clip.blocks,
         sparse_frames=row.sparse_frames,
         alpha=2,
         patch_px=14 if "l14" in name else 16,
-        channels=row.clip.channels,
+        channels=row.clip.width,
         embed=row.clip.embed,
         clip_blocks=row.clip.blocks,
-        grid=math.isqrt(row.clip.tokens - 1),
+        grid=row.clip.grid[0],
     )
     state = {key: torch.zeros(()).expand(value.shape) for key, value in keys.head.items()}
     assert problems(SortedKeys(head=state, clip=keys.clip, unknown=(), old_names=False), sizes) == []
@@ -120,7 +112,7 @@ def test_sizes_of_any_ratio_are_read_back() -> None:
     sizes = read_sizes(keys)
     hidden = [int(64 * sizes.config.integration_mlp_ratio), int(64 * sizes.config.integration_temporal_mlp_ratio)]
     assert hidden == [int(64 * 0.7), int(64 * 0.33)]
-    assert (sizes.grid, sizes.clip_blocks, sizes.inputs().image_px) == (4, 2, 32)
+    assert (sizes.grid, sizes.clip_blocks, sizes.offer.image_px) == (4, 2, 32)
 
 
 def without(keys: SortedKeys, *names: str, **changed: Tensor) -> list[str]:

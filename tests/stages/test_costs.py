@@ -25,12 +25,11 @@ rates = st.builds(
 )
 clips = st.builds(
     lambda token_bytes, alpha, sparse, frame_bytes: Clip(
-        token_bytes=token_bytes, jpeg_bytes=frame_bytes * alpha * sparse, sparse_frames=sparse,
-        dense_frames=alpha * sparse,
+        token_bytes=token_bytes, frame_bytes=frame_bytes, sparse_frames=sparse, seen_frames=alpha * sparse,
     ),
     st.integers(1_000, 10**9), st.integers(1, 8), st.integers(1, 64), st.integers(100, 10**5),
 )  # fmt: skip
-B16 = Clip(token_bytes=14_600_000, jpeg_bytes=250_000, sparse_frames=8, dense_frames=16)
+B16 = Clip(token_bytes=14_600_000, frame_bytes=15_625, sparse_frames=8, seen_frames=16)
 
 
 @given(clips, rates, st.integers(1, 10**6))
@@ -111,3 +110,23 @@ def test_extraction_takes_as_long_as_the_slowest_of_decoding_clip_and_writing() 
 def test_a_rate_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="clip_frames_per_second=0"):
         Rates(clip_frames_per_second=0)
+
+
+def test_a_head_without_pixels_decodes_nothing_cached_and_online_what_clip_sees() -> None:
+    """A probe on 8 frames: 8 kB of embeddings at 1 GB/s; online 8 frames through CLIP at 800/s; JPEGs at 100 frames/s."""
+    probe = Clip(token_bytes=8_000, frame_bytes=10_000, sparse_frames=8, seen_frames=0)
+    machine = Rates(
+        disk_read_gb_per_second=1, clip_frames_per_second=800, dense_clips_per_second=20, jpeg_frames_per_second=100
+    )
+    cached, online, frames, both = epochs(probe, replace(machine, head_clips_per_second=1e6), 1)
+    assert (cached.bound_by, cached.seconds) == ("disk", pytest.approx(8e-6))
+    assert (online.bound_by, online.seconds) == ("CPU", pytest.approx(1 / 20))
+    assert (frames.bound_by, frames.seconds) == ("CPU", pytest.approx(8 / 100))
+    assert (both.bound_by, both.seconds) == ("disk", pytest.approx(8e-6))
+    unknown = epochs(probe, replace(machine, dense_clips_per_second=None, jpeg_frames_per_second=None), 1)
+    assert [one.not_counted for one in unknown] == [
+        ("head_clips_per_second",),
+        ("dense_clips_per_second", "head_clips_per_second"),
+        ("jpeg_frames_per_second", "head_clips_per_second"),
+        ("head_clips_per_second",),
+    ]

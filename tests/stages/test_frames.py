@@ -31,7 +31,7 @@ from vidxfer.stages.learning.sources import cached_source, dense_videos
 from vidxfer.stages.learning.trainer import origins
 
 CPU = torch.device("cpu")
-NEEDS = Needs(dense_multiple=2)
+NEEDS = Needs(pixels="dense")
 PIXEL = 1 / 255 / 0.26130258
 """One step of a pixel, in units of the normalised clip (the smallest std)."""
 
@@ -206,7 +206,7 @@ def test_a_bank_trains_from_videos_and_is_scored_from_the_cache(toy: Any, tmp_pa
 
 
 def test_fewer_frames_than_are_stored_come_from_the_cache_at_even_distances(toy: Any, framed: dict[int, Path]) -> None:
-    half = Needs(dense_multiple=2, sparse_frames=2)
+    half = Needs(pixels="dense", sparse_frames=2)
     found = {}
     for frames_from in ("cache", "videos"):
         source = cached_source(framed[100], "val", None, frames_from)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.draw import draw_view
 from vidxfer.pipeline.errors import CacheError, UsageError, VideoError
-from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.heads.base import Needs, Offer
 from vidxfer.pipeline.training import dense as pixels
 from vidxfer.pipeline.training.ahead import AHEAD, AheadLoader
-from vidxfer.pipeline.training.build import build_head, head_inputs
+from vidxfer.pipeline.training.build import build_head, offer_of
 from vidxfer.pipeline.training.loader import Assembler, ClipLoader
 from vidxfer.pipeline.training.online import OnlineLoader
 from vidxfer.pipeline.training.recipes import named
@@ -29,15 +28,21 @@ from vidxfer.stages.extract import extract
 from vidxfer.stages.learning.sources import Source, dense_videos
 
 CPU = torch.device("cpu")
-ALL = Needs(layers=(0, 1, 2), embedding=True, dense_multiple=2)
+ALL = Needs(layers=(0, 1, 2), embedding=True, pixels="dense")
 
 
 def loader_of(split: Split, needs: Needs, *, online: bool) -> AheadLoader:
     """The cached loader, or the online one drawing the very views that the cache stores."""
     if online:
         videos = dense_videos(split, None)
-        return OnlineLoader(split, [videos[name] for name in split.video_ids], partial(draw_view, split.spec))
-    return ClipLoader(split, needs, dense_videos(split, None) if needs.dense_multiple else None)
+        return OnlineLoader(split, needs, [videos[name] for name in split.video_ids], partial(draw_view, split.spec))
+    return ClipLoader(split, needs, dense_videos(split, None) if needs.pixels != "none" else None)
+
+
+def offer(split: Split, name: str) -> Offer:
+    """What a split delivers to a head of the named recipe."""
+    text, scale = torch.from_numpy(split.text), float(split.informs["logit_scale"])
+    return offer_of(split.spec, named(name), classes=len(split.class_names), text=text, logit_scale=scale)
 
 
 def batches_of(cache: Path, needs: Needs, plan: list[list[tuple[int, int]]], **options: Any) -> list[Any]:
@@ -80,7 +85,7 @@ def test_pixels_alone_read_neither_tokens_nor_embeddings(toy: Any, monkeypatch: 
 
     monkeypatch.setattr(CacheReader, "read", never)
     monkeypatch.setattr(CacheReader, "embedding", never)
-    (batch,) = batches_of(toy.int8, Needs(dense_multiple=2), [[(0, 0), (3, 1)]])
+    (batch,) = batches_of(toy.int8, Needs(pixels="dense"), [[(0, 0), (3, 1)]])
     assert (batch.tokens, batch.embedding) == (None, None)
     assert batch.dense.shape == (2, 8, 3, 32, 32)
 
@@ -129,8 +134,7 @@ def test_a_cached_and_an_online_step_of_dist_give_the_same_logits(
     """Logits are cosines times CLIP's scale of 100, so a bound on them is relative to the largest one."""
     cache = getattr(toy, codec)
     split = open_split(cache, "train")
-    inputs, text = head_inputs(split.spec, len(split.class_names), named("dist-toy")), torch.from_numpy(split.text)
-    head = build_head(named("dist-toy"), inputs, text, float(split.informs["logit_scale"])).eval()
+    head = build_head(named("dist-toy"), offer(split, "dist-toy")).eval()
     plan = [[(row, row % 2) for row in range(first, first + 8)] for first in (0, 8, 16)]
     cached = batches_of(cache, head.needs, plan)
     online = batches_of(cache, head.needs, plan, tower=load_tower(str(toy.clip)))
@@ -148,7 +152,7 @@ def test_a_cached_and_an_online_step_of_dist_give_the_same_logits(
 
 
 def test_what_a_float16_cache_changes_is_the_rounding_of_tokens_and_nothing_else(toy: Any) -> None:
-    needs, plan = Needs(layers=(0, 1, 2), dense_multiple=2), [[(row, row % 2) for row in range(24)]]
+    needs, plan = Needs(layers=(0, 1, 2), pixels="dense"), [[(row, row % 2) for row in range(24)]]
     (cached,) = batches_of(toy.float16, needs, plan)
     (online,) = batches_of(toy.float16, needs, plan, tower=load_tower(str(toy.clip)))
     torch.testing.assert_close(cached.tokens, online.tokens.half().float(), rtol=2**-10, atol=1e-5)
@@ -158,8 +162,7 @@ def test_what_a_float16_cache_changes_is_the_rounding_of_tokens_and_nothing_else
 @pytest.mark.parametrize("name", ["dist-toy", "probe", "attentive-probe"])
 def test_online_batches_have_the_parts_and_shapes_of_cached_ones(toy: Any, name: str) -> None:
     split = open_split(toy.float16, "train")
-    inputs, text = head_inputs(split.spec, len(split.class_names), named(name)), torch.from_numpy(split.text)
-    needs = build_head(named(name), inputs, text, 100.0).needs
+    needs = build_head(named(name), offer(split, name)).needs
     tower = load_tower(str(toy.clip))
     (online,) = batches_of(toy.float16, needs, [[(2, 1), (5, 0)]], smoothing=0.1, tower=tower)
     (cached,) = batches_of(toy.float16, needs, [[(2, 1), (5, 0)]], smoothing=0.1)
@@ -209,11 +212,6 @@ def test_a_head_with_pixels_but_no_videos_is_told_about_root(toy: Any) -> None:
         ClipLoader(open_split(toy.int8, "train"), ALL, None)
 
 
-def test_another_alpha_than_the_caches_is_refused(toy: Any) -> None:
-    with pytest.raises(UsageError, match="4 dense frames per sparse frame"):
-        ClipLoader(open_split(toy.int8, "train"), replace(ALL, dense_multiple=4), {})
-
-
 def test_a_root_with_other_videos_is_refused_with_both_fingerprints(toy: Any, tmp_path: Path) -> None:
     split = open_split(toy.int8, "train")
     with pytest.raises(UsageError, match=split.spec.dataset_fingerprint):
@@ -229,7 +227,7 @@ def test_videos_that_moved_are_found_under_root(toy: Any, tmp_path: Path) -> Non
 
 def test_a_bank_gives_each_epoch_other_cached_frames_with_their_very_pixels(toy: Any) -> None:
     split, tower = open_split(toy.float16, "train"), load_tower(str(toy.clip))
-    needs = Needs(layers=(0, 2), embedding=True, sparse_frames=split.spec.sparse_frames // 2, dense_multiple=2)
+    needs = Needs(layers=(0, 2), embedding=True, sparse_frames=split.spec.sparse_frames // 2, pixels="dense")
     assemble, plan = Assembler(split, needs, CPU), [[(row, row % 2) for row in range(6)]]
     frames = []
     with ClipLoader(split, needs, dense_videos(split, None)) as loader:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.training.build import build_head, head_inputs
-from vidxfer.stages.planning.memory import FLOAT32_BYTES, _kept_bytes, _shapes, training_bytes
+from vidxfer.pipeline.training.build import build_head, offer_of
+from vidxfer.stages.planning.memory import FLOAT32_BYTES, _kept_bytes, training_bytes
 
 
 def test_bytes_from_shapes_equal_those_of_real_tensors(toy: Any) -> None:
     split, recipe = open_split(toy.int8, "train"), toy.recipe("batch_clips=5")
     classes = len(split.class_names)
-    inputs = head_inputs(split.spec, classes, recipe)
-    head = build_head(recipe, inputs, torch.ones(classes, split.spec.embed), 1.0).eval()
-    shapes = _shapes(head, inputs, split.spec, 5)
-    real = replace(
-        shapes,
-        **{name: torch.rand(getattr(shapes, name).shape) for name in ("tokens", "embedding", "dense", "labels")},
-    )
+    offer = offer_of(split.spec, recipe, classes=classes, text=torch.ones(classes, split.spec.embed))
+    head = build_head(recipe, offer).eval()
+    real = offer.fake_batch(head.needs, 5)
     parameters = 4 * FLOAT32_BYTES * sum(parameter.numel() for parameter in head.parameters())
     told = training_bytes(recipe, split.spec, classes)
     assert abs(told - parameters - _kept_bytes(head, real)) < 0.02 * told

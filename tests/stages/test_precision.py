@@ -17,10 +17,13 @@ import torch
 from safetensors.torch import load_file
 
 from vidxfer.pipeline.errors import ClipError, RunError, UsageError
+from vidxfer.pipeline.heads import RECIPES
 from vidxfer.pipeline.heads.base import Head
+from vidxfer.pipeline.heads.dist.head import DistConfig
+from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.precision import Where, head_precision, tower_precision
 from vidxfer.pipeline.training.journal import read_metrics
-from vidxfer.pipeline.training.recipes import RECIPES, Recipe, named
+from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Run
 from vidxfer.stages.learning import trainer as trainer_module
 from vidxfer.stages.learning.evaluate import EvaluateRequest, evaluate
@@ -33,9 +36,11 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
 
 def small(recipe: Recipe) -> Recipe:
     """The same recipe for the toy cache's sizes: one epoch of three steps."""
-    dist = replace(recipe.dist, integration_channels=64, temporal_channels=32)
+    head = recipe.head
+    if isinstance(head, DistConfig):
+        head = replace(head, integration_channels=64, temporal_channels=32)
     return replace(
-        recipe, dist=dist, dense_frames=None, sparse_frames=None, clip_channels=None, batch_clips=8, epochs=1,
+        recipe, head=head, dense_frames=None, sparse_frames=None, clip=None, batch_clips=8, epochs=1,
         warmup_epochs=0.0, learning_rate=1e-3,
     )  # fmt: skip
 
@@ -318,7 +323,7 @@ def test_a_device_that_is_too_small_is_told_with_what_to_lower(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vidxfer.pipeline.heads.dist.DistHead.forward", full)
+        patch.setattr("vidxfer.pipeline.heads.dist.head.DistHead.forward", full)
         with pytest.raises(RunError, match=r"batch_clips=8 .*--set batch_clips=4"):
             train(request(toy, tmp_path / "run"))
     from vidxfer.pipeline.clip.load import load_tower

@@ -86,7 +86,7 @@ def test_classes_go_by_name_and_repeated_recordings_are_left_out(caches: dict[st
 def test_a_batch_of_the_union_is_what_each_cache_gives(caches: dict[str, Path]) -> None:
     union = source_of(tuple(caches.values()), "train", labels_as="k710")
     layers = union.split.spec.layers
-    needs = Needs(layers=layers, embedding=True, dense_multiple=union.split.spec.sampling.alpha)
+    needs = Needs(layers=layers, embedding=True, pixels="dense")
     clips = [(4, 1), (0, 0), (3, 1), (2, 0), (1, 1)]
     cpu, threads = torch.device("cpu"), {"decode_threads": 1, "read_threads": 1}
     with union.loader(needs, **threads) as loader:

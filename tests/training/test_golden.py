@@ -10,38 +10,38 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vidxfer.pipeline.heads.base import HeadInputs
-from vidxfer.pipeline.heads.dist import DistConfig, DistNet
+from vidxfer.pipeline.heads.base import Offer
+from vidxfer.pipeline.heads.dist.head import DistConfig, DistHead
+from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
 from vidxfer.pipeline.training.optimise import (
     build_optimiser,
-    decays,
     learning_rate_at,
     soft_cross_entropy,
     soft_targets,
 )
-from vidxfer.pipeline.training.recipes import Recipe, named
+from vidxfer.pipeline.training.recipes import named
 
 PREFIX = "backbone.base_encoder.dist_net."
 
 
-def published_net() -> DistNet:
+def published_head() -> DistHead:
     """B/16, 8 + 16 frames, as for K400: shapes only."""
-    inputs = HeadInputs(
-        layers=tuple(range(12)), sparse_frames=8, alpha=2, tokens=197, channels=768, embed=512, classes=400,
-        image_px=224,
+    offer = Offer(
+        layers=tuple(range(12)), sparse_frames=8, alpha=2, grid=(14, 14), channels=768, embed=512, classes=400,
+        image_px=224, text=torch.zeros(400, 512),
     )  # fmt: skip
     with torch.device("meta"):
-        return DistNet(DistConfig(pooling_layers=4), inputs, inputs.layers)
+        return DistHead(DistConfig(pooling_layers=4), offer)
 
 
 def schedule(golden_dir: Path) -> tuple[dict, Recipe]:
     golden = json.loads((golden_dir / "dist_schedule.json").read_text())
     recipe = replace(
-        Recipe(name="official"),
+        Recipe(name="official", head=DistConfig()),
+        optimiser=Optimiser(warmup_from=golden["warmup_start_lr"] * golden["lr_mult"]),
         epochs=golden["max_epoch"],
         warmup_epochs=golden["warmup_epochs"],
         learning_rate=golden["base_lr"] * golden["lr_mult"],
-        warmup_learning_rate=golden["warmup_start_lr"] * golden["lr_mult"],
     )
     return golden, recipe
 
@@ -55,7 +55,7 @@ def test_the_learning_rate_equals_the_official_one_at_every_sampled_step(golden_
 
 def test_the_learning_rate_of_the_unscaled_group_is_the_same_curve_with_its_own_ends(golden_dir: Path) -> None:
     golden, recipe = schedule(golden_dir)
-    base = replace(recipe, learning_rate=golden["base_lr"], warmup_learning_rate=golden["warmup_start_lr"])
+    base = replace(recipe, learning_rate=golden["base_lr"], optimiser=Optimiser(warmup_from=golden["warmup_start_lr"]))
     for row in golden["rows"]:
         assert learning_rate_at(row["epoch_float"], base) == pytest.approx(row["lr_base"], rel=1e-9)
 
@@ -71,24 +71,23 @@ def test_the_published_recipes_use_the_official_schedule(golden_dir: Path, name:
 def test_weight_decay_acts_on_the_official_parameters(golden_dir: Path) -> None:
     golden = json.loads((golden_dir / "dist_param_groups.json").read_text())["params"]
     official = {name.removeprefix(PREFIX): entry for name, entry in golden.items() if name.startswith(PREFIX)}
-    named_parameters = dict(published_net().named_parameters())
-    assert named_parameters.keys() == official.keys()
-    ours = {name: decays(name, parameter) for name, parameter in named_parameters.items()}
+    head = published_head()
+    ours = {name.removeprefix("dist_net."): name not in head.undecayed() for name, parameter in head.named_parameters()}
     assert ours == {name: entry["weight_decay"] > 0 for name, entry in official.items()}
     assert {entry["lr_mult"] for entry in official.values()} == {10.0}, "one rate for the whole branch"
 
 
 def test_the_optimisers_groups_hold_every_parameter_once(golden_dir: Path) -> None:
     golden = json.loads((golden_dir / "dist_param_groups.json").read_text())["params"]
-    net = published_net()
-    decayed, free = build_optimiser(net, named("dist-k400-b16")).param_groups
+    head = published_head()
+    decayed, free = build_optimiser(head, named("dist-k400-b16")).param_groups
     official = [entry["weight_decay"] for name, entry in golden.items() if name.startswith(PREFIX)]
     assert (len(decayed["params"]), len(free["params"])) == (
         sum(w > 0 for w in official),
         sum(w == 0 for w in official),
     )
     assert (decayed["weight_decay"], free["weight_decay"]) == (max(official), 0.0)
-    assert {id(p) for g in (decayed, free) for p in g["params"]} == {id(p) for p in net.parameters()}
+    assert {id(p) for g in (decayed, free) for p in g["params"]} == {id(p) for p in head.parameters()}
 
 
 def test_smoothed_targets_equal_the_official_ones(golden_dir: Path) -> None:

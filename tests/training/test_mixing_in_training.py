@@ -21,7 +21,7 @@ from vidxfer.stages.learning.train import TrainRequest, train
 from vidxfer.stages.learning.trainer import Trainer
 
 CPU = torch.device("cpu")
-NEEDS = Needs(layers=(0, 1, 2), embedding=True, dense_multiple=2)
+NEEDS = Needs(layers=(0, 1, 2), embedding=True, pixels="dense")
 BOTH_WAYS = range(6)
 """Steps among whose draws are mixup and CutMix."""
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 
 from vidxfer.pipeline.errors import CacheMismatch
-from vidxfer.pipeline.training.build import build_head
-from vidxfer.pipeline.training.published import PUBLISHED, Published, trainable_parameters
-from vidxfer.pipeline.training.recipes import RECIPES, named, with_settings
+from vidxfer.pipeline.heads import PUBLISHED, RECIPES
+from vidxfer.pipeline.heads.recipe import Published
+from vidxfer.pipeline.training.build import build_head, offer_of
+from vidxfer.pipeline.training.published import cache_spec, trainable_parameters
+from vidxfer.pipeline.training.recipes import named, with_settings
 
 PARAMETERS = {
     "dist-ssv2-b16-8f": 19_001_184,
@@ -46,7 +47,7 @@ each = pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: row.recipe)
 
 @each
 def test_trainable_parameters_equal_the_official_count(row: Published) -> None:
-    assert trainable_parameters(named(row.recipe).dist, row.inputs) == PARAMETERS[row.recipe]
+    assert trainable_parameters(named(row.recipe), row) == PARAMETERS[row.recipe]
 
 
 @each
@@ -64,11 +65,11 @@ def test_every_published_configuration_has_a_recipe_and_no_other_name() -> None:
 @each
 def test_bytes_per_view_follow_from_the_cache(row: Published) -> None:
     """docs/spec/dist.md §7: 29.0 MB per 8 frames of B/16 and 404 MB per 32 of L/14, float16, tokens alone."""
-    spec = row.cache_spec("float16")
-    tokens = row.clip.blocks * row.sparse_frames * row.clip.tokens * row.clip.channels
+    spec = cache_spec(row, "float16")
+    tokens = row.clip.blocks * row.sparse_frames * row.clip.tokens * row.clip.width
     assert spec.token_bytes_per_view == 2 * tokens
     assert 1 < spec.bytes_per_view / spec.token_bytes_per_view < 1.002
-    assert row.cache_spec().bytes_per_view / spec.bytes_per_view == pytest.approx(0.5, abs=0.003)
+    assert cache_spec(row).bytes_per_view / spec.bytes_per_view == pytest.approx(0.5, abs=0.003)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +78,17 @@ def test_bytes_per_view_follow_from_the_cache(row: Published) -> None:
         ({"sparse_frames": 16}, "dense_frames: cache has 32, run needs 16"),
         ({"alpha": 1}, "dense_frames: cache has 8, run needs 16"),
         ({"alpha": 4, "sparse_frames": 4}, "sparse_frames: cache has 4, run needs 8"),
-        ({"channels": 1024}, "clip_channels: cache has 1024, run needs 768"),
+        ({"channels": 1024}, "clip.width: cache has 1024, run needs 768"),
+        ({"grid": (7, 7)}, "clip.patch_px: cache has 32, run needs 16"),
+        ({"image_px": 336, "grid": (21, 21)}, "clip.image_px: cache has 336, run needs 224"),
+        ({"embed": 768}, "clip.embed: cache has 768, run needs 512"),
+        ({"layers": tuple(range(24))}, "clip.blocks: cache has 'at least 24', run needs 12"),
     ],
 )
-def test_a_cache_of_other_frames_or_another_clip_is_refused(change: dict[str, int], text: str) -> None:
+def test_a_cache_of_other_frames_or_another_clip_is_refused(change: dict[str, Any], text: str) -> None:
     recipe, row = named("dist-ssv2-b16-8f"), PUBLISHED[0]
     with pytest.raises(CacheMismatch, match=text):
-        build_head(recipe, replace(row.inputs, **change), torch.ones(1, 512), 100.0)
+        build_head(recipe, replace(offer_of(cache_spec(row), recipe, classes=1), **change))
 
 
 def test_frames_of_a_recipe_may_be_left_open() -> None:
@@ -103,6 +108,6 @@ def test_the_list_names_every_recipe_with_figures_and_bytes(invoke: Callable[...
     for row in PUBLISHED:
         entry = listed[row.recipe]
         assert entry["trainable_parameters"] == PARAMETERS[row.recipe]
-        assert entry["int8_bytes_per_view"] == row.cache_spec().bytes_per_view
+        assert entry["int8_bytes_per_view"] == cache_spec(row).bytes_per_view
         assert "does not state the views" in entry["published"]["views"]
     assert listed["probe"]["published"] is None

@@ -58,7 +58,8 @@ def test_a_run_is_taken_up_with_what_it_was_made_from(run: Run) -> None:
     [
         (["epochs=50"], {}, ["epochs: the run has 40, you ask for 50"]),
         (["epochs=50", "seed=3"], {}, ["epochs", "seed: the run has 0, you ask for 3"]),
-        (["dist.pooling_layers=7"], {}, ["pooling_layers"]),
+        (["optimiser.decay=all"], {}, ["optimiser: the run has {'betas'", "'decay': 'all'"]),
+        (["head=dist"], {}, ["head: the run has {'kind': 'probe'}, you ask for {'kind': 'dist'"]),
         ([], {"cache_fingerprint": "bbbb"}, ["cache_fingerprint: the run has 'aaaa', you ask for 'bbbb'"]),
         ([], {"world": 2}, ["world: the run has 1, you ask for 2"]),
         ([], {"online": True}, ["online: the run has False, you ask for True"]),

@@ -1,10 +1,6 @@
-"""Names and shapes of the released DiST checkpoints: which key is which, and what sizes the shapes tell.
+"""Shapes of the released DiST checkpoints: what sizes they tell, and everything that does not fit; see `Release`.
 
-    state of a file ─ sort_keys ─▶ head  "temporal_stem.weight" …   (our names; both generations of keys)
-                                   clip  "visual.conv1.weight" …    (open_clip's names)
-                                   unknown                          (everything else, by its full key)
-    head ─ read_sizes ─▶ DistSizes ─ problems ─▶ every key that is missing, too much, or of another shape
-    head + clip ─ official_state ─▶ the layout of the release
+    sort_keys ─▶ head ─ read_sizes ─▶ FileSizes ─ problems ─▶ every key that is missing, too much, or of another shape
 
 Source: docs/spec/dist.md §8. Nothing is opened here.
 """
@@ -14,91 +10,31 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.heads.base import HeadInputs
-from vidxfer.pipeline.heads.dist import DistConfig, DistNet
-
-PREFIX = "backbone.base_encoder."
-HEAD, OLD_HEAD = "dist_net.", "ladder_net."
-OLD_NAMES = {
-    "input_map_feat_nets": "input_linears",
-    "s2t_fuse_nets": "integration2temporal_nets",
-    "t2s_fuse_nets": "temporal2integration_nets",
-    "spatial_nets": "integration_nets",
-    "final_temporal_nets": "adapooling_nets",
-}
-"""First words of names in files made before the release, and the released ones; other names are the same in both."""
-
-_BLOCK = (
-    r"transformer\.resblocks\.\d+\.(attn\.(in_proj_(weight|bias)|out_proj\.(weight|bias))|ln_[12]\.(weight|bias)"
-    r"|mlp\.c_(fc|proj)\.(weight|bias))"
-)
-_CLIP = re.compile(
-    r"logit_scale|positional_embedding|text_projection|token_embedding\.weight|ln_final\.(weight|bias)"
-    rf"|visual\.(class_embedding|positional_embedding|proj|conv1\.weight|ln_(pre|post)\.(weight|bias))"
-    rf"|(visual\.)?{_BLOCK}"
-)
-
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Offer
+from vidxfer.pipeline.heads.dist.head import DistConfig
+from vidxfer.pipeline.heads.dist.keys import HEAD, OLD_HEAD, PREFIX, SortedKeys, official_state, sort_keys
+from vidxfer.pipeline.heads.dist.net import DistNet, DistSizes
+from vidxfer.pipeline.heads.family import Released
 
 @dataclass(frozen=True, kw_only=True)
-class SortedKeys:
-    """Every key of a file, in one of three places.
-
-    Attributes:
-        head: of the DiST branch, under our names. clip: of the frozen CLIP, under open_clip's names.
-        unknown: full keys that are neither. old_names: the branch was called `ladder_net`.
-    """
-
-    head: dict[str, Tensor]
-    clip: dict[str, Tensor]
-    unknown: tuple[str, ...]
-    old_names: bool
-
-
-def sort_keys(state: Mapping[str, Tensor]) -> SortedKeys:
-    """Say of every key what it is; the prefix may be missing. A second key for one name is unknown."""
-    head: dict[str, Tensor] = {}
-    clip: dict[str, Tensor] = {}
-    unknown: list[str] = []
-    old_names = False
-    for key, value in state.items():
-        name = key.removeprefix(PREFIX)
-        if name.startswith((HEAD, OLD_HEAD)):
-            old = name.startswith(OLD_HEAD)
-            ours = _released_name(name.removeprefix(OLD_HEAD)) if old else name.removeprefix(HEAD)
-            target = head
-            old_names |= old
-        else:
-            ours, target = name, clip
-        if ours in target or (target is clip and not _CLIP.fullmatch(ours)):
-            unknown.append(key)
-        else:
-            target[ours] = value
-    return SortedKeys(head=head, clip=clip, unknown=tuple(unknown), old_names=old_names)
-
-
-def _released_name(name: str) -> str:
-    first, dot, rest = name.partition(".")
-    return OLD_NAMES.get(first, first) + dot + rest
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistSizes:
+class FileSizes:
     """What the shapes of a checkpoint tell.
 
     Attributes:
-        config: sizes of the branch; its `layers` are not in the shapes and stay None.
+        config: sizes of the branch, not checked: a broken file may tell any.
         layers: how many CLIP layers feed it. sparse_frames, alpha: a checkpoint fits no other number of frames.
         patch_px: side of the stem's patch. channels: CLIP width. embed: joint space.
         clip_blocks, grid: of the CLIP in the same file; None when it holds none.
     """
 
-    config: DistConfig
+    config: DistSizes
     layers: int
     sparse_frames: int
     alpha: int
@@ -113,28 +49,37 @@ class DistSizes:
         """Frames the temporal branch sees."""
         return self.sparse_frames * self.alpha
 
-    def inputs(self) -> HeadInputs:
+    @property
+    def offer(self) -> Offer:
         """What a cache for this head delivers; pictures of 224 px unless the file's CLIP says otherwise."""
         grid = self.grid or max(1, 224 // self.patch_px)
-        return HeadInputs(
+        return Offer(
             layers=tuple(range(self.layers)),
             sparse_frames=self.sparse_frames,
             alpha=self.alpha,
-            tokens=grid * grid + 1,
+            grid=(grid, grid),
             channels=self.channels,
             embed=self.embed,
             classes=1,
             image_px=grid * self.patch_px,
         )
 
+    def __str__(self) -> str:
+        return (
+            f"{self.layers} CLIP layers of {self.channels} channels, {self.sparse_frames} sparse and "
+            f"{self.dense_frames} dense frames, patch {self.patch_px} px, {self.config.integration_channels} + "
+            f"{self.config.temporal_channels} channels, {self.config.pooling_layers} pooling layers, "
+            f"joint space {self.embed}"
+        )
 
-def read_sizes(keys: SortedKeys) -> DistSizes:
+
+def read_sizes(keys: SortedKeys) -> FileSizes:
     """Sizes by the vote of all shapes that tell them; where none does, the released ones (`problems` will say so)."""
     seen = _Shapes(keys.head)
     wide = seen.vote(r"input_linears\.\d+\.weight", 0, 384)
     narrow = seen.vote(r"temporal_nets\.\d+\.ln\.weight", 0, 96)
     temporal = seen.vote(r"integration_nets\.\d+\.temporal_ffn\.c_fc1\.weight", 0, wide // 4)
-    config = DistConfig(
+    config = DistSizes(
         integration_channels=wide,
         temporal_channels=narrow,
         pooling_layers=seen.count("adapooling_nets"),
@@ -146,7 +91,7 @@ def read_sizes(keys: SortedKeys) -> DistSizes:
     )
     visual = _Shapes(keys.clip)
     tokens = visual.vote(r"visual\.positional_embedding", 0, 0)
-    return DistSizes(
+    return FileSizes(
         config=config,
         layers=seen.count("input_linears"),
         sparse_frames=seen.vote(r"temporal2integration_nets\.\d+\.cls_token", 2, 8),
@@ -183,14 +128,14 @@ def _ratio(hidden: int, outer: int) -> float:
     return ratio if int(outer * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
-def problems(keys: SortedKeys, sizes: DistSizes) -> list[str]:
+def problems(keys: SortedKeys, sizes: FileSizes) -> list[str]:
     """Everything that keeps a state from being the branch of these sizes, one line each; empty when it is."""
     if not keys.head:
         return [f"not one key begins with {PREFIX}{HEAD} or {PREFIX}{OLD_HEAD}"]
     if lines := _impossible(keys, sizes):
         return lines
     with torch.device("meta"):
-        wanted = DistNet(sizes.config, sizes.inputs(), tuple(range(sizes.layers))).state_dict()
+        wanted = DistNet(sizes.config, sizes.offer, tuple(range(sizes.layers))).state_dict()
     found = keys.head
     lines = [f"{key}: missing" for key in sorted(wanted.keys() - found.keys())]
     lines += [f"{key}: not a part of this branch" for key in sorted(found.keys() - wanted.keys())]
@@ -208,7 +153,7 @@ def problems(keys: SortedKeys, sizes: DistSizes) -> list[str]:
     return lines
 
 
-def _impossible(keys: SortedKeys, sizes: DistSizes) -> list[str]:
+def _impossible(keys: SortedKeys, sizes: FileSizes) -> list[str]:
     """What keeps a branch of these sizes from being built at all."""
     lines = [f"{name}: is empty, shape {tuple(value.shape)}" for name, value in keys.head.items() if value.numel() == 0]
     groups = {"input_linears": sizes.layers, "adapooling_nets": sizes.config.pooling_layers}
@@ -219,7 +164,46 @@ def _impossible(keys: SortedKeys, sizes: DistSizes) -> list[str]:
     return lines
 
 
-def official_state(head: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The keys of the release, CLIP first: float32 on the CPU, each with memory of its own."""
-    named: Iterable[tuple[str, Tensor]] = [*clip.items(), *((HEAD + name, value) for name, value in head.items())]
-    return {PREFIX + name: value.detach().float().cpu().clone() for name, value in named}
+class DistRelease:
+    """The layout of DiST's released checkpoints; see `Release`."""
+
+    title = "DiST"
+
+    def read(self, state: Mapping[str, Tensor]) -> Released:
+        """See `Release`."""
+        keys = sort_keys(state)
+        sizes = read_sizes(keys)
+        lines = problems(keys, sizes)
+        return Released(
+            config=None if lines else DistConfig(**asdict(sizes.config)),
+            weights={HEAD + name: value.float() for name, value in keys.head.items()},
+            clip=keys.clip,
+            unknown=keys.unknown,
+            problems=tuple(lines),
+            layers=sizes.layers,
+            clip_blocks=sizes.clip_blocks,
+            offer=sizes.offer,
+            sizes=sizes,
+            words=str(sizes),
+            old_names="ladder_net" if keys.old_names else "",
+        )
+
+    def fed_by(self, config: HeadConfig, layers: tuple[int, ...]) -> HeadConfig:
+        """See `Release`."""
+        assert isinstance(config, DistConfig)
+        return replace(config, layers=layers)
+
+    def write(self, head: Head, clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Release`."""
+        return official_state({name.removeprefix(HEAD): value for name, value in head.state_dict().items()}, clip)
+
+    def told(self, config: HeadConfig, offer: Offer) -> dict[str, Any]:
+        """See `Release`."""
+        assert isinstance(config, DistConfig)
+        return {
+            "NUM_INPUT_FRAMES": offer.sparse_frames * offer.alpha,
+            "SPARSE_SAMPLE_ALPHA": offer.alpha,
+            "ADA_POOLING_LAYERS": config.pooling_layers,
+            "SELECTED_LAYERS": list(config.needs(offer).layers),
+            "S_PATCH_SIZE": offer.patch_px,
+        }

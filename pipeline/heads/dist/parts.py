@@ -78,14 +78,14 @@ class IntegrationToTemporal(nn.Module):
         self.alpha = alpha
         self.linear_fuse = nn.Linear(integration_channels, temporal_channels)
 
-    def forward(self, m: Tensor, grid: int) -> Tensor:
-        """[clip frame token channel] -> [clip channel dense row col]; CLS (token 0) is left out."""
+    def forward(self, m: Tensor, rows: int) -> Tensor:
+        """[clip frame token channel] -> [clip channel dense row col]; CLS (token 0) is left out. rows: of the grid."""
         patches = self.linear_fuse(m[:, :, 1:])
         upsampled: Tensor = repeat(
             patches,
             "clip frame (row col) channel -> clip channel (frame alpha) row col",
             alpha=self.alpha,
-            row=grid,
+            row=rows,
         )
         return upsampled
 

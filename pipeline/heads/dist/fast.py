@@ -15,22 +15,23 @@ What is arranged differently is exact algebra (docs/spec/dist.md §2.2–2.3 say
                                              softmax, and its weights sum to 1
     a sparse frame for alpha dense ones      a broadcast sum over [clip frame alpha place channel]
 
-Parameters are read from the modules of dist_parts, whose own `forward` is not called: hooks on them do not fire.
+Parameters are read from the modules of parts.py, whose own `forward` is not called: hooks on them do not fire.
 Nothing depends on values, so `torch.compile(fullgraph=True)` takes it whole.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vidxfer.pipeline.heads.dist_parts import QUICK_GELU_SLOPE as SLOPE
-from vidxfer.pipeline.heads.dist_parts import (
+from vidxfer.pipeline.heads.dist.net import DistNet
+from vidxfer.pipeline.heads.dist.parts import QUICK_GELU_SLOPE as SLOPE
+from vidxfer.pipeline.heads.dist.parts import (
     AdaPooling,
     CrossAttention,
     IntegrationBlock,
@@ -38,9 +39,6 @@ from vidxfer.pipeline.heads.dist_parts import (
     TemporalBlock,
     TemporalToIntegration,
 )
-
-if TYPE_CHECKING:
-    from vidxfer.pipeline.heads.dist import DistNet
 
 
 def fast_forward(net: DistNet, tokens: Tensor, dense: Tensor) -> Tensor:
@@ -57,7 +55,7 @@ def fast_forward(net: DistNet, tokens: Tensor, dense: Tensor) -> Tensor:
     x = stem(net.temporal_stem, dense)
     m = u = torch.empty(0)
     for k in range(layers):
-        x = temporal_block(part(net.temporal_nets, k, TemporalBlock), x, net.grid)
+        x = temporal_block(part(net.temporal_nets, k, TemporalBlock), x, net.rows)
         rows, linear = tokens[:, k].to(x.dtype).flatten(0, 2), part(net.input_linears, k, nn.Linear)
         if k == 0:
             m = torch.addmm(linear.bias, rows, linear.weight.t(), beta=SLOPE, alpha=SLOPE)

@@ -3,7 +3,7 @@
     dense [clip dense rgb height width] ─ stem ─▶ x ─▶ temporal block ─▶ …
                                                   ▲│ (both exchanges read their side before it is updated)
     tokens [clip layer frame token channel] ─ linear ─▶ m = · + r ─▶ u ─▶ integration block ─▶ r ─▶ …
-    last r + u ─▶ ada-pooling ─▶ + Linear(mean CLS) ─▶ LN ─▶ proj ─▶ video embedding ─▶ cosine with class names
+    last r + u ─▶ ada-pooling ─▶ + Linear(mean CLS) ─▶ LN ─▶ proj ─▶ video embedding
 
 The tokens are CLIP block outputs before ln_post, CLS included; CLIP itself is never here.
 Source: docs/spec/dist.md §2–3.
@@ -19,22 +19,18 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.heads.base import Head, HeadInputs, Needs, expect_layers
-from vidxfer.pipeline.heads.dist_fast import fast_forward
-from vidxfer.pipeline.heads.dist_parts import (
+from vidxfer.pipeline.heads.base import Offer
+from vidxfer.pipeline.heads.dist.parts import (
     AdaPooling,
     IntegrationBlock,
     IntegrationToTemporal,
     TemporalBlock,
     TemporalToIntegration,
 )
-from vidxfer.pipeline.heads.text import TextCosine
-from vidxfer.pipeline.shapes import ClipBatch
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistConfig:
+class DistSizes:
     """Sizes of the branch; defaults are the released SSv2 B/16 ones (K400: pooling_layers=4).
 
     Attributes:
@@ -42,11 +38,6 @@ class DistConfig:
         pooling_layers: ada-pooling blocks P.
         stem_frames, kernel_frames: temporal kernels of the stem and of the blocks, in frames.
         temporal_mlp_ratio, integration_mlp_ratio, integration_temporal_mlp_ratio: hidden over outer width.
-        layers: CLIP layers to read; None: every block the cache holds.
-        form: "fast" or "plain": the same parameters and the same function, see dist_fast.
-
-    Raises:
-        UsageError: a form there is not.
     """
 
     integration_channels: int = 384
@@ -57,26 +48,20 @@ class DistConfig:
     temporal_mlp_ratio: float = 1.0
     integration_mlp_ratio: float = 1.0
     integration_temporal_mlp_ratio: float = 0.25
-    layers: tuple[int, ...] | None = None
-    form: str = "fast"
-
-    def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise UsageError(f"dist.form={self.form!r} is none of {', '.join(FORMS)}")
-
-
-FORMS = ("fast", "plain")
 
 
 class DistNet(nn.Module):
-    """The trainable branch: tokens and dense frames to a video embedding in CLIP's joint space."""
+    """The trainable branch: tokens and dense frames to a video embedding in CLIP's joint space.
 
-    def __init__(self, config: DistConfig, inputs: HeadInputs, layers: tuple[int, ...]) -> None:
+    Args:
+        config: sizes of the branch. offer: what the cache holds. layers: CLIP layers that feed it, in order.
+    """
+
+    def __init__(self, config: DistSizes, offer: Offer, layers: tuple[int, ...]) -> None:
         super().__init__()
-        wide, narrow, alpha = config.integration_channels, config.temporal_channels, inputs.alpha
-        frames, patch = inputs.sparse_frames, inputs.patch_px
-        self.grid = inputs.grid
-        self.form = config.form
+        wide, narrow, alpha = config.integration_channels, config.temporal_channels, offer.alpha
+        frames, patch = offer.sparse_frames, offer.patch_px
+        self.rows = offer.grid[0]
         self.temporal_stem = nn.Conv3d(
             3,
             narrow,
@@ -84,7 +69,7 @@ class DistNet(nn.Module):
             stride=(1, patch, patch),
             padding=(config.stem_frames // 2, 0, 0),
         )
-        self.input_linears = nn.ModuleList(nn.Linear(inputs.channels, wide) for _ in layers)
+        self.input_linears = nn.ModuleList(nn.Linear(offer.channels, wide) for _ in layers)
         self.temporal_nets = nn.ModuleList(
             TemporalBlock(narrow, config.temporal_mlp_ratio, config.kernel_frames) for _ in layers
         )
@@ -101,13 +86,13 @@ class DistNet(nn.Module):
         self.adapooling_nets = nn.ModuleList(AdaPooling(wide, frames) for _ in range(config.pooling_layers))
         self.aggregated_cls_token = nn.Parameter(torch.zeros(1, 1, wide))
         self.aggregated_spatial_cls_token = nn.Parameter(torch.zeros(1, 1, wide))
-        self.proj_spatial_cls_token = nn.Linear(inputs.channels, wide)
+        self.proj_spatial_cls_token = nn.Linear(offer.channels, wide)
         self.ln_post = nn.LayerNorm(wide)
-        self.proj = nn.Parameter(torch.zeros(wide, inputs.embed))
+        self.proj = nn.Parameter(torch.zeros(wide, offer.embed))
         initialise(self)
 
     def forward(self, tokens: Tensor, dense: Tensor) -> Tensor:
-        """Video embedding.
+        """Video embedding, plain form: the reference for the fast one.
 
         Args:
             tokens: [clip layer frame token channel], the layers this net was built for, in its order.
@@ -116,10 +101,6 @@ class DistNet(nn.Module):
         Returns:
             [clip embed], not normalised.
         """
-        return fast_forward(self, tokens, dense) if self.form == "fast" else self.forward_plain(tokens, dense)
-
-    def forward_plain(self, tokens: Tensor, dense: Tensor) -> Tensor:
-        """The reference: arguments and result as `forward`."""
         x = self.temporal_stem(rearrange(dense, "clip dense rgb height width -> clip rgb dense height width"))
         carry: Tensor | None = None
         fused = tokens.new_zeros(())
@@ -131,7 +112,7 @@ class DistNet(nn.Module):
             fused = m + self.temporal2integration_nets[k](x)
             carry = self.integration_nets[k](fused)
             if k < last:  # the last layer's update of x would reach nothing
-                x = x + self.integration2temporal_nets[k](m, self.grid)
+                x = x + self.integration2temporal_nets[k](m, self.rows)
         assert carry is not None
         return self.pool(carry + fused, tokens[:, -1, :, 0])
 
@@ -168,32 +149,3 @@ def initialise(net: DistNet) -> None:
         if name.endswith(("cls_token", "positional_embedding")):
             nn.init.normal_(parameter, std=0.02)
     nn.init.normal_(net.proj, std=net.proj.shape[0] ** -0.5)
-
-
-class DistHead(Head):
-    """DiST as published: video embedding, then scaled cosines with the class names' text embeddings.
-
-    Args:
-        config: sizes of the branch.
-        inputs: what the cache holds.
-        text: raw text embeddings [class embed].
-        logit_scale: CLIP's, exponentiated.
-
-    Raises:
-        CacheError: a wanted layer is not in the cache.
-    """
-
-    def __init__(self, config: DistConfig, inputs: HeadInputs, text: Tensor, logit_scale: float) -> None:
-        super().__init__()
-        layers = config.layers or tuple(layer for layer in inputs.layers if layer >= 0)
-        expect_layers(layers, inputs.layers)
-        self.needs = Needs(layers=layers, sparse_frames=inputs.sparse_frames, dense_multiple=inputs.alpha, text=True)
-        self.dist_net = DistNet(config, inputs, layers)
-        self.classify = TextCosine(text, logit_scale)
-
-    def forward(self, batch: ClipBatch) -> Tensor:
-        """Logits [clip class]."""
-        assert batch.tokens is not None, "the loader fetches what `needs` declares"
-        assert batch.dense is not None
-        logits: Tensor = self.classify(self.dist_net(batch.tokens, batch.dense))
-        return logits

@@ -1,0 +1,116 @@
+"""DiST as a head: its settings, and scaled cosines of the video embedding with the class names.
+
+    DistConfig ─ needs ─▶ every block's tokens, all dense frames, text
+        └─ build ─▶ DistHead: DistNet (plain or fast form) ─▶ video embedding ─▶ cosine with class names ─▶ logits
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, expect_layers
+from vidxfer.pipeline.heads.dist.fast import fast_forward
+from vidxfer.pipeline.heads.dist.net import DistNet, DistSizes
+from vidxfer.pipeline.heads.text import TextCosine
+from vidxfer.pipeline.shapes import ClipBatch
+
+FORMS: dict[str, Callable[[DistNet, Tensor, Tensor], Tensor]] = {"fast": fast_forward, "plain": DistNet.forward}
+"""Two forms of the same function of (net, tokens, dense) on the same parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistConfig(DistSizes, HeadConfig):
+    """Settings of DiST: the sizes of its branch, and
+
+    Attributes:
+        layers: CLIP layers to read; None: every block the cache holds.
+        form: one of `FORMS`.
+
+    Raises:
+        UsageError: a form there is not, or sizes that no branch has.
+    """
+
+    kind: ClassVar[str] = "dist"
+    any_classes: ClassVar[bool] = True
+    unused_parameters: ClassVar[bool] = True  # the last integration-to-temporal net, as published
+
+    layers: tuple[int, ...] | None = None
+    form: str = "fast"
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise UsageError(f"head.form={self.form!r} is none of {', '.join(FORMS)}")
+        layers = self.layers
+        if layers is not None and (
+            not layers or not isinstance(layers, tuple) or not all(isinstance(layer, int) for layer in layers)
+        ):
+            raise UsageError(f"head.layers={layers!r} must be block numbers like [3, 7, 11], or null")
+        for name, size in asdict(self).items():
+            if not isinstance(size, int | float):
+                continue
+            if not 0 < size < math.inf and name != "pooling_layers":
+                raise UsageError(f"head.{name}={size} must be above 0")
+            if name.endswith("_frames") and size % 2 == 0:
+                raise UsageError(f"head.{name}={size} must be odd, so that a frame is in the middle")
+        wide = self.integration_channels
+        if self.pooling_layers < 1 or (wide > 64 and wide % (wide // 64)):
+            raise UsageError(
+                f"head.pooling_layers={self.pooling_layers} must be at least 1, and "
+                f"head.integration_channels={wide} must divide into heads of about 64"
+            )
+
+    @property
+    def fixed_frames(self) -> bool:
+        """CLS tokens and positions are learned per sparse frame."""
+        return True
+
+    def needs(self, offer: Offer) -> Needs:
+        """See `HeadConfig`."""
+        layers = self.layers or tuple(layer for layer in offer.layers if layer >= 0)
+        expect_layers(layers, offer.layers)
+        return Needs(layers=layers, sparse_frames=offer.sparse_frames, pixels="dense", text=True)
+
+    def build(self, offer: Offer) -> DistHead:
+        """See `HeadConfig`."""
+        return DistHead(self, offer)
+
+
+class DistHead(Head):
+    """DiST as published: video embedding, then scaled cosines with the class names' text embeddings.
+
+    Args:
+        config: its settings. offer: what the cache holds, text included.
+
+    Raises:
+        CacheError: a wanted layer is not in the cache, or there is no text.
+    """
+
+    def __init__(self, config: DistConfig, offer: Offer) -> None:
+        super().__init__()
+        self.needs = config.needs(offer)
+        self.dist_net = DistNet(config, offer, self.needs.layers)
+        self.classify = TextCosine(offer.class_text(), offer.logit_scale)
+        self._embed = FORMS[config.form]
+
+    def forward(self, batch: ClipBatch) -> Tensor:
+        """Logits [clip class]."""
+        assert batch.tokens is not None, "the loader fetches what `needs` declares"
+        assert batch.dense is not None
+        logits: Tensor = self.classify(self._embed(self.dist_net, batch.tokens, batch.dense))
+        return logits
+
+    def undecayed(self) -> frozenset[str]:
+        """Vectors, and the learned tokens and positions (docs/spec/dist.md §5)."""
+        net = self.dist_net
+        return super().undecayed() | {
+            "dist_net.aggregated_cls_token",
+            "dist_net.aggregated_spatial_cls_token",
+            *(f"dist_net.temporal2integration_nets.{k}.cls_token" for k in range(len(net.temporal2integration_nets))),
+            *(f"dist_net.adapooling_nets.{k}.positional_embedding" for k in range(len(net.adapooling_nets))),
+        }
