@@ -9,7 +9,7 @@
     │   ├── CacheMismatch           made with other settings; the text names each field with both values
     │   ├── CacheCorrupt            bytes on disk do not match their checksum or their index
     │   ├── CacheIncomplete         rows are asked for that were never stored
-    │   ├── CacheBusy               another process is writing the same split
+    │   ├── CacheBusy               another process is writing the same split or run
     │   └── CacheFull               the disk cannot hold what was asked for
     ├── ClusterError                the workers or the scheduler that extraction is spread over are gone, or unfit
     ├── WeightsError                a file of weights cannot be used as asked
@@ -119,7 +119,7 @@ class CacheIncomplete(CacheError):
 
 
 class CacheBusy(CacheError):
-    """Another process is writing the same split."""
+    """Another process is writing the same split or run folder."""
 
 
 class CacheFull(CacheError):

@@ -45,13 +45,14 @@ class Trainer:
         request: TrainRequest,
         run: Run,
         sources: dict[str, Source],
-        rows: list[int],
+        rows: tuple[list[int], int],
         fabric: Fabric,
         where: Where,
         shown: Progress,
         stack: ExitStack,
     ) -> None:
-        self.request, self.run, self.sources, self.rows = request, run, sources, rows
+        self.request, self.run, self.sources = request, run, sources
+        self.rows, self.views = rows
         source = sources["train"]
         self.split = split = source.split
         self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
@@ -130,7 +131,7 @@ class Trainer:
         return self._report(score, whole)
 
     def _epoch(self, epoch: int, first: int, steps: int) -> None:
-        order = epoch_order(self.rows, self.split.spec.stored_views, seed=self.recipe.seed, epoch=epoch)
+        order = epoch_order(self.rows, self.views, seed=self.recipe.seed, epoch=epoch)
         if self.request.online:
             order = [(row, epoch) for row, _ in order]  # a fresh draw in every epoch
         self.loader.epoch = (self.recipe.seed, epoch)
