@@ -64,7 +64,7 @@ HEAVY = ("torch", "torchvision", "open_clip", "av", "decord", "zarr", "numcodecs
 """What `vidxfer --help` must not load."""
 
 SETTINGS = {"Recipe", "DistConfig", "Mixing", "Published", "Sampling", "DataSource", "ClipChoice", "CacheChoice",
-            "EngineChoice", "SlurmChoice"}  # fmt: skip
+            "EngineChoice", "SlurmChoice", "TlsFiles"}  # fmt: skip
 """Classes of settings, with every `…Request`: a field that nobody reads would be a setting that does nothing."""
 
 MOST_LINES, MOST_STATEMENTS = 280, 40
