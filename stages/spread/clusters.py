@@ -162,9 +162,7 @@ def _local(workers: int, device: str) -> Iterator[Any]:
         for number, environment in enumerate(environments)
     }
     scheduler = {"cls": SchedulerAlone, "options": {**private, "port": 0}}
-    with SpecCluster(
-        workers=spec, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL
-    ) as cluster:
+    with SpecCluster(workers=spec, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL) as cluster:
         yield cluster
 
 

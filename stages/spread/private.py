@@ -80,4 +80,3 @@ def warning_of(address: str) -> str | None:
         f"{address} asks for no key: everybody who reaches this port can run code as you, here and on the workers. "
         "Use it in a network you trust only, or see docs/clusters.md: --tls-ca, --tls-cert, --tls-key."
     )
-

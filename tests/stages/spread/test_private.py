@@ -178,9 +178,7 @@ def test_a_scheduler_with_a_key_is_joined_with_the_files_and_not_without(files: 
 
 
 @pytest.mark.parametrize("scheduler", ["tcp"], indirect=True)
-def test_of_a_scheduler_without_a_key_the_risk_is_said_once(
-    files: TlsFiles, scheduler: Path, tmp_path: Path
-) -> None:
+def test_of_a_scheduler_without_a_key_the_risk_is_said_once(files: TlsFiles, scheduler: Path, tmp_path: Path) -> None:
     shown = Lines()
     with connected(EngineChoice(scheduler_file=scheduler), "cpu", shown) as cluster:
         stranger(cluster.address, "tcp", tmp_path / "note")
@@ -220,5 +218,3 @@ def test_files_that_cannot_be_meant_are_refused_before_anything_starts(files: Tl
             print(engine.name)
     with pytest.raises(UsageError, match="begins with tls://"):
         print(EngineChoice(scheduler="tcp://127.0.0.1:1", tls=files).name)
-
-
