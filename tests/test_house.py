@@ -22,12 +22,13 @@ TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="u
 MAY_IMPORT = {
     "errors": set(),
     "shapes": {"errors"},
+    "typed": {"errors"},
     "datasets": {"errors", "shapes"},
     "video": {"errors", "shapes"},
     "clip": {"errors", "shapes"},
-    "cache": {"errors", "shapes"},
+    "cache": {"errors", "shapes", "typed"},
     "heads": {"errors", "shapes"},
-    "training": {"errors", "shapes", "video", "cache", "heads"},
+    "training": {"errors", "shapes", "typed", "video", "cache", "heads"},
 }
 """Rooms of the pipeline, and what each may use: neither heads nor training know CLIP, no room knows a stage."""
 
