@@ -2,7 +2,7 @@
 
     checked({"alpha": 2}, Sampling, "spec.sampling")        a frozen dataclass: every field, by its annotation
     checked([3, 7], tuple[int, ...], "layers")              ──▶ (3, 7)
-    checked(True, int, "shard_videos")                      ──▶ ValueError: shard_videos is true, expected a whole number
+    checked(True, int, "shard_videos")   ──▶ ValueError: shard_videos is True, expected a whole number
 
 JSON has lists for tuples, and whole numbers for floats that are whole. Python's JSON also has NaN and Infinity: none of
 our files does.

@@ -53,7 +53,7 @@ class Said:
     more_views: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 1 <= self.shard_videos:
+        if not self.shard_videos >= 1:
             raise ValueError(f"shard_videos is {self.shard_videos}, expected at least 1")
         classes, labels = len(self.class_names), [label for pair in self.flip_pairs for label in pair]
         if labels and not 0 <= min(labels) <= max(labels) < classes:

@@ -16,6 +16,7 @@ import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -169,14 +170,15 @@ def _opened(path: Path, stored: Mapping[str, Any]) -> Split:
         raise CacheCorrupt(f"{path}/zarr.json: no group that zarr opens ({error}). {COPY_AGAIN}") from error
     rows = said.extents[-1].end if said.extents else None  # arrays may be longer: an addition that was never finished
 
-    def fixed(name: str) -> Any:
-        return read_fixed(group, path, name)
-
+    fixed = partial(read_fixed, group, path)
+    ids = tuple(str(name) for name in fixed("video_id")[:rows])
+    if said.extents and len(ids) != rows:
+        raise ValueError(f"extents end at row {rows}, and there are {len(ids)} ids")
     opened = Split(
         path=path.absolute(),
         spec=spec,
         cache_id=said.cache_id,
-        video_ids=tuple(str(name) for name in fixed("video_id")[:rows]),
+        video_ids=ids,
         labels=fixed("label")[:rows],
         class_names=said.class_names,
         text=fixed("text")[: len(said.class_names)],

@@ -21,6 +21,7 @@ from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.dist import DistConfig
 from vidxfer.pipeline.training.mixing import Mixing
 from vidxfer.pipeline.training.published import PUBLISHED
+from vidxfer.pipeline.typed import checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,14 +207,16 @@ def from_dict(found: dict[str, Any]) -> Recipe:
     """The inverse of `to_json` after parsing.
 
     Raises:
-        UsageError: unknown fields.
+        UsageError: unknown fields, or a value of another type or range.
     """
     known = {f.name for f in fields(Recipe)}
     if unknown := sorted(set(found) - known):
         raise UsageError(f"a recipe has no fields {unknown}. {nearest(unknown[0], sorted(known))}")
-    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.get("dist", {}).items()}
-    parts: dict[str, Any] = {"dist": DistConfig(**sizes), "mixing": Mixing(**found.get("mixing", {}))}
-    return Recipe(**{**found, "betas": tuple(found["betas"]), **parts})
+    try:
+        recipe: Recipe = checked(found, Recipe, "recipe")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return recipe
 
 
 def _value(text: str) -> Any:

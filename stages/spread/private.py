@@ -18,7 +18,6 @@ from distributed.security import Security
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.stages.spread.choice import TlsFiles
 
-
 ROLES = ("client", "scheduler", "worker")
 
 

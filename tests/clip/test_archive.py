@@ -35,15 +35,15 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     torch.manual_seed(7)
     vision, text = CLIPVisionCfg(**SIZES["vision_cfg"]), CLIPTextCfg(**SIZES["text_cfg"])
     model = CLIP(SIZES["embed_dim"], vision, text, quick_gelu=True).eval()
+    weights = {name: value.half() for name, value in model.state_dict().items()}
+    model.register_buffer("input_resolution", torch.tensor(16))  # as OpenAI's have
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch advises against tracing; these files are traced
         pictures, words = torch.rand(1, 3, 16, 16), torch.randint(0, 50, (1, 77))
         traced = torch.jit.trace(model, (pictures, words), check_trace=False)
-    for name, number in (("input_resolution", 16), ("context_length", 77), ("vocab_size", 49408)):
-        traced.register_buffer(name, torch.tensor(number))
         file = tmp_path_factory.mktemp("published") / "Tiny.pt"
         traced.half().save(str(file))
-    return file, {name: value.half() for name, value in model.state_dict().items()}
+    return file, weights
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_what_is_hostile_is_refused_and_nothing_runs(
         "a newer opcode": (pickled(pickle.dumps(Shell(), protocol=4)), {}, "data.pkl uses"),
         "a place in the memo": (pickled(b"\x80\x02}r\xff\xff\xff\x7f."), {}, "remembers a value at place"),
         "not a module": (pickled(b"\x80\x02}."), {}, "it holds a dict"),
-        "cut off": (pickled(tree[: len(tree) // 2]), {}, "pickle exhausted|opcode"),
+        "cut off": (pickled(tree[: len(tree) // 2]), {}, "newline|exhausted|opcode"),
         "a storage is short": (lambda name, raw: raw[:-2] if name.endswith("data/7") else raw, {}, "declared"),
         "a storage is missing": (lambda name, raw: None if name.endswith("data/7") else raw, {}, "data/7"),
         "an absolute name": (lambda name, raw: raw, {"/etc/x": b"x"}, "outside the archive"),
@@ -152,7 +152,7 @@ def test_sizes_that_are_only_declared_are_refused(published: tuple[Path, Any], t
     with pytest.raises(ClipError, match=r"data/7 declares 50,000,000 bytes"):
         read_torchscript(packed)
     strided = bytes(zipfile.ZipFile(file).read("Tiny/data.pkl"))
-    huge = strided.replace(b"M\x00\x03K@\x86", b"J\x00\x00\x00\x7fK@\x86", 1)  # a matrix of 768 x 64
+    huge = strided.replace(b"(M\x00\x01K@t", b"(J\x00\x00\x00\x7fK@t", 1)  # a matrix of 256 x 64
     assert huge != strided
     with pytest.raises(ClipError, match="storage|numbers"):
         read_torchscript(rebuilt(file, tmp_path / "huge.pt", pickled(huge), {}))
