@@ -104,7 +104,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def print_json(report: Any) -> None:
-    """A report as JSON on standard output: the exact data; what is no visible character is written as JSON escapes it."""
+    """A report as JSON on standard output: the exact data, with JSON's escapes for what is no visible character."""
     text = json.dumps(_plain(report), indent=1, ensure_ascii=False)
     say(*(_spelled(line, lambda one: json.dumps(one)[1:-1]) for line in text.split("\n")))
 

@@ -169,7 +169,8 @@ def spoken(tree: ast.Module) -> Iterator[ast.Call]:
             continue
         called = ast.unparse(node.func)
         owner, _, method = called.rpartition(".")
-        if (method in WRITERS and owner in ("", "typer", "click", "rich", "builtins", "pprint", *STREAMS)) or (called in ("os.write", "os.writev") and ast.unparse(node.args[0]) in ("1", "2")):
+        by_name = method in WRITERS and owner in ("", "typer", "click", "rich", "builtins", "pprint", *STREAMS)
+        if by_name or (called in ("os.write", "os.writev") and ast.unparse(node.args[0]) in ("1", "2")):
             yield node
 
 

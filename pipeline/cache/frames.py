@@ -84,7 +84,8 @@ class FrameStore:
         known = {field.name for field in fields(cls)} | {"format"}
         if not isinstance(stored, Mapping) or set(stored) != known or stored["format"] != "jpeg":
             raise CacheError(
-                f"the cache's dense frames are not kept as this version of vidxfer knows it: found {str(stored)[:200]}, "
+                f"the cache's dense frames are not kept as this version of vidxfer knows it: found "
+                f"{str(stored)[:200]}, "
                 f"expected {', '.join(sorted(known))} with format 'jpeg'. Use the version that made the cache."
             )
         try:

@@ -75,7 +75,7 @@ def described_by(path: Path, stored: Mapping[str, Any]) -> Said:
     """The attribute's values, checked.
 
     Raises:
-        ValueError: one is missing or of another type or range. CacheError: later, when what informs is asked for in vain.
+        ValueError: one is missing or of another type or range. CacheError: later, for what `informs` does not have.
     """
     known = {one.name for one in fields(Said)}
     said: Said = checked({name: one for name, one in stored.items() if name in known}, Said, ATTRIBUTE, most=1 << 40)

@@ -26,9 +26,11 @@ from torch import Tensor
 from vidxfer.pipeline.errors import ClipError
 
 PICKLE_BYTES_MOST = 64_000_000
-OPCODES = frozenset(
-    ["PROTO", "STOP", "MARK", "GLOBAL", "EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "NEWOBJ", "REDUCE", "BUILD", "SETITEM", "SETITEMS", "APPEND", "APPENDS", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "DICT", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "BINPERSID", "BINUNICODE", "BININT", "BININT1", "BININT2", "BINFLOAT", "LONG1", "NEWTRUE", "NEWFALSE", "NONE"]
-)
+OPCODES = frozenset({
+    "PROTO", "STOP", "MARK", "GLOBAL", "EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "NEWOBJ", "REDUCE", "BUILD",
+    "SETITEM", "SETITEMS", "APPEND", "APPENDS", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "DICT", "BINPUT",
+    "LONG_BINPUT", "BINGET", "LONG_BINGET", "BINPERSID", "BINUNICODE", "BININT", "BININT1", "BININT2", "BINFLOAT", "LONG1", "NEWTRUE", "NEWFALSE", "NONE",
+})  # fmt: skip
 """What torch's own pickler writes."""
 
 STORAGES = {"HalfStorage": torch.float16, "FloatStorage": torch.float32, "DoubleStorage": torch.float64,

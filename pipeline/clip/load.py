@@ -194,8 +194,8 @@ def _create(open_clip: Any, name: str, source: str | None) -> Any:
     except _REFUSALS as error:
         raise ClipError(
             f"cannot load {name}{f' with {source}' if source else ''}: {_told(error)}\n"
-            "Without a network, give the weights as a file: --pretrained FILE.safetensors (a state dict .pt, or OpenAI's "
-            "own file)."
+            "Without a network, give the weights as a file: --pretrained FILE.safetensors (a state dict .pt, or "
+            "OpenAI's own file)."
         ) from error
 
 

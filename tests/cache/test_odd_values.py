@@ -18,8 +18,8 @@ from vidxfer.pipeline.cache.summary import summary
 from vidxfer.pipeline.errors import CacheError, VidxferError
 
 ODD: list[Any] = [
-    None, 0, -1, 1, 2**31, 2**40, 2**70, 1e308, float("inf"), float("nan"), 0.5, True, "", "x" * 10_000, "\udc80", [], {},
-    [[]], [None], [2**40], {"a": 1}, [["a"]], "../../x",
+    None, 0, -1, 1, 2**31, 2**40, 2**70, 1e308, float("inf"), float("nan"), 0.5, True, "", "x" * 10_000, "\udc80", [],
+    {}, [[]], [None], [2**40], {"a": 1}, [["a"]], "../../x",
 ]  # fmt: skip
 
 

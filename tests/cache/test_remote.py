@@ -19,7 +19,7 @@ import torch
 from obstore.store import LocalStore, MemoryStore
 from zarr.storage import ObjectStore
 
-from vidxfer.pipeline.cache import remote
+from vidxfer.pipeline.cache import remote as remote_room
 from vidxfer.pipeline.cache.batch import TokenReader
 from vidxfer.pipeline.cache.plain import ZarrReader, open_reader
 from vidxfer.pipeline.cache.reader import CacheReader
@@ -235,7 +235,7 @@ def test_making_a_split_behind_a_url_writes_nothing(local: Split, tmp_path: Path
 
 
 def test_a_server_that_accepts_and_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "ANSWER_TIMEOUT", timedelta(seconds=0.3))
+    monkeypatch.setattr(remote_room, "ANSWER_TIMEOUT", timedelta(seconds=0.3))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         with pytest.raises(CacheError, match="the store does not answer as it should"):

@@ -172,9 +172,9 @@ def test_a_scheduler_with_a_key_is_joined_with_the_files_and_not_without(files: 
         assert cluster.client.run_on_scheduler(os.getpid) != os.getpid()
         assert "--tls-cert CERT.pem" in worker_command(cluster.address)
     assert shown.said == []
-    with pytest.raises(ClusterError, match="needs --tls-ca, --tls-cert and --tls-key"):
-        with connected(EngineChoice(scheduler_file=scheduler), "cpu", shown):
-            pass
+    refused = pytest.raises(ClusterError, match="needs --tls-ca, --tls-cert and --tls-key")
+    with refused, connected(EngineChoice(scheduler_file=scheduler), "cpu", shown):
+        pass
 
 
 @pytest.mark.parametrize("scheduler", ["tcp"], indirect=True)
@@ -185,9 +185,9 @@ def test_of_a_scheduler_without_a_key_the_risk_is_said_once(files: TlsFiles, sch
     assert (tmp_path / "note").read_text() == "run"  # what is said is so
     assert len(shown.said) == 1
     assert "asks for no key: everybody who reaches this port can run code as you" in shown.said[0]
-    with pytest.raises(ClusterError, match="encryption required"):
-        with connected(EngineChoice(scheduler_file=scheduler, tls=files), "cpu", shown):
-            pass
+    refused = pytest.raises(ClusterError, match="encryption required")
+    with refused, connected(EngineChoice(scheduler_file=scheduler, tls=files), "cpu", shown):
+        pass
 
 
 def test_jobs_get_the_paths_of_the_files_and_the_worker_without_web(files: TlsFiles) -> None:
