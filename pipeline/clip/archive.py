@@ -28,8 +28,9 @@ from vidxfer.pipeline.errors import ClipError
 PICKLE_BYTES_MOST = 64_000_000
 OPCODES = frozenset({
     "PROTO", "STOP", "MARK", "GLOBAL", "EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT", "NEWOBJ", "REDUCE", "BUILD",
-    "SETITEM", "SETITEMS", "APPEND", "APPENDS", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "DICT", "BINPUT",
-    "LONG_BINPUT", "BINGET", "LONG_BINGET", "BINPERSID", "BINUNICODE", "BININT", "BININT1", "BININT2", "BINFLOAT", "LONG1", "NEWTRUE", "NEWFALSE", "NONE",
+    "SETITEM", "SETITEMS", "APPEND", "APPENDS", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "DICT",
+    "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "BINPERSID", "BINUNICODE", "BININT", "BININT1",
+    "BININT2", "BINFLOAT", "LONG1", "NEWTRUE", "NEWFALSE", "NONE",
 })  # fmt: skip
 """What torch's own pickler writes."""
 
@@ -70,7 +71,7 @@ def is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError):
         return False
 
 
