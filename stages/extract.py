@@ -96,11 +96,12 @@ def slurm_script(choice: EngineChoice) -> str:
     Raises:
         UsageError: no jobs are asked for, or dask-jobqueue is not installed.
     """
+    from vidxfer.stages.spread.private import of_files
     from vidxfer.stages.spread.slurm import job_script
 
     if choice.slurm is None:
         raise UsageError("--slurm-dry-run goes with --slurm JOBS")
-    return job_script(choice.slurm)
+    return job_script(choice.slurm, of_files(choice.tls))
 
 
 def open_made(request: ExtractRequest, dataset: Dataset, cache_id: str) -> Split:

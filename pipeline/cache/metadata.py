@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from crc32c import crc32c
 
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
 from vidxfer.pipeline.cache.spec import FORMAT
-from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.split import Extent, Split
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
+from vidxfer.pipeline.typed import Kept, checked, parsed
 
 ATTRIBUTE = "vidxfer"
 """Key of what we say in the attributes of a split's group."""
@@ -36,6 +37,54 @@ DESCRIBED = "arrays"
 """Key of the checksums of the arrays' descriptions within the seal; optional."""
 
 COPY_AGAIN = "Copy the cache again from where it came, or extract again into another folder (--cache)."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What the group's attribute says beside the spec and the seal; the fields are those of `Split`."""
+
+    cache_id: str
+    class_names: tuple[str, ...]
+    flip_pairs: tuple[tuple[int, int], ...]
+    shard_videos: int
+    informs: Mapping[str, Any]
+    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    extents: tuple[Extent, ...] = ()
+    more_views: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.shard_videos >= 1:
+            raise ValueError(f"shard_videos is {self.shard_videos}, expected at least 1")
+        classes, labels = len(self.class_names), [label for pair in self.flip_pairs for label in pair]
+        if labels and not 0 <= min(labels) <= max(labels) < classes:
+            raise ValueError(f"flip_pairs names a label that is none of 0…{classes - 1}")
+        first_rows = [one.first_row for one in self.extents]
+        ends = [one.end for one in self.extents]
+        if any(end <= first for first, end in zip(first_rows, ends, strict=True)) or first_rows != sorted(first_rows):
+            raise ValueError(f"extents begin at {first_rows[:5]} and end at {ends[:5]}, which does not ascend")
+        if any(view < 1 for view in self.more_views) or list(self.more_views) != sorted(set(self.more_views)):
+            raise ValueError(f"more_views is {self.more_views[:5]}, expected ascending numbers of views")
+
+
+INFORMS = {"logit_scale": float, "clip": Mapping[str, str | None], "data": Mapping[str, Any], "created": str,
+           "templates": tuple[str, ...]}  # fmt: skip
+"""Types of what informs and is read again."""
+
+
+def described_by(path: Path, stored: Mapping[str, Any]) -> Said:
+    """The attribute's values, checked.
+
+    Raises:
+        ValueError: one is missing or of another type or range. CacheError: later, for what `informs` does not have.
+    """
+    known = {one.name for one in fields(Said)}
+    said: Said = checked({name: one for name, one in stored.items() if name in known}, Said, ATTRIBUTE, most=1 << 40)
+    informs = {n: checked(one, INFORMS.get(n, Any), f"informs.{n}") for n, one in said.informs.items()}
+
+    def refuse(name: str) -> CacheError:
+        return CacheError(f"{path}/zarr.json does not say {name!r} (informs), which is needed here. {COPY_AGAIN}")
+
+    return replace(said, informs=Kept(informs, refuse))
 
 
 def expect_layout(path: Path, array: ArrayLayout, *, may_be_longer: bool = False) -> None:
@@ -53,7 +102,7 @@ def expect_layout(path: Path, array: ArrayLayout, *, may_be_longer: bool = False
     if not metadata.is_file():
         raise CacheError(f"{metadata} is not there: the cache is not whole. {COPY_AGAIN}")
     try:
-        stored = json.loads(metadata.read_text())
+        stored = parsed(metadata.read_text())
         codec = stored["codecs"][0]
         sharded = codec["name"] == "sharding_indexed"
         inner = codec["configuration"]["codecs"] if sharded else stored["codecs"]
@@ -64,7 +113,7 @@ def expect_layout(path: Path, array: ArrayLayout, *, may_be_longer: bool = False
             "chunk": tuple(codec["configuration"]["chunk_shape"]) if sharded else None,
             "codecs": [step["name"] for step in inner],
         }
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise CacheCorrupt(
             f"{metadata}: not the description of an array ({type(error).__name__}: {error}). {COPY_AGAIN}"
         ) from error
@@ -120,6 +169,8 @@ def expect_sealed(
     """
     if SEAL not in attributes:
         return
+    if not isinstance(attributes[SEAL], Mapping):
+        raise CacheCorrupt(f"{path}: its seal is no table of checksums. {COPY_AGAIN}")
     found = seal_of(attributes, ids, arrays)
     differing = [name for name, crc in found.items() if attributes[SEAL].get(name) != crc]
     if differing:

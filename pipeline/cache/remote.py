@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -26,6 +27,9 @@ from vidxfer.pipeline.errors import CacheError
 
 SPLIT_NAMES = ("train", "val")
 """Splits that are looked for where a store cannot list what it holds."""
+
+CONNECT_TIMEOUT, ANSWER_TIMEOUT = timedelta(seconds=10), timedelta(seconds=30)
+"""Of one request to a store; a request reads at most some megabytes. It is repeated twice."""
 
 OBSTORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "http", "https")
 
@@ -203,8 +207,10 @@ def _store(scheme: str, url: str) -> Store:
         except ImportError:
             pass  # fsspec may have what it takes
         else:
-            plain = {"client_options": {"allow_http": True}} if scheme == "http" else {}
-            return ObjectStore(from_url(url, **plain), read_only=True)  # type: ignore[call-overload]
+            client = {"timeout": ANSWER_TIMEOUT, "connect_timeout": CONNECT_TIMEOUT, "allow_http": scheme == "http"}
+            retry = {"max_retries": 2, "retry_timeout": timedelta(seconds=60)}
+            store = from_url(url, client_options=client, retry_config=retry)  # type: ignore[call-overload]
+            return ObjectStore(store, read_only=True)
     try:
         return FsspecStore.from_url(url, read_only=True)
     except (ImportError, ValueError) as error:

@@ -11,12 +11,12 @@ A split is made in a folder with a hidden name and renamed when it is whole, so 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +32,7 @@ from vidxfer.pipeline.cache.metadata import (
     COPY_AGAIN,
     attributes_of,
     described,
+    described_by,
     expect_layout,
     expect_sealed,
     read_fixed,
@@ -39,8 +40,9 @@ from vidxfer.pipeline.cache.metadata import (
 from vidxfer.pipeline.cache.packed import ZSTD_LEVEL
 from vidxfer.pipeline.cache.remote import SPLIT_NAMES, RemotePath, local_folder, open_group, place_of
 from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec
-from vidxfer.pipeline.cache.split import Extent, Split
+from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
+from vidxfer.pipeline.typed import checked, parsed
 
 MAKE_IT = "vidxfer extract --dataset ssv2 --cache"
 
@@ -155,39 +157,46 @@ def open_part(path: Path) -> Split:
 
 
 def _open(path: Path, stored: Mapping[str, Any]) -> Split:
-    spec = CacheSpec.from_dict(stored["spec"])
+    try:
+        return _opened(path, stored)
+    except (ValueError, OverflowError) as error:  # a value of the wrong type or range, or arrays it does not fit
+        raise CacheCorrupt(f"{path}/zarr.json: {error}. {COPY_AGAIN}") from error
+
+
+def _opened(path: Path, stored: Mapping[str, Any]) -> Split:
+    spec, said = CacheSpec.from_dict(stored["spec"]), described_by(path, stored)
     try:
         group = open_group(path)
     except (ValueError, KeyError, TypeError) as error:
         raise CacheCorrupt(f"{path}/zarr.json: no group that zarr opens ({error}). {COPY_AGAIN}") from error
-    extents = tuple(Extent(**extent) for extent in stored.get("extents", ()))
-    rows = extents[-1].end if extents else None  # arrays may be longer: an addition that was never finished
+    rows = said.extents[-1].end if said.extents else None  # arrays may be longer: an addition that was never finished
 
-    def fixed(name: str) -> Any:
-        return read_fixed(group, path, name)
-
+    fixed = partial(read_fixed, group, path)
+    ids = tuple(str(name) for name in fixed("video_id")[:rows])
+    if said.extents and len(ids) != rows:
+        raise ValueError(f"extents end at row {rows}, and there are {len(ids)} ids")
     opened = Split(
         path=path.absolute(),
         spec=spec,
-        cache_id=stored["cache_id"],
-        video_ids=tuple(str(name) for name in fixed("video_id")[:rows]),
+        cache_id=said.cache_id,
+        video_ids=ids,
         labels=fixed("label")[:rows],
-        class_names=tuple(stored["class_names"]),
-        text=fixed("text")[: len(stored["class_names"])],
+        class_names=said.class_names,
+        text=fixed("text")[: len(said.class_names)],
         channel_mean=fixed("channel_mean"),
         channel_std=fixed("channel_std"),
-        flip_pairs={int(label): int(flipped) for label, flipped in stored["flip_pairs"]},
-        shard_videos=int(stored["shard_videos"]),
-        informs=stored["informs"],
-        factors=_factors(stored.get("factors")),
+        flip_pairs=dict(said.flip_pairs),
+        shard_videos=said.shard_videos,
+        informs=said.informs,
+        factors=said.factors,
         fitted={name: fixed(name) for name in spec.fitted_shapes},
-        extents=extents,
+        extents=said.extents,
         frames=FrameStore.from_dict(stored["frames"]) if "frames" in stored else None,
-        more_views=tuple(stored.get("more_views", ())),
+        more_views=said.more_views,
     )
     expect_sealed(path, stored, opened.video_ids, opened.fixed)
     for array in [*opened.layout.owned.values(), *opened.layout.fixed.values()]:
-        expect_layout(path, array, may_be_longer=bool(extents))
+        expect_layout(path, array, may_be_longer=bool(said.extents))
     return opened
 
 
@@ -213,8 +222,8 @@ def _attributes(path: Path) -> dict[str, Any]:
             f"no cache at {path}: {metadata} is not there.{others} Make it with `{MAKE_IT} {path.parent}`."
         )
     try:
-        stored = json.loads(metadata.read_text())["attributes"][ATTRIBUTE]
-        version = int(stored["format"])
+        stored = parsed(metadata.read_text())["attributes"][ATTRIBUTE]
+        version = checked(stored["format"], int, "format")
     except (ValueError, KeyError, TypeError) as error:
         raise CacheError(
             f"{metadata} is not vidxfer's: its attributes have no {ATTRIBUTE!r} with a format number. "
@@ -223,7 +232,7 @@ def _attributes(path: Path) -> dict[str, Any]:
     if version != FORMAT:
         raise CacheError(
             f"{path} has format {version}; this vidxfer reads format {FORMAT}. Install the version that made it"
-            f" ({stored.get('informs', {}).get('vidxfer', 'newer')}), or extract again."
+            ", or extract again."
         )
     missing = {"spec", "cache_id", "class_names", "flip_pairs", "shard_videos", "informs"} - set(stored)
     if missing:

@@ -10,6 +10,8 @@ import warnings
 from pathlib import Path
 from typing import Any, Self
 
+from vidxfer.pipeline.typed import checked, parsed
+
 
 class Journal:
     """Appends metrics of a run; a context manager.
@@ -48,12 +50,12 @@ def _cut_back(file: Path, after_step: int) -> None:
     if not file.is_file():
         return
     kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # torn by a crash; its step is done again
-        if isinstance(entry, dict) and entry.get("step", after_step + 1) <= after_step:
+            step = checked(parsed(line)["step"], int, "step")
+        except (ValueError, KeyError, TypeError, IndexError):
+            continue  # torn by a crash, and its step is done again; or no line of ours
+        if step <= after_step:
             kept.append(line + "\n")
     part = file.with_name(file.name + ".part")
     part.write_text("".join(kept), encoding="utf-8")

@@ -30,8 +30,10 @@ from torch import Tensor
 
 from vidxfer.pipeline.errors import RunError, UsageError
 from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.training.kept import made_from_of, result_of
 from vidxfer.pipeline.training.kept_rows import KeptRows, read_rows
 from vidxfer.pipeline.training.recipes import from_dict
+from vidxfer.pipeline.typed import checked, parsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ class Run:
         """
         try:
             recipe = from_dict(_table(path / "recipe.json"))
-            made_from = _table(path / "run.json")
+            made_from = made_from_of(path / "run.json", _table(path / "run.json"))
         except FileNotFoundError as error:
             raise RunError(
                 f"{path} is no run folder: {error.filename} is missing. Make one with: vidxfer train --run {path}"
@@ -143,7 +145,10 @@ class Run:
         if not file.is_file():
             return Progress()
         with _damage_named(file):
-            return Progress(**_table(file))
+            found: Progress = checked(_table(file), Progress, "progress")
+            if min(found.epoch, found.step, found.global_step) < 0:
+                raise ValueError(f"{found} has a number below 0")
+            return found
 
     def save(self, head: torch.nn.Module, optimiser: torch.optim.Optimizer, text: Tensor, progress: Progress) -> None:
         """Write a whole checkpoint and swap it in."""
@@ -200,7 +205,10 @@ class Run:
         """Text embeddings [class embed] the head was trained with."""
         file = self.checkpoint / "text.safetensors"
         with _damage_named(file):
-            return load_file(file)["text"]
+            text = load_file(file)["text"]
+            if text.ndim != 2 or not text.is_floating_point() or not bool(text.isfinite().all()):
+                raise ValueError(f"text is {tuple(text.shape)} {text.dtype}, expected finite numbers [class embed]")
+            return text
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Remember how the finished run went; a later, empty repetition keeps what the run itself measured."""
@@ -214,7 +222,10 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """What `keep_result` kept; None while the run is not finished."""
         file = self.path / "result.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        if not file.is_file():
+            return None
+        with _damage_named(file):
+            return result_of(file, _table(file))
 
     def _recover(self) -> None:
         """Give the current checkpoint its own name back."""
@@ -245,7 +256,7 @@ def _damage_named(file: Path) -> Iterator[None]:
 
 def _table(file: Path) -> dict[str, Any]:
     """A JSON file that holds one object; ValueError if it holds something else."""
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = parsed(file.read_text(encoding="utf-8"))
     if not isinstance(found, dict):
         raise ValueError(f"{file.name} holds no object")
     return found
