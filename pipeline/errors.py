@@ -3,6 +3,7 @@
     VidxferError                    a person can act on it: the text says what, found, expected, and the next move
     ├── UsageError                  the request itself cannot be meant; exit code 2
     │   └── DatasetError            the data set on disk is not what its layout says
+    ├── PathError                   a file is no file to be read or written: a link, a pipe, longer than it can be
     ├── VideoError                  one video cannot be read frame-exactly; a row with a reason, the run goes on
     ├── ClipError                   the CLIP model or its weights cannot be used as asked
     ├── CacheError                  the cache cannot be used as asked
@@ -75,6 +76,10 @@ class VideoError(VidxferError):
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[VideoReason, str, str]]:
         return (type(self), (self.reason, self.path, self.detail))  # so that it crosses process borders
+
+
+class PathError(VidxferError):
+    """What lies at a path is nothing to be read or written: a link, a pipe, a device, or longer than it can be."""
 
 
 class ClipError(VidxferError):
