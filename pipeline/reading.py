@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,6 +121,23 @@ def parsed(raw: bytes | str) -> Any:
         return json.loads(raw)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def expect_unpacked(file: BinaryIO, path: object, *, error: type[VidxferError] = PathError) -> None:
+    """Check that the zip archive in which torch keeps tensors packs none: a few bytes could unpack to any number.
+
+    Raises:
+        error: an entry is packed, or is said to be longer than the file.
+    """
+    file_bytes = file.seek(0, os.SEEK_END)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        entries = []  # no such archive: torch reads it in another way, or says so
+    file.seek(0)
+    if any(one.compress_type != zipfile.ZIP_STORED or one.file_size > file_bytes for one in entries):
+        raise error(f"{path}: holds packed entries, which torch.save does not write")
 
 
 def lines(

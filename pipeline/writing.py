@@ -72,10 +72,13 @@ def _refused(path: Path, found: os.stat_result, wanted: str, below: Path) -> Pat
     )
 
 
-def make_folder(folder: Path, *, below: Path) -> None:
-    """Make a folder and those that lead to it from `below`, where they are missing. Raises as `folder_below`."""
-    with folder_below(folder, below, make=True):
-        pass
+def make_folder(folder: Path, *, below: Path | None = None) -> None:
+    """Make a folder and those that lead to it, where they are missing; links are followed up to `below` (itself)."""
+    if below is None:
+        folder.mkdir(parents=True, exist_ok=True)
+    else:
+        with folder_below(folder, below, make=True):
+            pass
 
 
 def make_fresh_folder(folder: Path) -> None:

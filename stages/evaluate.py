@@ -21,7 +21,8 @@ from vidxfer.pipeline.heads.base import Head, Needs
 from vidxfer.pipeline.heads.zero_shot import FusedWithClip, ZeroShotClip
 from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_inputs
 from vidxfer.pipeline.training.metrics import Score, ranked, score
-from vidxfer.pipeline.training.run import Run, write_text
+from vidxfer.pipeline.training.run import Run
+from vidxfer.pipeline.writing import make_folder, write_text
 from vidxfer.pipeline.training.scoring import Scored, score_rows
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.sources import Source
@@ -95,7 +96,7 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Eval
         shown=shown,
     )
     folder = request.run or Path("runs") / "zero-shot"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     file = folder / f"predictions.{request.split}.jsonl"
     write_text(file, predictions(split, scored))
     return EvaluateReport(

@@ -23,7 +23,7 @@ from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.pipeline.video.reader import Decoder
-from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.progress import Progress, Silent, say
 from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.shards.draw import DECODE_IN
 from vidxfer.stages.shards.extract import ShardTask, task_of
@@ -125,6 +125,7 @@ def extract_split(
     name, total = split.spec.split, len(dataset)
     with ExitStack() as stack:
         writers = [stack.enter_context(SplitWriter(part)) for part in split.parts]
+        say(shown, split.led_elsewhere)
         todo = [tasks_of(request, dataset, writer) for writer in writers]
         unfinished = {task.shard for tasks in todo for task in tasks if task.old is None}
         resumed = sum(record.stored for shard, record in split.finished().items() if shard not in unfinished)

@@ -58,7 +58,7 @@ def prepare_splits(
         ],
     )
     with disk_errors(request.cache, 0):  # before the calibration, which takes a while
-        request.cache.mkdir(parents=True, exist_ok=True)
+        make_folder(request.cache)
     for dataset, spec in zip(datasets, specs, strict=True):
         if spec.split not in opened:
             opened[spec.split] = create(request, dataset, spec, tower, shown)

@@ -19,15 +19,18 @@ FLOORS = ("pipeline", "stages", "cli")
 FILES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
+BASE = {"errors", "shapes", "reading", "writing"}
 MAY_IMPORT = {
     "errors": set(),
     "shapes": {"errors"},
-    "datasets": {"errors", "shapes"},
-    "video": {"errors", "shapes"},
-    "clip": {"errors", "shapes"},
-    "cache": {"errors", "shapes"},
-    "heads": {"errors", "shapes"},
-    "training": {"errors", "shapes", "video", "cache", "heads"},
+    "reading": {"errors"},
+    "writing": {"errors", "reading"},
+    "datasets": BASE,
+    "video": BASE,
+    "clip": BASE,
+    "cache": BASE,
+    "heads": BASE,
+    "training": {*BASE, "video", "cache", "heads"},
 }
 """Rooms of the pipeline, and what each may use: neither heads nor training know CLIP, no room knows a stage."""
 

@@ -19,7 +19,7 @@ from vidxfer.pipeline.cache.disk import disk_errors
 from vidxfer.pipeline.cache.layout import AnyArray
 from vidxfer.pipeline.cache.views import view_arrays
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.writing import whole_file, whole_path
+from vidxfer.pipeline.writing import make_folder, whole_file, whole_path
 
 KINDS = (".npz", ".safetensors")
 
@@ -55,7 +55,7 @@ def write_samples(path: Path, arrays: dict[str, AnyArray], names: dict[str, list
     """
     if path.suffix not in KINDS:
         raise UsageError(f"{path}: a file that ends in {' or '.join(KINDS)} is wanted")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with disk_errors(path, sum(values.nbytes for values in arrays.values())):
         if path.suffix == ".npz":
             with whole_file(path) as file:

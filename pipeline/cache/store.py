@@ -107,7 +107,7 @@ def write_new(split: Split) -> None:
     if not split.video_ids:
         raise CacheError(f"{split.path}: there is not one video to store")
     with disk_errors(cache, 1 << 20):
-        split.cache_folder.mkdir(parents=True, exist_ok=True)
+        make_folder(split.cache_folder)
         make_folder(cache, below=split.cache_folder)
     with FolderLock(split.lock_path), disk_errors(split.path, 1 << 20):
         if split.path.exists():
