@@ -49,7 +49,7 @@ def open_regular(
         PathError: the system does not open it.
     """
     with _named(path):
-        expect_kind(path, os.stat(path), exactly=exactly, most=most, error=error, remedy=remedy)
+        expect_kind(path, path.stat(), exactly=exactly, most=most, error=error, remedy=remedy)
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             expect_kind(path, os.fstat(fd), exactly=exactly, most=most, error=error, remedy=remedy)
@@ -166,7 +166,9 @@ def expect_plain_tree(folder: Path) -> None:
         for path in (Path(outer, name) for name in (*folders, *names)):
             found = path.lstat()
             if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-                raise PathError(f"{path} is {kind_of(found)}, expected a regular file or a folder. Nothing was changed.")
+                raise PathError(
+                    f"{path} is {kind_of(found)}, expected a regular file or a folder. Nothing was changed."
+                )
 
 
 @contextmanager

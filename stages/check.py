@@ -10,6 +10,7 @@ since is read again, and so is what a limit, a crash or the disk may have refuse
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter

@@ -22,8 +22,8 @@ from vidxfer.pipeline.heads.zero_shot import FusedWithClip, ZeroShotClip
 from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_inputs
 from vidxfer.pipeline.training.metrics import Score, ranked, score
 from vidxfer.pipeline.training.run import Run
-from vidxfer.pipeline.writing import make_folder, write_text
 from vidxfer.pipeline.training.scoring import Scored, score_rows
+from vidxfer.pipeline.writing import make_folder, write_text
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.sources import Source
 from vidxfer.stages.union import UnionSource, source_of

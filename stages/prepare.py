@@ -21,6 +21,7 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheMismatch
 from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.pipeline.writing import make_folder
 from vidxfer.stages.describe import describe_split, frame_store
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.room import expect_room_for, layout_for

@@ -89,7 +89,7 @@ class OpenFiles:
             _close_all(self._open)
 
     def _opened(self, path: Path, array: ArrayLayout, file_bytes: int) -> OpenFile:
-        bounds = {"exactly": file_bytes, "error": CacheCorrupt, "remedy": REMEDY}
+        bounds: dict[str, Any] = {"exactly": file_bytes, "error": CacheCorrupt, "remedy": REMEDY}
         try:
             if path not in self._indices:
                 with opened(path, **bounds) as file:

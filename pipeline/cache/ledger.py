@@ -161,7 +161,7 @@ class Ledger:
         return ShardRecord(**fields, failed=failed)
 
     def expect_writable(self) -> None:
-        """Check, before work is done, that a line can be written. Raises PathError: it is a link, a pipe or the like."""
+        """Check, before work is done, that a line can be written. Raises PathError: it is a link or the like."""
         with disk_errors(self.path, 0), suppress(FileNotFoundError):
             os.close(open_growing(self.path, make=False))
 

@@ -114,13 +114,14 @@ class RemotePath(os.PathLike[str]):
 
         async def asked() -> int | None:
             try:
-                return await self.store.getsize(self.key)
+                return int(await self.store.getsize(self.key))
             except FileNotFoundError:
                 return None
 
         if (found := self._ask(asked())) is None:
             raise FileNotFoundError(str(self))
-        return int(found)
+        assert isinstance(found, int)
+        return found
 
     def read_end(self, size_bytes: int) -> bytes:
         """The last bytes of the object. Raises as `read_bytes`."""
@@ -206,7 +207,7 @@ def read_whole(place: Place, *, most: int | None = None, exactly: int | None = N
         CacheError: the store does not answer. PathError: the system does not open the file.
     """
     if not is_remote(place):
-        return read_bytes(place, most=most, exactly=exactly, error=CacheCorrupt, remedy=remedy)
+        return read_bytes(Path(place), most=most, exactly=exactly, error=CacheCorrupt, remedy=remedy)
     expect_length(place, place.size_bytes(), most=most, exactly=exactly, error=CacheCorrupt, remedy=remedy)
     return place.read_bytes()
 
@@ -221,7 +222,7 @@ def expect_size(place: Place, *, most: int | None = None, exactly: int | None = 
         if is_remote(place):
             expect_length(place, place.size_bytes(), most=most, exactly=exactly, error=CacheCorrupt, remedy=remedy)
         else:
-            os.close(open_regular(place, most=most, exactly=exactly, error=CacheCorrupt, remedy=remedy))
+            os.close(open_regular(Path(place), most=most, exactly=exactly, error=CacheCorrupt, remedy=remedy))
     except FileNotFoundError:
         return
 

@@ -16,12 +16,12 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidxfer.pipeline.cache.disk import PART, disk_errors
+from vidxfer.pipeline.cache.disk import disk_errors
 from vidxfer.pipeline.cache.ledger import MOST_LINE_BYTES, Ledger, ShardRecord
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import PathError
 from vidxfer.pipeline.reading import read_json
-from vidxfer.pipeline.writing import make_folder, remove, rename, sync_folder, whole_file
+from vidxfer.pipeline.writing import PART, make_folder, remove, rename, sync_folder, whole_file
 
 SEAL, COMMIT = "shard.json", ".commit"
 
@@ -61,9 +61,8 @@ def sealed_by(split: Split, attempt: str) -> SealedShard | None:
 def seal(split: Split, folder: Path, record: ShardRecord) -> SealedShard:
     """Say, durably and after every other byte, that the shard in `folder` is whole."""
     payload = (Ledger.line_of(record, split.cache_id)).encode()
-    with disk_errors(folder, len(payload)):
-        with whole_file(folder / SEAL, below=folder.parent) as file:
-            file.write(payload)
+    with disk_errors(folder, len(payload)), whole_file(folder / SEAL, below=folder.parent) as file:
+        file.write(payload)
     return SealedShard(record=record, folder=folder)
 
 

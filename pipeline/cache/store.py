@@ -21,7 +21,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-from vidxfer.pipeline.cache.disk import PART, FolderLock, disk_errors
+from vidxfer.pipeline.cache.disk import FolderLock, disk_errors
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
 from vidxfer.pipeline.cache.metadata import (
@@ -39,7 +39,7 @@ from vidxfer.pipeline.cache.remote import SPLIT_NAMES, RemotePath, local_folder,
 from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec
 from vidxfer.pipeline.cache.split import Extent, Split
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
-from vidxfer.pipeline.writing import make_folder, make_fresh_folder, remove, rename, sync_folder, sync_tree
+from vidxfer.pipeline.writing import PART, make_folder, make_fresh_folder, remove, rename, sync_folder, sync_tree
 
 MAKE_IT = "vidxfer extract --dataset ssv2 --cache"
 

@@ -118,8 +118,8 @@ def crashing(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
 
         return step
 
-    monkeypatch.setattr(Path, "rename", guard("rename", Path.rename))
-    monkeypatch.setattr(Path, "mkdir", guard("mkdir", Path.mkdir))
+    monkeypatch.setattr(os, "rename", guard("rename", os.rename))
+    monkeypatch.setattr(os, "mkdir", guard("mkdir", os.mkdir))
     monkeypatch.setattr(shutil, "rmtree", guard("rmtree", shutil.rmtree))
     monkeypatch.setattr(torch, "save", guard("torch.save", torch.save))
     monkeypatch.setattr(os, "fsync", guard("fsync", os.fsync))
