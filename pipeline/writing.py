@@ -120,9 +120,7 @@ def whole_path(path: Path) -> Iterator[Path]:
         try:
             yield path.parent / name / path.name
             with folder_below(path.parent / name, path.parent) as inner:
-                fd = os.open(path.name, _AS_IT_IS, dir_fd=inner)
-                os.fsync(fd)
-                os.close(fd)
+                _sync(path.name, inner)
                 os.rename(path.name, path.name, src_dir_fd=inner, dst_dir_fd=folder)
         finally:
             shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
@@ -202,11 +200,8 @@ def rename(source: Path, target: Path, *, below: Path | None = None, target_belo
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with folder_below(folder) as fd:
         os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def sync_tree(folder: Path) -> None:
@@ -214,11 +209,7 @@ def sync_tree(folder: Path) -> None:
     for _, _, names, outer in os.fwalk(folder, topdown=False):
         for name in names:
             if stat.S_ISREG(os.stat(name, dir_fd=outer, follow_symlinks=False).st_mode):
-                fd = os.open(name, _AS_IT_IS & ~os.O_RDWR, dir_fd=outer)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
+                _sync(name, outer)
         os.fsync(outer)
 
 
@@ -231,6 +222,14 @@ def sweep_parts(folder: Path) -> list[Path]:
                 _remove_unowned(fd, name)
                 removed.append(Path(outer, name))
     return removed
+
+
+def _sync(name: str, folder: int) -> None:
+    fd = os.open(name, _AS_IT_IS & ~os.O_RDWR, dir_fd=folder)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _fresh_name(path: Path) -> str:
