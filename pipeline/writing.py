@@ -76,9 +76,8 @@ def make_folder(folder: Path, *, below: Path | None = None) -> None:
     """Make a folder and those that lead to it, where they are missing; links are followed up to `below` (itself)."""
     if below is None:
         folder.mkdir(parents=True, exist_ok=True)
-    else:
-        with folder_below(folder, below, make=True):
-            pass
+    with folder_below(folder, below, make=True):
+        pass
 
 
 def make_fresh_folder(folder: Path) -> None:
@@ -169,11 +168,10 @@ def open_growing(path: Path, *, below: Path | None = None, make: bool = True) ->
     if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
         return fd
     os.close(fd)
-    if not stat.S_ISREG(found.st_mode):
-        raise _refused(path, found, "a regular file", below)
     raise PathError(
-        f"{path} has {found.st_nlink} names (hard links), expected one: what is written to it would be written to the "
-        f"others. Nothing was changed. Give it a copy of its own: cp {path.name} new && mv new {path.name}"
+        f"{path} is {kind_of(found)} with {found.st_nlink} names (hard links), expected a regular file with one: the "
+        f"others would be written to. Nothing was changed. Give it a copy of its own: cp {path.name} new && mv new "
+        f"{path.name}"
     )
 
 
@@ -191,10 +189,8 @@ def rename(source: Path, target: Path, *, below: Path | None = None, target_belo
 
     `below` is for both, or for the source where `target_below` is given. Raises as `folder_below`.
     """
-    with (
-        folder_below(source.parent, below) as left,
-        folder_below(target.parent, below if target_below is None else target_below) as entered,
-    ):
+    to = below if target_below is None else target_below
+    with folder_below(source.parent, below) as left, folder_below(target.parent, to) as entered:
         os.rename(source.name, target.name, src_dir_fd=left, dst_dir_fd=entered)
 
 
@@ -239,10 +235,9 @@ def _fresh_name(path: Path) -> str:
 def _sweep_own(folder: int, name: str) -> None:
     """Remove what writers of this very file left when they were killed."""
     left = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{12}}{re.escape(PART)}")
-    for found in os.listdir(folder):
-        if left.fullmatch(found):
-            with suppress(BlockingIOError, IsADirectoryError):
-                _remove_unowned(folder, found)
+    for found in filter(left.fullmatch, os.listdir(folder)):
+        with suppress(BlockingIOError, IsADirectoryError):
+            _remove_unowned(folder, found)
 
 
 def _owned(folder: int, name: str) -> int:

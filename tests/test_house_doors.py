@@ -1,7 +1,7 @@
 """The house rule about files of strangers: nothing is written but through pipeline/writing.py, and caches and run
 folders are read through pipeline/reading.py.
 
-Read from the syntax trees. What goes another way is named here, with the reason; a reason that nobody needs is an error.
+Read from the syntax trees. What goes another way is named here with the reason; one that nobody needs is an error.
 """
 
 from __future__ import annotations
@@ -112,12 +112,11 @@ def goes_round(tree: ast.Module) -> Iterator[tuple[str, int]]:
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node not in excused):
         name = called(call)
         by_name = isinstance(call.func, ast.Name)
-        if name in methods or (name in WRITES | READS and not (by_name and name in own)):
+        is_open = name == "open" and not (isinstance(call.func, ast.Attribute) and ours(call.func.value))
+        # Path.replace has one argument, str.replace two, and dataclasses.replace keywords.
+        is_replace = name == "replace" and not by_name and len(call.args) == 1 and not call.keywords
+        if name in methods or is_open or is_replace or (name in WRITES | READS and not (by_name and name in own)):
             yield name, call.lineno
-        elif name == "open" and not (isinstance(call.func, ast.Attribute) and ours(call.func.value)):
-            yield name, call.lineno
-        elif name == "replace" and not by_name and len(call.args) == 1 and not call.keywords:
-            yield name, call.lineno  # Path.replace: str.replace has two, dataclasses.replace has keywords
 
 
 def ours(value: ast.expr) -> bool:
@@ -136,8 +135,9 @@ def test_nothing_goes_round_the_doors() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "open('x', 'w')", "path.open('a')", "path.open(mode)", "path.write_text('')", "path.touch()", "os.open('x', 1)",
-        "np.savez(path, a=a)", "torch.save(a, path)", "save_file(a, path)", "shutil.rmtree(path)", "path.replace(other)",
+        "open('x', 'w')", "path.open('a')", "path.open(mode)", "path.write_text('')", "path.touch()",
+        "os.open('x', 1)",
+        "np.savez(path, a=a)", "torch.save(a, path)", "save_file(a, path)", "shutil.rmtree(path)", "path.replace(x)",
         "shutil.copyfile(a, b)", "path.rename(other)", "os.replace(a, b)", "path.symlink_to(b)", "path.unlink()",
         "path.mkdir()", "SummaryWriter('x')", "figure.savefig('x')", "path.read_bytes()", "torch.load(path)",
         "json.load(file)", "np.load(path)", "load_file(path)", "tempfile.mkdtemp()", "av.open(path, 'w')",
