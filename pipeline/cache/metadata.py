@@ -123,6 +123,8 @@ def expect_readable(array: Place) -> None:
             raise ValueError(f"lengths {sizes}")
         is_text = stored["data_type"] == "string"
         item_bytes = ID_BYTES if is_text else np.dtype(stored["data_type"]).itemsize
+        if not is_text and np.dtype(stored["data_type"]).kind not in "biuf":
+            raise ValueError(f"type {stored['data_type']}")
         counts, items = [-(-length // chunk) for length, chunk in sizes], prod(chunk for _, chunk in sizes)
         if codecs != (("vlen-utf8" if is_text else "bytes"), "crc32c") or keys != ("default", "/"):
             raise ValueError(f"codecs {codecs}, keys {keys}")
