@@ -103,9 +103,11 @@ def whole_file(path: Path, *, below: Path | None = None) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(fd)
                 os.rename(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
+        except BaseException as error:
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=folder)
+            if isinstance(error, IsADirectoryError):
+                raise PathError(f"{path} is a folder, expected a regular file. Nothing was changed.") from error
             raise
         os.fsync(folder)
 

@@ -29,9 +29,9 @@ class Journal:
     def __init__(self, path: Path, *, after_step: int) -> None:
         self._file = path / "metrics.jsonl"
         _cut_back(self._file, after_step)
-        self._lines = os.fdopen(open_growing(self._file), "a", encoding="utf-8")
         board = path / "tensorboard"
         make_folder(board, below=path)
+        self._lines = os.fdopen(open_growing(self._file), "a", encoding="utf-8")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # tensorboard's own imports
             from torch.utils.tensorboard import SummaryWriter
@@ -75,7 +75,14 @@ def _cut_back(file: Path, after_step: int) -> None:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Every line of a run's metrics.jsonl."""
+    """Every line of a run's metrics.jsonl.
+
+    Raises:
+        RunError: a line is no JSON, or there is no such file.
+    """
     file = path / "metrics.jsonl"
-    with opened(file, error=RunError) as found:
-        return [parsed(line) for line in lines(found, file, most=MOST_LINE_BYTES, error=RunError)]
+    try:
+        with opened(file, error=RunError) as found:
+            return [parsed(line) for line in lines(found, file, most=MOST_LINE_BYTES, error=RunError)]
+    except (FileNotFoundError, ValueError) as error:
+        raise RunError(f"{file} is missing or damaged: {error}") from error

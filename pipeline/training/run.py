@@ -123,7 +123,7 @@ class Run:
         """How far the current checkpoint is; the beginning when there is none."""
         self._recover()
         file = self.checkpoint / "progress.json"
-        if not file.is_file():
+        if not file.exists() and not file.is_symlink():
             return Progress()
         with _damage_named(file):
             return Progress(**_table(file))
