@@ -88,7 +88,14 @@ def _unforeseen(kind: type[BaseException], error: BaseException, trace: Tracebac
     complain("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))
 
 
-def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     complain(warnings.formatwarning(message, category, filename, lineno).rstrip("\n"))
 
 

@@ -3,6 +3,7 @@
     VidxferError                    a person can act on it: the text says what, found, expected, and the next move
     ├── UsageError                  the request itself cannot be meant; exit code 2
     │   └── DatasetError            the data set on disk is not what its layout says
+    ├── PathError                   a file is no file to be read or written: a link, a pipe, longer than it can be
     ├── VideoError                  one video cannot be read frame-exactly; a row with a reason, the run goes on
     ├── UnforeseenError             reading many videos fails with one error that nobody foresaw; the run stops
     ├── ClipError                   the CLIP model or its weights cannot be used as asked
@@ -81,6 +82,10 @@ class VideoError(VidxferError):
 
 class UnforeseenError(VidxferError):
     """Reading many videos fails with one error that nobody foresaw; the text holds its traceback."""
+
+
+class PathError(VidxferError):
+    """What lies at a path is nothing to be read or written: a link, a pipe, a device, or longer than it can be."""
 
 
 class ClipError(VidxferError):

@@ -10,7 +10,6 @@ our files does.
 
 from __future__ import annotations
 
-import json
 import math
 import types
 from collections.abc import Mapping
@@ -38,18 +37,6 @@ class Kept(dict[str, Any]):
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
         return dict, (dict(self),)
-
-
-def parsed(text: str) -> Any:
-    """JSON.
-
-    Raises:
-        ValueError: it is none, or nested deeper than Python can follow.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
 
 
 def checked(value: Any, kind: Any, name: str, *, most: int = MOST_WHOLE) -> Any:

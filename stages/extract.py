@@ -15,18 +15,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import get_args
 
-from vidxfer.pipeline.cache.disk import expect_no_run
 from vidxfer.pipeline.cache.read.summary import held_bytes
 from vidxfer.pipeline.cache.remote import local_folder
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.disk import expect_no_run
 from vidxfer.pipeline.draw import DECODE_IN
 from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.pipeline.video.reader import Decoder
 from vidxfer.stages.engine import EngineChoice
-from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.progress import Progress, Silent, say
 from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.shards.extract import ShardTask, task_of
 from vidxfer.stages.spread.engines import Engine, engine_for
@@ -128,6 +128,7 @@ def extract_split(
     name, total = split.spec.split, len(dataset)
     with ExitStack() as stack:
         writers = [stack.enter_context(SplitWriter(part)) for part in split.parts]
+        say(shown, split.led_elsewhere)
         todo = [tasks_of(request, dataset, writer) for writer in writers]
         unfinished = {task.shard for tasks in todo for task in tasks if task.old is None}
         resumed = sum(record.stored for shard, record in split.finished().items() if shard not in unfinished)

@@ -19,18 +19,22 @@ FLOORS = ("pipeline", "stages", "cli")
 FILES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
+BASE = {"errors", "shapes", "reading", "writing"}
 MAY_IMPORT = {
     "errors": set(),
     "shapes": {"errors"},
+    "reading": {"errors"},
+    "writing": {"errors", "reading"},
+    "disk": {"errors", "writing"},
     "precision": {"errors"},
     "typed": {"errors"},
-    "datasets": {"errors", "shapes"},
-    "video": {"errors", "shapes"},
-    "clip": {"errors", "shapes", "precision"},
-    "cache": {"errors", "shapes", "typed"},
-    "heads": {"errors", "shapes"},
-    "draw": {"errors", "shapes", "video", "cache"},
-    "training": {"errors", "shapes", "precision", "typed", "video", "cache", "heads"},
+    "datasets": BASE,
+    "video": BASE,
+    "clip": {*BASE, "precision"},
+    "cache": {*BASE, "disk", "typed"},
+    "heads": BASE,
+    "draw": {*BASE, "video", "cache"},
+    "training": {*BASE, "disk", "precision", "typed", "video", "cache", "heads"},
 }
 """Rooms of the pipeline, and what each may use: neither heads nor training know CLIP, no room knows a stage."""
 

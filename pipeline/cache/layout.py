@@ -33,6 +33,9 @@ PENDING, STORED, FAILED = 0, 1, 2
 GAP = 3
 """In memory only: a row between two extents, which holds no video."""
 
+MOST_BYTES = 1 << 30
+"""No array that is read whole, and no index, has more bytes: what says so is no cache of ours."""
+
 CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16
 
@@ -72,6 +75,11 @@ class ArrayLayout:
     def chunk_bytes(self) -> int:
         """Bytes of one checksummed unit, unpacked and without its crc."""
         return prod(self.chunk_shape or self.file_shape) * self.numpy_dtype.itemsize
+
+    @property
+    def most_chunk_bytes(self) -> int:
+        """Bytes that one slot can take on disk, crc included; zstd adds a little to what it cannot pack."""
+        return self.chunk_bytes + CRC_BYTES + (0 if self.packed_bytes is None else self.chunk_bytes // 256 + 1024)
 
     @cached_property
     def grid(self) -> tuple[int, ...]:

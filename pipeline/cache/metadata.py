@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from crc32c import crc32c
 
-from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
+from vidxfer.pipeline.cache.layout import CRC_BYTES, MOST_BYTES, AnyArray, ArrayLayout
+from vidxfer.pipeline.cache.remote import Place, expect_size, read_json
 from vidxfer.pipeline.cache.spec import FORMAT
-from vidxfer.pipeline.cache.split import Extent, Split
+from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
-from vidxfer.pipeline.typed import Kept, checked, parsed
 
 ATTRIBUTE = "vidxfer"
 """Key of what we say in the attributes of a split's group."""
@@ -36,55 +38,16 @@ SEAL = "seal"
 DESCRIBED = "arrays"
 """Key of the checksums of the arrays' descriptions within the seal; optional."""
 
+MOST_JSON_BYTES = 16 << 20
+"""A zarr.json has no more: names, pairs and factors of 100,000 classes."""
+
+MOST_FILES = 1_000_000
+"""Files of one small array: as many as it was added to."""
+
+ID_BYTES, MOST_IDS = 1024, 1 << 24
+"""An id takes no more on average, and no split has more of them."""
+
 COPY_AGAIN = "Copy the cache again from where it came, or extract again into another folder (--cache)."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Said:
-    """What the group's attribute says beside the spec and the seal; the fields are those of `Split`."""
-
-    cache_id: str
-    class_names: tuple[str, ...]
-    flip_pairs: tuple[tuple[int, int], ...]
-    shard_videos: int
-    informs: Mapping[str, Any]
-    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    extents: tuple[Extent, ...] = ()
-    more_views: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.shard_videos >= 1:
-            raise ValueError(f"shard_videos is {self.shard_videos}, expected at least 1")
-        classes, labels = len(self.class_names), [label for pair in self.flip_pairs for label in pair]
-        if labels and not 0 <= min(labels) <= max(labels) < classes:
-            raise ValueError(f"flip_pairs names a label that is none of 0…{classes - 1}")
-        first_rows = [one.first_row for one in self.extents]
-        ends = [one.end for one in self.extents]
-        if any(end <= first for first, end in zip(first_rows, ends, strict=True)) or first_rows != sorted(first_rows):
-            raise ValueError(f"extents begin at {first_rows[:5]} and end at {ends[:5]}, which does not ascend")
-        if any(view < 1 for view in self.more_views) or list(self.more_views) != sorted(set(self.more_views)):
-            raise ValueError(f"more_views is {self.more_views[:5]}, expected ascending numbers of views")
-
-
-INFORMS = {"logit_scale": float, "clip": Mapping[str, str | None], "data": Mapping[str, Any], "created": str,
-           "templates": tuple[str, ...]}  # fmt: skip
-"""Types of what informs and is read again."""
-
-
-def described_by(path: Path, stored: Mapping[str, Any]) -> Said:
-    """The attribute's values, checked.
-
-    Raises:
-        ValueError: one is missing or of another type or range. CacheError: later, for what `informs` does not have.
-    """
-    known = {one.name for one in fields(Said)}
-    said: Said = checked({name: one for name, one in stored.items() if name in known}, Said, ATTRIBUTE, most=1 << 40)
-    informs = {n: checked(one, INFORMS.get(n, Any), f"informs.{n}") for n, one in said.informs.items()}
-
-    def refuse(name: str) -> CacheError:
-        return CacheError(f"{path}/zarr.json does not say {name!r} (informs), which is needed here. {COPY_AGAIN}")
-
-    return replace(said, informs=Kept(informs, refuse))
 
 
 def expect_layout(path: Path, array: ArrayLayout, *, may_be_longer: bool = False) -> None:
@@ -99,10 +62,8 @@ def expect_layout(path: Path, array: ArrayLayout, *, may_be_longer: bool = False
         CacheError: the metadata is not there or says something else. CacheCorrupt: it is not JSON of an array.
     """
     metadata = path / array.name / "zarr.json"
-    if not metadata.is_file():
-        raise CacheError(f"{metadata} is not there: the cache is not whole. {COPY_AGAIN}")
     try:
-        stored = parsed(metadata.read_text())
+        stored = read_description(path / array.name)
         codec = stored["codecs"][0]
         sharded = codec["name"] == "sharding_indexed"
         inner = codec["configuration"]["codecs"] if sharded else stored["codecs"]
@@ -134,12 +95,57 @@ def expect_layout(path: Path, array: ArrayLayout, *, may_be_longer: bool = False
         )
 
 
-def read_fixed(group: Any, path: Path, name: str) -> AnyArray:
+def read_description(array: Place) -> Any:
+    """What an array's zarr.json says.
+
+    Raises:
+        CacheError: it is not there. CacheCorrupt: it is no regular file, or too long. ValueError: it is no JSON.
+    """
+    try:
+        return read_json(array / "zarr.json", most=MOST_JSON_BYTES, remedy=COPY_AGAIN)
+    except FileNotFoundError as error:
+        raise CacheError(f"{array / 'zarr.json'} is not there: the cache is not whole. {COPY_AGAIN}") from error
+
+
+def expect_readable(array: Place) -> None:
+    """Look at the files of a small array before zarr reads them: it would wait for a pipe, and read any length.
+
+    Raises:
+        CacheError: its description is not there. CacheCorrupt: a file is no regular one, or of another length than
+            the description says; or the description is not that of a small array of ours.
+    """
+    try:
+        stored = read_description(array)
+        sizes = list(zip(stored["shape"], stored["chunk_grid"]["configuration"]["chunk_shape"], strict=True))
+        codecs = tuple(step["name"] for step in stored["codecs"])
+        keys = stored["chunk_key_encoding"]["name"], stored["chunk_key_encoding"]["configuration"]["separator"]
+        if any(type(length) is not int or type(chunk) is not int or length < 0 or chunk < 1 for length, chunk in sizes):
+            raise ValueError(f"lengths {sizes}")
+        is_text = stored["data_type"] == "string"
+        item_bytes = ID_BYTES if is_text else np.dtype(stored["data_type"]).itemsize
+        if not is_text and np.dtype(stored["data_type"]).kind not in "biuf":
+            raise ValueError(f"type {stored['data_type']}")
+        counts, items = [-(-length // chunk) for length, chunk in sizes], prod(chunk for _, chunk in sizes)
+        if codecs != (("vlen-utf8" if is_text else "bytes"), "crc32c") or keys != ("default", "/"):
+            raise ValueError(f"codecs {codecs}, keys {keys}")
+        if prod(counts) > MOST_FILES or prod(counts) * items > (MOST_IDS if is_text else MOST_BYTES // item_bytes):
+            raise ValueError(f"{prod(counts)} files of {items} items")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise CacheCorrupt(f"{array}/zarr.json: not that of a small array ({error}). {COPY_AGAIN}") from error
+    for place in product(*map(range, counts)):
+        file = array / "/".join(["c", *map(str, place)])
+        size = items * item_bytes + CRC_BYTES
+        bounds = {"most": min(size + (1 << 16), MOST_BYTES)} if is_text else {"exactly": size}
+        expect_size(file, remedy=COPY_AGAIN, **bounds)
+
+
+def read_fixed(group: Any, path: Place, name: str) -> AnyArray:
     """A small array of an opened zarr group, whole.
 
     Raises:
-        CacheCorrupt: it is not there, or its bytes do not match their crc32c.
+        CacheCorrupt: it is not there, its files are not what they must be, or do not match their crc32c.
     """
+    expect_readable(path / name)
     try:
         values: AnyArray = group[name][:]
     except (KeyError, FileNotFoundError) as error:
@@ -207,7 +213,7 @@ def described(path: Path) -> dict[str, int]:
     """crc32c of each array's description; the length of its first axis, which may grow, is left out."""
     found = {}
     for metadata in sorted(path.glob("*/zarr.json")):
-        stored = json.loads(metadata.read_text())
+        stored = read_json(metadata, most=MOST_JSON_BYTES, remedy=COPY_AGAIN)
         stored["shape"] = stored["shape"][1:]
         found[metadata.parent.name] = _crc(json.dumps(stored, sort_keys=True).encode())
     return found
@@ -219,7 +225,7 @@ def expect_described(path: Path) -> None:
     Raises:
         CacheCorrupt: names the arrays whose description was changed, or is none.
     """
-    group = json.loads((path / "zarr.json").read_text())
+    group = read_json(path / "zarr.json", most=MOST_JSON_BYTES, remedy=COPY_AGAIN)
     known = next(iter(group["attributes"].values())).get(SEAL, {}).get(DESCRIBED)
     if known is None:
         return

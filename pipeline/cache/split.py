@@ -20,6 +20,7 @@ import numpy as np
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import SplitLayout
 from vidxfer.pipeline.cache.ledger import Failure, Ledger, ShardRecord, merged
+from vidxfer.pipeline.cache.remote import is_remote
 from vidxfer.pipeline.cache.spec import WHICH_VIDEOS, CacheSpec
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
 from vidxfer.pipeline.shapes import expect
@@ -140,6 +141,17 @@ class Split:
     def shard_count(self) -> int:
         """Number of shards."""
         return self.layout.shard_count
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of the cache; a part of the views lies one deeper than a split."""
+        return self.path.parents[1] if self.spec.first_view else self.path.parent
+
+    @property
+    def led_elsewhere(self) -> str | None:
+        """A line that says where the split lies, if it or its cache is a link, as to another disk; else None."""
+        linked = not is_remote(self.path) and (self.path.is_symlink() or self.cache_folder.is_symlink())
+        return f"{self.path} is behind a link: it is read and written at {self.path.resolve()}" if linked else None
 
     @property
     def lock_path(self) -> Path:

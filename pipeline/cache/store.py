@@ -11,8 +11,6 @@ A split is made in a folder with a hidden name and renamed when it is whole, so 
 
 from __future__ import annotations
 
-import os
-import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,25 +22,27 @@ import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-from vidxfer.pipeline.cache.disk import PART, FolderLock, disk_errors, expect_no_run, sync_folder
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
 from vidxfer.pipeline.cache.metadata import (
     ATTRIBUTE,
     COPY_AGAIN,
+    MOST_JSON_BYTES,
     attributes_of,
     described,
-    described_by,
     expect_layout,
     expect_sealed,
     read_fixed,
 )
 from vidxfer.pipeline.cache.packed import ZSTD_LEVEL
-from vidxfer.pipeline.cache.remote import SPLIT_NAMES, RemotePath, local_folder, open_group, place_of
+from vidxfer.pipeline.cache.remote import SPLIT_NAMES, RemotePath, local_folder, open_group, place_of, read_json
+from vidxfer.pipeline.cache.said import described_by
 from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec
 from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.disk import FolderLock, disk_errors, expect_no_run
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
-from vidxfer.pipeline.typed import checked, parsed
+from vidxfer.pipeline.typed import checked
+from vidxfer.pipeline.writing import PART, make_folder, make_fresh_folder, remove, rename, sync_folder, sync_tree
 
 MAKE_IT = "vidxfer extract --dataset ssv2 --cache"
 
@@ -111,19 +111,21 @@ def write_new(split: Split) -> None:
     if not split.video_ids:
         raise CacheError(f"{split.path}: there is not one video to store")
     with disk_errors(cache, 1 << 20):
-        cache.mkdir(parents=True, exist_ok=True)
+        make_folder(split.cache_folder)
+        make_folder(cache, below=split.cache_folder)
     with FolderLock(split.lock_path), disk_errors(split.path, 1 << 20):
         if split.path.exists():
             raise CacheError(f"{split.path} already exists. Open it, or use another folder (--cache).")
         for leftover in cache.glob(f".{split.path.name}.*{PART}"):  # ours alone: the lock is held
-            shutil.rmtree(leftover)
+            remove(leftover)
         building = cache / f".{split.path.name}.{split.cache_id}{PART}"
         try:
+            make_fresh_folder(building)
             _write_group(building, split)
-            _sync_tree(building)
-            building.rename(split.path)
+            sync_tree(building)
+            rename(building, split.path)
         except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
+            remove(building)
             raise
         sync_folder(cache)
 
@@ -215,15 +217,15 @@ def splits(cache_path: Path | str | RemotePath) -> list[str]:
 
 def _attributes(path: Path) -> dict[str, Any]:
     metadata = path / "zarr.json"
-    if not metadata.is_file():
+    try:
+        stored = read_json(metadata, most=MOST_JSON_BYTES, remedy=COPY_AGAIN)["attributes"][ATTRIBUTE]
+        version = checked(stored["format"], int, "format")
+    except FileNotFoundError as error:
         there = splits(path.parent)
         others = f" The folder has: {', '.join(there)}." if there else ""
         raise CacheError(
             f"no cache at {path}: {metadata} is not there.{others} Make it with `{MAKE_IT} {path.parent}`."
-        )
-    try:
-        stored = parsed(metadata.read_text())["attributes"][ATTRIBUTE]
-        version = checked(stored["format"], int, "format")
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise CacheError(
             f"{metadata} is not vidxfer's: its attributes have no {ATTRIBUTE!r} with a format number. "
@@ -270,13 +272,3 @@ def _create(group: Any, array: ArrayLayout) -> Any:
         fill_value=0,
         dimension_names=array.axes.split(),
     )
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    sync_folder(folder)

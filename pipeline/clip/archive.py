@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.errors import ClipError
+from vidxfer.pipeline.errors import ClipError, PathError
+from vidxfer.pipeline.reading import opened
 
 PICKLE_BYTES_MOST = 64_000_000
 OPCODES = frozenset({
@@ -69,9 +70,9 @@ def is_torchscript(path: Path) -> bool:
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as file, zipfile.ZipFile(file) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError):
+    except (zipfile.BadZipFile, OSError, PathError, ValueError, RuntimeError):
         return False
 
 
@@ -82,10 +83,10 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
         ClipError: it is damaged, holds more than tensors of modules, or declares sizes it does not have.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as file, zipfile.ZipFile(file) as archive:
             return _Archive(archive, path.stat().st_size).weights()
     except (pickle.UnpicklingError, zipfile.BadZipFile, OSError, EOFError, ValueError, KeyError, IndexError, TypeError,
-            AttributeError, RuntimeError, OverflowError, MemoryError) as error:  # fmt: skip
+            AttributeError, RuntimeError, OverflowError, MemoryError, PathError) as error:  # fmt: skip
         raise ClipError(
             f"{path} is a TorchScript archive whose tensors cannot be read without running what is in it "
             f"({type(error).__name__}: {error}). Convert it where you trust it: "

@@ -23,8 +23,9 @@ from vidxfer.pipeline.precision import Where, head_precision
 from vidxfer.pipeline.training.build import build_head, expect_same_kind, offer_of_split
 from vidxfer.pipeline.training.metrics import Score, ranked, score
 from vidxfer.pipeline.training.owned import expect_run_or_nothing, owned
-from vidxfer.pipeline.training.run import Run, write_text
+from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.scoring import Scored, score_rows
+from vidxfer.pipeline.writing import write_text
 from vidxfer.stages.learning.sources import Source
 from vidxfer.stages.learning.union import UnionSource, source_of
 from vidxfer.stages.progress import Progress, Silent

@@ -16,8 +16,10 @@ from distributed import Scheduler, Worker
 from distributed.security import Security
 
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.reading import read_bytes
 from vidxfer.stages.engine import TlsFiles
 
+MOST_KEY_BYTES = 1 << 20
 ROLES = ("client", "scheduler", "worker")
 
 
@@ -56,7 +58,7 @@ def of_files(files: TlsFiles | None) -> Security | None:
     for option, path in (("--tls-ca", files.ca), ("--tls-cert", files.cert), ("--tls-key", files.key)):
         if not path.is_file():
             raise UsageError(f"{option} {path}: no such file; a certificate or key in PEM form is expected")
-    if b"ENCRYPTED" in files.key.read_bytes():
+    if b"ENCRYPTED" in read_bytes(files.key, most=MOST_KEY_BYTES):
         raise UsageError(f"--tls-key {files.key} asks for a password, which nobody can type in a job: store it without")
     ca, cert, key = (str(path.absolute()) for path in (files.ca, files.cert, files.key))
     roles = {f"tls_{role}_{what}": path for role in ROLES for what, path in (("cert", cert), ("key", key))}

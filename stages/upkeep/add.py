@@ -27,7 +27,7 @@ from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheBusy, CacheError, UsageError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.stages.engine import EngineChoice
-from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.progress import Progress, Silent, say
 from vidxfer.stages.room import expect_room_for, layout_for
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest, library_versions
 from vidxfer.stages.shards.extract import ShardTask, task_of
@@ -134,6 +134,7 @@ def _add_split(
     addition = addition_of(split, dataset, request.data, tower)
     with ExitStack() as stack:
         writers = [stack.enter_context(SplitWriter(part)) for part in split.parts]
+        say(shown, split.led_elsewhere)
         coming = _grown(request, split, addition, writers, stack)
         whole = open_split(request.cache, split.spec.split)
         joining = coming if _asks_for(request, whole) else None

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from vidxfer.pipeline.cache.disk import disk_errors
 from vidxfer.pipeline.cache.layout import STORED
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import new_cache_id, open_part, write_new
 from vidxfer.pipeline.cache.write.grow import write_attributes
 from vidxfer.pipeline.cache.write.writer import SplitWriter
+from vidxfer.pipeline.disk import disk_errors
 from vidxfer.pipeline.errors import CacheError, CacheIncomplete
 
 

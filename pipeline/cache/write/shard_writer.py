@@ -17,15 +17,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from vidxfer.pipeline.cache.disk import disk_errors, expect_room, sync_folder
 from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED, AnyArray
 from vidxfer.pipeline.cache.ledger import Failure, ShardRecord
 from vidxfer.pipeline.cache.packed import PackedFile, packed_views
 from vidxfer.pipeline.cache.shard import PlainFile, ShardFile, read_plain
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.views import view_arrays
+from vidxfer.pipeline.disk import disk_errors, expect_room
 from vidxfer.pipeline.errors import ClipError, VideoError
 from vidxfer.pipeline.shapes import View, expect
+from vidxfer.pipeline.writing import make_folder, sync_folder
 
 TOKEN_ARRAYS = ("tokens", "scale")
 """What depends on the codec and the layers; everything else follows from the views alone."""
@@ -62,11 +63,12 @@ class ShardWriter:
     def __enter__(self) -> Self:
         self._started = time.monotonic()
         expect_room(self._split.path, self._bytes)
+        in_place = self.folder == self._split.path  # which may be a link, as a staging folder may not
         try:
             with disk_errors(self._split.path, self._bytes):
                 for name, array in self._split.layout.owned.items():
                     final = self.folder / array.key(self.shard)
-                    final.parent.mkdir(parents=True, exist_ok=True)
+                    make_folder(final.parent, below=self.folder if in_place else self.folder.parent)
                     if array.packed_bytes is not None:
                         self._packed[name] = PackedFile(array, final, len(self.rows))
                     elif array.chunk_shape:

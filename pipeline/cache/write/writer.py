@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from vidxfer.pipeline.cache.disk import FolderLock, disk_errors, sweep_parts
 from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.write.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.write.staging import SealedShard, adopt, recover, sweep_staged
+from vidxfer.pipeline.disk import FolderLock, disk_errors
 from vidxfer.pipeline.errors import CacheError
+from vidxfer.pipeline.writing import folder_below, sweep_parts
 
 __all__ = ["ShardWriter", "SplitWriter"]
 
@@ -30,6 +31,7 @@ class SplitWriter:
     Raises:
         CacheBusy: on entering, when another process writes this split; names its pid.
         CacheError: on entering, when the folder cannot be written.
+        PathError: on entering, when its lock or its ledger is a link, or a part of its views lies behind one.
     """
 
     def __init__(self, split: Split) -> None:
@@ -39,10 +41,18 @@ class SplitWriter:
         self._lock = FolderLock(split.lock_path)
 
     def __enter__(self) -> Self:
+        if self.split.cache_folder != self.split.path.parent:
+            with disk_errors(self.split.path, 0), folder_below(self.split.path, self.split.cache_folder):
+                pass  # the split itself may be a link to another disk, a part within the cache may not
         self._lock.__enter__()
-        with disk_errors(self.split.path, 0):
-            sweep_parts(self.split.path)
-            recover(self.split)
+        try:
+            self.split.ledger.expect_writable()
+            with disk_errors(self.split.path, 0):
+                sweep_parts(self.split.path)
+                recover(self.split)
+        except BaseException:
+            self._lock.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
