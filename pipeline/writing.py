@@ -40,8 +40,7 @@ def folder_below(folder: Path, below: Path | None = None, *, make: bool = False)
     Raises:
         PathError: something on the way is a link or no folder. FileNotFoundError: it is not there; `make` makes it.
     """
-    below = folder if below is None else below
-    there = below
+    there = below = folder if below is None else below
     fd = os.open(below, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in folder.relative_to(below).parts:
@@ -171,9 +170,8 @@ def open_growing(path: Path, *, below: Path | None = None, make: bool = True) ->
         return fd
     os.close(fd)
     raise PathError(
-        f"{path} is {kind_of(found)} with {found.st_nlink} names (hard links), expected a regular file with one: the "
-        f"others would be written to. Nothing was changed. Give it a copy of its own: cp {path.name} new && mv new "
-        f"{path.name}"
+        f"{path} is {kind_of(found)} with {found.st_nlink} names (hard links), expected a regular file with one. "
+        f"Nothing was changed. Give it a copy of its own: cp {path.name} new && mv new {path.name}"
     )
 
 

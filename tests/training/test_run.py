@@ -261,7 +261,7 @@ def test_small_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
     file = tmp_path / "run.json"
     write_text(file, json.dumps({"a": 1}))
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(Crash()))
+        patched.setattr(os, "rename", lambda *_, **__: (_ for _ in ()).throw(Crash()))
         with pytest.raises(Crash):
             write_text(file, json.dumps({"a": 2}))
     assert json.loads(file.read_text()) == {"a": 1}
