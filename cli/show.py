@@ -88,8 +88,15 @@ def _unforeseen(kind: type[BaseException], error: BaseException, trace: Tracebac
     complain("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))
 
 
-def _warned(message: Warning | str, kind: type[Warning], file: str, line: int, *_: object) -> None:
-    complain(warnings.formatwarning(message, kind, file, line).rstrip("\n"))
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    complain(warnings.formatwarning(message, category, filename, lineno, line).rstrip("\n"))
 
 
 class _Logged(logging.Formatter):
