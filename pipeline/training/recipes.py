@@ -212,6 +212,8 @@ def from_dict(found: dict[str, Any]) -> Recipe:
     known = {f.name for f in fields(Recipe)}
     if unknown := sorted(set(found) - known):
         raise UsageError(f"a recipe has no fields {unknown}. {nearest(unknown[0], sorted(known))}")
+    if missing := [name for name in ("head", "epochs", "batch_clips", "betas") if name not in found]:
+        raise UsageError(f"a resolved recipe says {', '.join(missing)} too")
     try:
         recipe: Recipe = checked(found, Recipe, "recipe")
     except ValueError as error:
