@@ -96,7 +96,7 @@ def _warned(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    complain(warnings.formatwarning(message, category, filename, lineno).rstrip("\n"))
+    complain(warnings.formatwarning(message, category, filename, lineno, line).rstrip("\n"))
 
 
 class _Logged(logging.Formatter):

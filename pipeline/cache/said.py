@@ -61,4 +61,6 @@ def described_by(path: Path, stored: Mapping[str, Any]) -> Said:
     def refuse(name: str) -> CacheError:
         return CacheError(f"{path}/zarr.json does not say {name!r} (informs), which is needed here. {COPY_AGAIN}")
 
+    if "clip" in informs:
+        informs["clip"] = Kept(informs["clip"], refuse)
     return replace(said, informs=Kept(informs, refuse))

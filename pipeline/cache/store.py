@@ -172,7 +172,6 @@ def _opened(path: Path, stored: Mapping[str, Any]) -> Split:
     except (ValueError, KeyError, TypeError) as error:
         raise CacheCorrupt(f"{path}/zarr.json: no group that zarr opens ({error}). {COPY_AGAIN}") from error
     rows = said.extents[-1].end if said.extents else None  # arrays may be longer: an addition that was never finished
-
     fixed = partial(read_fixed, group, path)
     ids = tuple(str(name) for name in fixed("video_id")[:rows])
     if said.extents and len(ids) != rows:

@@ -39,6 +39,8 @@ def made_from_of(file: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     typed = {name: checked(value, MADE_FROM.get(name, Any), name) for name, value in found.items()}
     if "class_names" in typed:
         typed["class_names"] = list(typed["class_names"])
+    if "clip" in typed:
+        typed["clip"] = _complete(file, typed["clip"])
     return _complete(file, typed)
 
 

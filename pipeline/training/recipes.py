@@ -151,6 +151,8 @@ def from_dict(found: dict[str, Any]) -> Recipe:
     known = {one.name for one in fields(Recipe)}
     if unknown := sorted(set(stored) - known):
         raise UsageError(f"a recipe has no fields {unknown}. {nearest(unknown[0], sorted(known))}")
+    if missing := [name for name in ("head", "epochs", "batch_clips") if name not in stored]:
+        raise UsageError(f"a resolved recipe says {', '.join(missing)} too")
     try:
         head = dict(checked(stored.get("head"), Mapping, "recipe.head"))
         config = checked(head, _kind(head.pop("kind", None)), "recipe.head")

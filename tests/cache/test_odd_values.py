@@ -72,7 +72,8 @@ def opened(cache: Path, document: Any) -> str:
         file.write_text(json.dumps(document))
         split = open_split(cache, "val")
         summary(cache)
-        split.informs["logit_scale"], split.informs["clip"], split.informs["data"], split.informs["unheard of"]
+        split.informs["logit_scale"], split.informs["clip"]["model"], split.informs["clip"]["pretrained"]
+        split.informs["data"], split.informs["unheard of"]
     except VidxferError as error:
         return type(error).__name__
     finally:
