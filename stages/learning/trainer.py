@@ -4,8 +4,8 @@
                              │
     metrics.jsonl ◀── log ───┴─── every few epochs: score the validation split ──▶ checkpoint
 
-A run goes on where its last checkpoint stands: order, mixing and what is random inside the head follow from (seed, epoch,
-step, process) alone: an interrupted run has the curve of an unbroken one. SIGTERM and Ctrl-C end it with a checkpoint.
+A run goes on where its last checkpoint stands: order, mixing and what is random inside the head follow from seed,
+epoch, step and process alone; an interrupted run has the curve of an unbroken one. Signals end it with a checkpoint.
 """
 
 from __future__ import annotations

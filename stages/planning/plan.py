@@ -165,7 +165,7 @@ def needs_of(spec: CacheSpec, recipe: Recipe | None, classes: int) -> Needs:
 
 
 def read_bytes(spec: CacheSpec, needs: Needs) -> int:
-    """Bytes that are read of one stored view: whole chunks of codes and scales, and embeddings where they are wanted."""
+    """Bytes that are read of one stored view: whole chunks of codes and scales, and embeddings if wanted."""
     tokens = spec.sparse_frames * spec.tokens * sum(spec.form.token_bytes(spec.channels))
     return len(needs.layers) * tokens + (spec.sparse_frames * spec.embed * 2 if needs.embedding else 0)
 
