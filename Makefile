@@ -93,6 +93,7 @@ golden: $(STAMP)  ## only the tests against numbers from the official modules
 bench: $(STAMP)  ## seconds of a training step: DiST plain and fast, CLIP, reading; minutes; ARGS='--threads 1'
 	$(BIN)/python tests/bench/bench_dist.py $(if $(QUICK),--rounds 1) $(ARGS)
 	$(BIN)/python tests/bench/bench_frames.py $(if $(QUICK),--rounds 1) $(ARGS)
+	$(BIN)/python tests/bench/bench_decoders.py $(if $(QUICK),--rounds 1 --videos 2) $(if $(WRITE),--write docs/frames.md)
 	@$(MAKE) --no-print-directory bench-cache
 
 CACHE_BENCH = $(if $(QUICK),--quick) $(if $(WRITE),--write docs/bench-cache.md)

@@ -10,14 +10,14 @@
     │   ├── CacheMismatch           made with other settings; the text names each field with both values
     │   ├── CacheCorrupt            bytes on disk do not match their checksum or their index
     │   ├── CacheIncomplete         rows are asked for that were never stored
-    │   ├── CacheBusy               another process is writing the same split
+    │   ├── CacheBusy               another process is writing the same split or run
     │   └── CacheFull               the disk cannot hold what was asked for
     ├── ClusterError                the workers or the scheduler that extraction is spread over are gone, or unfit
     ├── WeightsError                a file of weights cannot be used as asked
     └── RunError                    the run folder cannot be used as asked
 
-Only the process that reads a stranger's video catches `Exception` (video/guarded.py). `VideoError.reason` is a `VideoReason`, whose codes are append-only because they
-are written into ledgers.
+Only the process that reads a stranger's video catches `Exception` (video/guarded.py). `VideoError.reason` is a
+`VideoReason`, whose codes are append-only because they are written into ledgers.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class CacheIncomplete(CacheError):
 
 
 class CacheBusy(CacheError):
-    """Another process is writing the same split."""
+    """Another process is writing the same split or run folder."""
 
 
 class CacheFull(CacheError):

@@ -6,7 +6,7 @@ loaded, CLIP's device asked.
     this process ─▶ CUDA ─▶ a small product on it
 
 Consequence: it is well when the chosen way reads every sample right and no library that is needed is missing. decord
-may be missing or wrong on its own: it is used only where the gate lets it, and PyAV reads the rest.
+may be missing or wrong on its own: it is used only where it is asked for and the gate lets it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LIBRARIES = {
     "lightning-fabric": ("lightning_fabric", "training", True),
     "torchmetrics": ("torchmetrics", "training", True),
     "safetensors": ("safetensors", "weights", True),
-    "decord": ("decord", "the fast path to frames", False),
+    "decord": ("decord", "--decoder decord", False),
     "dask-jobqueue": ("dask_jobqueue", "batch systems, extra slurm", False),
     "obstore": ("obstore", "caches behind a URL, extra remote", False),
     "pyarrow": ("pyarrow", "parquet lists, extra parquet", False),

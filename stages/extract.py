@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import get_args
 
+from vidxfer.pipeline.cache.disk import expect_no_run
 from vidxfer.pipeline.cache.read.summary import held_bytes
 from vidxfer.pipeline.cache.remote import local_folder
 from vidxfer.pipeline.cache.split import Split
@@ -75,7 +76,7 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
         raise UsageError(f"--decoder {request.decoder!r} is none of {', '.join(get_args(Decoder))}")
     if request.decode_in not in DECODE_IN:
         raise UsageError(f"--decode-in {request.decode_in!r} is none of {', '.join(DECODE_IN)}")
-    local_folder(request.cache)
+    expect_no_run(local_folder(request.cache))
     datasets = [request.data.load(split) for split in request.splits]
     for dataset in datasets:
         for note in dataset.notes:

@@ -17,14 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vidxfer.pipeline.errors import CacheBusy, CacheError, CacheFull
+from vidxfer.pipeline.errors import CacheBusy, CacheError, CacheFull, UsageError
 
 PART = ".part"
 
 
 @contextmanager
-def disk_errors(path: Path, needed_bytes: int) -> Iterator[None]:
-    """Turn what the operating system says about `path` into errors of ours.
+def disk_errors(path: Path, needed_bytes: int, option: str = "--cache") -> Iterator[None]:
+    """Turn what the operating system says about `path` into errors of ours; `option` is where another is named.
 
     Raises:
         CacheFull: no space or no quota is left; names the bytes needed and free.
@@ -34,11 +34,11 @@ def disk_errors(path: Path, needed_bytes: int) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise _full(path, needed_bytes) from error
+            raise _full(path, needed_bytes, option) from error
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise CacheError(
                 f"{path}: cannot be written ({os.strerror(error.errno)}). "
-                "Choose another folder with --cache, or make this one writable."
+                f"Choose another folder with {option}, or make this one writable."
             ) from error
         if error.errno in (errno.EMFILE, errno.ENFILE):
             most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -47,7 +47,10 @@ def disk_errors(path: Path, needed_bytes: int) -> Iterator[None]:
                 "Allow more (`ulimit -n 1024`), and run the same command: it goes on."
             ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG):
-            raise CacheError(f"{path}: is no folder that a cache can lie in ({os.strerror(error.errno)}).") from error
+            raise CacheError(
+                f"{path}: is no folder that can be written into ({os.strerror(error.errno)}). "
+                f"Choose another one with {option}."
+            ) from error
         raise
 
 
@@ -57,12 +60,12 @@ def expect_room(path: Path, needed_bytes: int) -> None:
         raise _full(path, needed_bytes)
 
 
-def _full(path: Path, needed_bytes: int) -> CacheFull:
+def _full(path: Path, needed_bytes: int, option: str = "--cache") -> CacheFull:
     folder = next(parent for parent in [path, *path.parents] if parent.is_dir())
     free = shutil.disk_usage(folder).free
     return CacheFull(
         f"{path}: the disk is full: {needed_bytes:,} bytes needed, {free:,} free. "
-        "What was stored is safe. Make room (or use --cache with a larger disk) and run the same command: it goes on."
+        f"What was stored is safe. Make room (or use {option} with a larger disk) and run the same command: it goes on."
     )
 
 
@@ -138,19 +141,32 @@ def sweep_parts(folder: Path) -> list[Path]:
     return removed
 
 
+def expect_no_run(cache: Path) -> None:
+    """Check that a folder which is to become a cache is not the folder of a training run.
+
+    Raises:
+        UsageError: it is.
+    """
+    if (cache / "recipe.json").is_file() and (cache / "run.json").is_file():
+        raise UsageError(f"{cache} is the folder of a training run, not a cache: name another folder with --cache")
+
+
 class FolderLock:
     """An exclusive lock that names its holder. The lock file stays: removing it would let two holders exist.
+
+    Args:
+        path: of the lock file. what: is written behind it, for the error. option: where another folder is named.
 
     Raises:
         CacheBusy: on entering, when another process holds it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, what: str = "split", option: str = "--cache") -> None:
+        self._path, self._what, self._option = path, what, option
         self._fd = -1
 
     def __enter__(self) -> FolderLock:
-        with disk_errors(self._path, 4096):
+        with disk_errors(self._path, 4096, self._option):
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -158,9 +174,10 @@ class FolderLock:
             holder = os.pread(self._fd, 256, 0).decode(errors="replace").strip() or "an unnamed process"
             os.close(self._fd)
             raise CacheBusy(
-                f"{self._path}: {holder} is writing this split. Wait for it to end, or end it; the lock goes with it."
+                f"{self._path}: {holder} is writing this {self._what}. Wait for it to end, or end it; the lock goes "
+                "with it."
             ) from error
-        with disk_errors(self._path, 4096):
+        with disk_errors(self._path, 4096, self._option):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         return self

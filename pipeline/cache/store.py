@@ -24,7 +24,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-from vidxfer.pipeline.cache.disk import PART, FolderLock, disk_errors, sync_folder
+from vidxfer.pipeline.cache.disk import PART, FolderLock, disk_errors, expect_no_run, sync_folder
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
 from vidxfer.pipeline.cache.metadata import (
@@ -66,7 +66,7 @@ def create_split(
 
     Raises:
         CacheError: the split exists, or what it is to hold does not fit together, or the folder cannot be written.
-        CacheBusy: another process is writing this split.
+        CacheBusy: another process is writing this split. UsageError: the folder is that of a training run.
     """
     wanted = spec.shard_videos_default if shard_videos is None else shard_videos
     split = Split(
@@ -101,6 +101,7 @@ def new_cache_id() -> str:
 
 def write_new(split: Split) -> None:
     """Make the folder of a split that is not there yet, every row pending. Raises as `create_split`."""
+    expect_no_run(split.path.parent)
     spec, cache = split.spec, split.path.parent
     needed = {name: shape for name, (_, shape) in spec.fitted_shapes.items()}
     if needed != {name: values.shape for name, values in split.fitted.items()}:

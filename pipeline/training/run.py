@@ -2,6 +2,7 @@
 
     recipe.json        the resolved recipe
     run.json           cache fingerprint, CLIP, class names, code commit, versions, device
+    rows.json          the videos it is trained on (kept_rows.py)
     metrics.jsonl      one line per logged step and per evaluation
     tensorboard/       the same curves
     checkpoint/        weights.safetensors, optimiser.pt, progress.json, text.safetensors
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from vidxfer.pipeline.errors import RunError, UsageError
 from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.training.kept_rows import KeptRows, read_rows
 from vidxfer.pipeline.training.recipes import from_dict
 
 
@@ -58,8 +60,8 @@ class Run:
         self.path, self.recipe, self.made_from = path, recipe, made_from
 
     @classmethod
-    def start(cls, path: Path, recipe: Recipe, made_from: dict[str, Any]) -> Self:
-        """Begin a run, or take up the one that is there.
+    def start(cls, path: Path, recipe: Recipe, made_from: dict[str, Any], rows: KeptRows | None = None) -> Self:
+        """Begin a run on `rows`, or take up the one that is there. The folder is owned (owned.py).
 
         Raises:
             RunError: the folder holds a run of another recipe or cache; the text names each difference.
@@ -80,9 +82,26 @@ class Run:
             old._recover()
             return cls(path, recipe, old.made_from)
         path.mkdir(parents=True, exist_ok=True)
-        write_text(path / "run.json", json.dumps(made_from, indent=1, ensure_ascii=False))
+        fresh = cls(path, recipe, made_from)
+        fresh.remember(rows)
         write_text(path / "recipe.json", json.dumps(recipe.to_dict(), indent=1))  # last: it marks the folder as a run
-        return cls(path, recipe, made_from)
+        return fresh
+
+    def remember(self, rows: KeptRows | None) -> None:
+        """Write run.json, and first the rows, where there are any."""
+        if rows is not None:
+            write_text(self.path / "rows.json", rows.text())
+            self.made_from = {**self.made_from, "rows": rows.facts()}
+        write_text(self.path / "run.json", json.dumps(self.made_from, indent=1, ensure_ascii=False))
+
+    def rows(self) -> KeptRows | None:
+        """The rows the run is trained on; None: it was begun by a version that kept no list.
+
+        Raises:
+            RunError: the list is missing or damaged.
+        """
+        facts = self.made_from.get("rows")
+        return None if facts is None else read_rows(self.path, facts)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -107,12 +126,19 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """Folder of the current checkpoint."""
-        return self.path / "checkpoint"
+        """Folder of the current checkpoint; after a crash between the two renames of `save`, the fresh or the old one.
+
+        Who only reads renames nothing: the run's owner may be at it.
+        """
+        named = self.path / "checkpoint"
+        if not named.exists():
+            for name in ("checkpoint.new", "checkpoint.old"):
+                if (self.path / name / "progress.json").is_file():
+                    return self.path / name
+        return named
 
     def progress(self) -> Progress:
         """How far the current checkpoint is; the beginning when there is none."""
-        self._recover()
         file = self.checkpoint / "progress.json"
         if not file.is_file():
             return Progress()
@@ -121,6 +147,7 @@ class Run:
 
     def save(self, head: torch.nn.Module, optimiser: torch.optim.Optimizer, text: Tensor, progress: Progress) -> None:
         """Write a whole checkpoint and swap it in."""
+        self._recover()
         fresh, old = self.path / "checkpoint.new", self.path / "checkpoint.old"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -133,9 +160,10 @@ class Run:
             _sync(file)
         _sync(fresh)
         shutil.rmtree(old, ignore_errors=True)
-        if self.checkpoint.exists():
-            self.checkpoint.rename(old)
-        fresh.rename(self.checkpoint)
+        named = self.path / "checkpoint"
+        if named.exists():
+            named.rename(old)
+        fresh.rename(named)
         _sync(self.path)
         shutil.rmtree(old, ignore_errors=True)
 
@@ -145,7 +173,6 @@ class Run:
         Raises:
             RunError: no checkpoint, a damaged file, or weights that do not fit; every mismatch is named.
         """
-        self._recover()
         file = self.checkpoint / "weights.safetensors"
         if not file.is_file():
             raise RunError(f"{self.path} has no checkpoint yet: {file} is missing. Train first: vidxfer train")
@@ -190,12 +217,10 @@ class Run:
         return json.loads(file.read_text()) if file.is_file() else None
 
     def _recover(self) -> None:
-        """After a crash between the two renames of `save`, the fresh (whole) or the old checkpoint takes its place."""
-        if not self.checkpoint.exists():
-            for name in ("checkpoint.new", "checkpoint.old"):
-                if (self.path / name / "progress.json").is_file():
-                    (self.path / name).rename(self.checkpoint)
-                    return
+        """Give the current checkpoint its own name back."""
+        named = self.path / "checkpoint"
+        if (current := self.checkpoint) != named:
+            current.rename(named)
 
 
 @contextmanager

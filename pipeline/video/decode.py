@@ -92,7 +92,7 @@ class Painter:
         if tagged not in MATRICES:
             frame.colorspace = READ_AS.get(tagged, UNSPECIFIED)
         try:
-            pixels: Pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            pixels = np.asarray(self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray(), np.uint8)
         except (av.error.FFmpegError, OSError, ValueError, RuntimeError) as error:
             detail = f"no rgb from a frame in {frame.format.name}, colour matrix {tagged}: {one_line(error)}"
             raise VideoError(VideoReason.DECODE_FAILED, path, detail) from error

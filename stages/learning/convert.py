@@ -27,6 +27,7 @@ from vidxfer.pipeline.heads.family import Release, Released
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.build import build_head, offer_of_split
 from vidxfer.pipeline.training.optimise import build_optimiser
+from vidxfer.pipeline.training.owned import expect_run_or_nothing, owned
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Progress, Run
 from vidxfer.pipeline.training.weights import expect_free, read_state, write_safetensors
@@ -129,9 +130,15 @@ def _expect_meant(request: ImportRequest) -> Release:
         raise UsageError("what shall be written? --out FILE.safetensors, or --run FOLDER with --cache, or both")
     if request.out is not None:
         expect_free(request.out)
-    if request.run is not None and (request.run / "recipe.json").exists():
-        raise RunError(f"{request.run} holds a run already; import into another folder with --run")
+    if request.run is not None:
+        _expect_no_run(request.run)
+        expect_run_or_nothing(request.run)
     return release
+
+
+def _expect_no_run(folder: Path) -> None:
+    if (folder / "recipe.json").exists():
+        raise RunError(f"{folder} holds a run already; import into another folder with --run")
 
 
 def release_of(kind: str) -> Release:
@@ -220,7 +227,9 @@ def _write_run(request: ImportRequest, split: Split, recipe: Recipe, weights: Ma
     head = build_head(recipe, offer_of_split(split, recipe))
     head.load_state_dict(weights)
     origin: dict[str, Any] = {"file": request.file.name, "kind": request.kind}
-    run = Run.start(request.run, recipe, {**made_from(split, online=False), "imported": origin})
-    # One step, so that the run counts as begun: how many the authors took is not in the file.
-    done = Progress(epoch=recipe.epochs, global_step=1, finished=True)
-    run.save(head, build_optimiser(head, recipe), text, done)
+    with owned(request.run):
+        _expect_no_run(request.run)  # again: another import may have been here since
+        run = Run.start(request.run, recipe, {**made_from(split, online=False), "imported": origin})
+        # One step, so that the run counts as begun: how many the authors took is not in the file.
+        done = Progress(epoch=recipe.epochs, global_step=1, finished=True)
+        run.save(head, build_optimiser(head, recipe), text, done)

@@ -22,6 +22,7 @@ from vidxfer.pipeline.heads.zero_shot import FusedWithClip, ZeroShotClip
 from vidxfer.pipeline.precision import Where, head_precision
 from vidxfer.pipeline.training.build import build_head, expect_same_kind, offer_of_split
 from vidxfer.pipeline.training.metrics import Score, ranked, score
+from vidxfer.pipeline.training.owned import expect_run_or_nothing, owned
 from vidxfer.pipeline.training.run import Run, write_text
 from vidxfer.pipeline.training.scoring import Scored, score_rows
 from vidxfer.stages.learning.sources import Source
@@ -70,9 +71,18 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Eval
 
     Raises:
         RunError: no trained run there. CacheMismatch: the cache is not of the kind the run was trained on.
-        CacheIncomplete: not one video of the split is stored.
+        CacheIncomplete: not one video of the split is stored. CacheBusy: the run is being trained, or scored.
     """
     shown = progress or Silent()
+    folder = request.run or Path("runs") / "zero-shot"
+    if request.run is not None:  # no lock is left in what is no run
+        expect_run_or_nothing(request.run)
+        Run.open(request.run)
+    with owned(folder):
+        return _evaluate(request, folder, shown)
+
+
+def _evaluate(request: EvaluateRequest, folder: Path, shown: Progress) -> EvaluateReport:
     source = source_of(
         (request.cache, *request.more_caches),
         request.split,
@@ -97,8 +107,6 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Eval
         threads=(request.decode_threads, request.read_threads),
         shown=shown,
     )
-    folder = request.run or Path("runs") / "zero-shot"
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"predictions.{request.split}.jsonl"
     write_text(file, predictions(split, scored))
     return EvaluateReport(

@@ -67,6 +67,10 @@ class Source:
             return list(range(len(self.split.video_ids)))
         return [int(row) for row in Rows(self.split).stored_rows()]
 
+    def row_ids(self) -> tuple[str, ...]:
+        """What a run remembers each row by; it survives a move of the cache."""
+        return self.split.video_ids
+
     def pending(self) -> int:
         """Number of videos that are not extracted yet."""
         return 0 if self.tower is not None else int((Rows(self.split).state == PENDING).sum())

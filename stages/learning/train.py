@@ -8,6 +8,7 @@ from __future__ import annotations
 import subprocess
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
 from vidxfer.pipeline.heads.base import expect_delivered
 from vidxfer.pipeline.precision import Where, head_precision
 from vidxfer.pipeline.training.build import expect_made_for, expect_same_kind, offer_of
+from vidxfer.pipeline.training.kept_rows import KeptRows
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.run import Run
 from vidxfer.stages.learning.sources import Source, online_sources
+from vidxfer.stages.learning.take_up import ids_of, owned_run, rows_of_run
 from vidxfer.stages.learning.trainer import Trainer
 from vidxfer.stages.learning.union import source_of
 from vidxfer.stages.progress import Progress, Silent
@@ -54,22 +57,25 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
     split = sources["train"].split
     expect_trainable(sources, request)
+    views = split.spec.stored_views
     where = Where(device=fabric.device, precision=head_precision(request.precision, fabric.device))
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
     found = made_from(split, online=request.online, where=where, world=fabric.world_size)
     if request.init_from is not None:
         found["init_from"] = beginning(request.init_from, found)
-    with fabric.rank_zero_first():  # one process makes the folder, the others find it
-        run = Run.start(request.run, request.recipe, found)
     with ExitStack() as stack:
-        trainer = Trainer(request, run, sources, rows, fabric, where, shown, stack)
+        run = owned_run(request, found, KeptRows(ids=ids_of(sources["train"], rows), views=views), fabric, stack)
+        if run is None:
+            return None
+        rows, views = rows_of_run(run, sources["train"], rows, fabric, shown)
+        trainer = Trainer(request, run, sources, (rows, views), fabric, where, shown, stack)
         report = trainer.run_epochs()
-    if not fabric.is_global_zero:
-        return None
-    if report.finished:
-        run.keep_result(report.to_dict())
-    return report
+        if not fabric.is_global_zero:
+            return None
+        if report.finished:
+            run.keep_result(report.to_dict())
+        return report
 
 
 def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> None:
@@ -152,7 +158,8 @@ def make_fabric(request: TrainRequest) -> Fabric:
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=[chosen.index or 0] if cuda and one else devices,
-        strategy=DDPStrategy(find_unused_parameters=unused) if devices > 1 else "auto",
+        # While the leading process scores the validation split the others wait, longer than a collective call may take.
+        strategy=DDPStrategy(find_unused_parameters=unused, timeout=timedelta(days=7)) if devices > 1 else "auto",
         precision="32-true",
     )
     fabric.launch()

@@ -4,8 +4,8 @@
                              │
     metrics.jsonl ◀── log ───┴─── every few epochs: score the validation split ──▶ checkpoint
 
-A run goes on where its last checkpoint stands: order, mixing and what is random inside the head follow from seed,
-epoch, step and process alone; an interrupted run has the curve of an unbroken one. Signals end it with a checkpoint.
+A run goes on where its last checkpoint stands. Order, mixing and what is random inside the head follow from (seed,
+epoch, step, process) alone, so an interrupted run has the curve of an unbroken one. SIGTERM and Ctrl-C end it likewise.
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ class Trainer:
         request: TrainRequest,
         run: Run,
         sources: dict[str, Source],
-        rows: list[int],
+        rows: tuple[list[int], int],
         fabric: Fabric,
         where: Where,
         shown: Progress,
         stack: ExitStack,
     ) -> None:
-        self.request, self.run, self.sources, self.rows = request, run, sources, rows
+        self.request, self.run, self.sources = request, run, sources
+        self.rows, self.views = rows
         source = sources["train"]
         self.split = split = source.split
         self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
@@ -129,7 +130,7 @@ class Trainer:
         return self._report(score, whole)
 
     def _epoch(self, epoch: int, first: int, steps: int) -> None:
-        order = epoch_order(self.rows, self.split.spec.stored_views, seed=self.recipe.seed, epoch=epoch)
+        order = epoch_order(self.rows, self.views, seed=self.recipe.seed, epoch=epoch)
         if self.request.online:
             order = [(row, epoch) for row, _ in order]  # a fresh draw in every epoch
         self.loader.epoch = (self.recipe.seed, epoch)
@@ -146,9 +147,8 @@ class Trainer:
                 rate_of = refreshed(step, self.recipe.optimiser.refresh_steps)
                 loss.add(self._step(raw, epoch + rate_of / steps))
                 end = step + 1 == steps
-                self.place = Place(
-                    epoch=epoch + end, step=0 if end else step + 1, global_step=self.place.global_step + 1
-                )
+                done = self.place.global_step + 1
+                self.place = Place(epoch=epoch + end, step=0 if end else step + 1, global_step=done)
                 if (step + 1) % self.request.log_every_steps == 0 or end:
                     self._log(epoch, loss, waited, time.monotonic() - began)
                     began = time.monotonic()

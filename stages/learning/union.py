@@ -47,6 +47,11 @@ class UnionSource(Source):
         found = [self.union.rows_of(place, member.stored_rows()) for place, member in enumerate(self.members)]
         return [row for rows in found for row in rows]
 
+    def row_ids(self) -> tuple[str, ...]:
+        """Number of the cache, from 1 in the order they were given, and the id there: folders may be renamed."""
+        places = map(self.union.place_of, range(len(self.split.video_ids)))
+        return tuple(f"{member + 1}/{self.union.members[member].video_ids[row]}" for member, row in places)
+
     def pending(self) -> int:
         """Number of videos that are not extracted yet, over all caches."""
         return sum(member.pending() for member in self.members)

@@ -32,8 +32,14 @@ from vidxfer.stages.signals import stop_on_signal
 from vidxfer.stages.spread.clusters import connected
 from vidxfer.stages.videos.check_work import How, Line, key_of, lines_from, lines_here
 
-MAY_PASS = {reason.value for reason in (VideoReason.TOO_SLOW, VideoReason.OUT_OF_MEMORY, VideoReason.CRASHED,
-                                        VideoReason.UNREADABLE, VideoReason.MISSING, VideoReason.UNEXPECTED)}  # fmt: skip
+MAY_PASS = {
+    VideoReason.TOO_SLOW.value,
+    VideoReason.OUT_OF_MEMORY.value,
+    VideoReason.CRASHED.value,
+    VideoReason.UNREADABLE.value,
+    VideoReason.MISSING.value,
+    VideoReason.UNEXPECTED.value,
+}
 """Reasons that another run, or another machine, may not find again."""
 
 NEEDED = {"split", "id", "seen", "quick", "asked", "reason"}

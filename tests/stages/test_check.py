@@ -46,8 +46,12 @@ def request_for(root: Path, **options) -> CheckRequest:
 
 def test_a_check_names_what_would_fail_and_how_the_rest_is_read(root):
     train, val = check(request_for(root))
+    assert train.decoders == {"pyav-sequential": 3}
+    assert train.why == {"decoded whole, once": 3}
+    train, val = check(request_for(root, decoder="decord"))
     assert (train.videos, train.known, train.frames) == (4, 0, 3 * FRAMES)
     assert train.decoders == {"decord": 2, "pyav-sequential": 1}
+    assert train.pixel_aspects == {}
     assert list(train.failed) == ["train/b/6.mp4"]
     assert train.failed["train/b/6.mp4"].startswith("decode_failed: ")
     assert list(train.why.values()) == [1]

@@ -91,7 +91,7 @@ def patched(source: Path, target: Path, changes: dict[bytes, bytes]) -> Path:
     """Replace bytes, each of which must be there once."""
     data = source.read_bytes()
     for old, new in changes.items():
-        assert data.count(old) == 1 and len(old) == len(new), (old, data.count(old))
+        assert (data.count(old), len(old)) == (1, len(new)), old
         data = data.replace(old, new)
     target.write_bytes(data)
     return target

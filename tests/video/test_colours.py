@@ -42,9 +42,9 @@ def tagged(source: Path, target: Path, **tags: int) -> Path:
 @pytest.mark.parametrize("matrix", range(16))
 def test_every_colour_matrix_is_read_alike_by_both_decoders_whole_and_in_part(matrix, coloured, tmp_path):
     path = tagged(coloured, tmp_path / "tagged.mp4", matrix_coefficients=matrix)
-    with open_video(path) as whole:
-        assert whole.decoder == "decord"
+    with open_video(path, decoder="decord") as whole:
         expected = whole.read([0, 5])
+        assert whole.decoder == "decord", whole.why
     with open_video(path, decoder="pyav") as source:
         np.testing.assert_array_equal(source.read([0, 5]).pixels, expected.pixels)
     start = float(expected.pts_seconds[1])

@@ -1,0 +1,57 @@
+"""Whose a run folder is: one process at a time writes there, and only into a run or where nothing is yet.
+
+RUN/run.lock    held by train, evaluate and import to their end; the lock ends with the process
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vidxfer.pipeline.cache.disk import FolderLock, disk_errors
+from vidxfer.pipeline.cache.store import splits
+from vidxfer.pipeline.errors import UsageError
+
+LOCK = "run.lock"
+UNFINISHED = {LOCK, *(name + end for name in ("rows.json", "run.json", "recipe.json") for end in ("", ".part"))}
+"""What a run leaves that was ended before it had begun."""
+
+MOST_NAMED = 3
+
+
+def expect_run_or_nothing(folder: Path) -> None:
+    """Check that a folder holds a run, or nothing that a run would be mixed with.
+
+    Raises:
+        UsageError: it is a file, a cache, or holds other things.
+    """
+    if folder.is_dir():
+        if (folder / "recipe.json").is_file():
+            return
+        if found := splits(folder):
+            raise UsageError(
+                f"{folder} is a cache, with the splits {', '.join(found)}, and not a run: name another one with --run"
+            )
+        others = sorted(path.name for path in folder.iterdir() if path.name not in UNFINISHED)
+        if others:
+            more = " …" if len(others) > MOST_NAMED else ""
+            raise UsageError(
+                f"{folder} is no run folder and is not empty: it holds {', '.join(others[:MOST_NAMED])}{more}. "
+                "Name a run, or a folder that is not there yet, with --run"
+            )
+    elif folder.exists() or folder.is_symlink():
+        raise UsageError(f"{folder} is not a folder: name another one with --run")
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Own a folder for writing a run, or what is made of one; it is made where it is missing.
+
+    Raises:
+        CacheBusy: another process owns it. CacheError, CacheFull: it cannot be written.
+    """
+    with disk_errors(folder, 4096, option="--run"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder / LOCK, what="run", option="--run"):
+        yield

@@ -1,0 +1,102 @@
+"""A run folder for training: begun, or taken up where it stands, by one process, on the videos it began with.
+
+folder ─ a run, or nothing? ─▶ owned ─▶ recipe and cache as before? ─▶ rows: kept ones, all there? ─▶ a step to go on at
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from vidxfer.pipeline.errors import RunError, VidxferError
+from vidxfer.pipeline.training.kept_rows import KeptRows, find_rows
+from vidxfer.pipeline.training.order import steps_per_epoch
+from vidxfer.pipeline.training.owned import expect_run_or_nothing, owned
+from vidxfer.pipeline.training.run import Progress as Place
+from vidxfer.pipeline.training.run import Run
+from vidxfer.stages.learning.sources import Source
+from vidxfer.stages.progress import Progress
+from vidxfer.stages.settings import TrainRequest
+
+
+def ids_of(source: Source, rows: Sequence[int]) -> tuple[str, ...]:
+    """What a run remembers some rows by."""
+    ids = source.row_ids()
+    return tuple(ids[row] for row in rows)
+
+
+def owned_run(
+    request: TrainRequest, found: dict[str, Any], rows: KeptRows, fabric: Fabric, stack: ExitStack
+) -> Run | None:
+    """The run folder, begun or taken up by the leading process, which owns it as long as `stack` is open.
+
+    Returns:
+        The run; None in the other processes, where the leading one was refused and says why.
+
+    Raises:
+        CacheBusy: another process is writing this run. UsageError: the folder holds something else than a run.
+        RunError: it holds a run of another recipe or cache.
+    """
+    refused: VidxferError | None = None
+    run = None
+    if fabric.is_global_zero:
+        try:
+            expect_run_or_nothing(request.run)
+            stack.enter_context(owned(request.run))
+            run = Run.start(request.run, request.recipe, found, rows)
+        except VidxferError as error:
+            refused = error
+    nobody = fabric.broadcast(refused is not None)  # the others wait here for the folder
+    if refused is not None:
+        raise refused
+    if run is None and not nobody:
+        run = Run.start(request.run, request.recipe, found)
+    return run
+
+
+def rows_of_run(run: Run, source: Source, rows: list[int], fabric: Fabric, shown: Progress) -> tuple[list[int], int]:
+    """The rows that a run is trained on, in its order, and the number of stored views it draws from.
+
+    Raises:
+        RunError: some of them are not there any more.
+    """
+    views = source.split.spec.stored_views
+    place = run.progress()
+    if place.finished:
+        return rows, views
+    kept = run.rows()
+    if kept is not None:
+        same = find_rows(run.path, kept, source.split.path, source.row_ids(), rows, views)
+        if newer := len(rows) - len(same):
+            shown.line(f"train: {newer:,} videos this run did not begin with are left out; a new run would take them")
+        rows, views = same, kept.views
+    expect_place(run, place, len(rows))
+    if kept is None:
+        if place.global_step:
+            shown.line(
+                f"{run.path} keeps no list of its videos, for an older vidxfer began it: whether they are the "
+                f"{len(rows):,} that are stored now cannot be checked. From now on the list is kept"
+            )
+        fabric.barrier()  # all have seen that there is none
+        if fabric.is_global_zero:
+            run.remember(KeptRows(ids=ids_of(source, rows), views=views))
+    return rows, views
+
+
+def expect_place(run: Run, place: Place, videos: int) -> None:
+    """Check that there is a step where a run is to go on: behind an epoch's last one there is none.
+
+    Raises:
+        RunError: there is none; it was trained on more videos.
+    """
+    steps = steps_per_epoch(videos, run.recipe.batch_clips)
+    if not (0 <= place.step < steps and 0 <= place.epoch < run.recipe.epochs):
+        raise RunError(
+            f"{run.path} goes on at epoch {place.epoch + 1}, step {place.step + 1}, but {videos:,} videos make "
+            f"{steps:,} steps in each of {run.recipe.epochs} epochs: it was trained on other videos, or its "
+            "progress.json was changed. Begin a new run with what this one has learned: --run OTHER --init-from "
+            f"{run.path}"
+        )
