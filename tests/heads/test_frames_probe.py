@@ -99,6 +99,7 @@ def test_what_is_random_inside_a_head_follows_from_seed_step_and_process() -> No
     assert torch.equal(torch.get_rng_state(), before), "nobody else's numbers move"
 
 
+VIDXFER = Path(sys.executable).with_name("vidxfer")
 SETTINGS = ["epochs=2", "warmup_epochs=1", "batch_clips=8", "evaluate_every_epochs=2", "head.dropout=0.5",
             "head.channels=32"]  # fmt: skip
 
@@ -141,24 +142,35 @@ def stop_after(steps: int) -> Any:
     return agree
 
 
+STOPPER = """
+import sys
+from vidxfer.stages.learning.trainer import Trainer
+
+def agree(self):
+    self.stopping = self.place.global_step >= 4
+    return self.stopping
+
+Trainer._agree_to_stop = agree
+from vidxfer.cli.main import app
+app()
+"""
+
+
 @pytest.mark.slow
-def test_two_processes_with_dropout_go_on_with_their_curve(toy: Any, vidxfer: Any, tmp_path: Path) -> None:
-    sets = [word for setting in SETTINGS for word in ("--set", setting)]
-    words = ["train", "--cache", toy.int8, "--recipe", "frame-transformer", *sets, "--devices", 2, "--device", "cpu"]
-    done = vidxfer(*words, "--run", tmp_path / "whole")
+def test_two_processes_with_dropout_go_on_with_their_curve(toy: Any, tmp_path: Path) -> None:
+    (tmp_path / "stopper.py").write_text(STOPPER)
+    words = ["train", "--cache", toy.int8, "--recipe", "frame-transformer", "--devices", 2, "--device", "cpu",
+             *(word for setting in SETTINGS for word in ("--set", setting)), "--run"]  # fmt: skip
+
+    def run(program: list[Any], name: str) -> subprocess.CompletedProcess[str]:
+        line = [str(word) for word in [*program, *words, tmp_path / name]]
+        return subprocess.run(line, capture_output=True, text=True, timeout=290)
+
+    done = run([VIDXFER], "whole")
     assert done.returncode == 0, done.stderr
-    code = (
-        "import sys; from vidxfer.stages.learning.trainer import Trainer\n"
-        "def agree(self):\n    self.stopping = self.place.global_step >= 4\n    return self.stopping\n"
-        "Trainer._agree_to_stop = agree\n"
-        "from vidxfer.cli.main import app; app()\n"
-    )
-    stopper = tmp_path / "stopper.py"
-    stopper.write_text(code)
-    broken = [*map(str, words), "--run", str(tmp_path / "broken")]
-    stopped = subprocess.run([sys.executable, str(stopper), *broken], capture_output=True, text=True, timeout=240)
+    stopped = run([sys.executable, tmp_path / "stopper.py"], "broken")
     assert stopped.returncode == 1, stopped.stderr
     assert len(losses(tmp_path / "broken")) == 4
-    done = vidxfer(*broken)
+    done = run([VIDXFER], "broken")
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "broken") == losses(tmp_path / "whole")
