@@ -62,7 +62,8 @@ def measure_disk(folder: Path, chunk_bytes: int, threads: int = 2) -> tuple[floa
         fd = file.fileno()
         began, written = time.monotonic(), 0
         block = np.random.default_rng(0).bytes(BLOCK_BYTES)
-        while written < min(FILE_BYTES, room // 4) and time.monotonic() - began < MEASURE_SECONDS:
+        most = max(BLOCK_BYTES, min(FILE_BYTES, room // 4))
+        while not written or (written < most and time.monotonic() - began < MEASURE_SECONDS):
             written += os.pwrite(fd, block, written)
         os.fsync(fd)
         write = written / (time.monotonic() - began) / 1e9
