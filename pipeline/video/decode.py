@@ -73,7 +73,8 @@ class Painter:
 
     def upright_rgb(self, frame: Any, look: Look) -> Pixels:
         """uint8 [height width rgb] of one decoded frame: turned upright and, where the look says so, resized."""
-        pixels: Pixels = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        picture = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        pixels: Pixels = np.asarray(picture.to_ndarray(), np.uint8)
         if look.square_width is not None:
             pixels = _resized(pixels, look.square_width)
         return np.rot90(pixels, look.quarter_turns) if look.quarter_turns else pixels
