@@ -18,6 +18,7 @@ from av.stream import Disposition
 
 COUNT, HEIGHT, WIDTH = 40, 96, 128
 X264 = {"preset": "veryfast", "g": "8", "bf": "2", "crf": "20"}
+ALL = slice(None)
 Change = Callable[[Any], None]
 
 
@@ -47,14 +48,12 @@ def made(path: Path, frames: np.ndarray, *, codec: str = "libx264", options: dic
     return path
 
 
-def filtered(
-    source: Path, target: Path, what: str, *, which: slice = slice(None), change: Change | None = None
-) -> Path:
+def filtered(source: Path, target: Path, what: str, *, which: slice = ALL, change: Change | None = None) -> Path:
     """Copy packets; those in the slice, by number, go through a bitstream filter. Headers are rewritten with all."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         stream = old.streams.video[0]
         copy = new.add_stream_from_template(stream)
-        whole = which == slice(None)
+        whole = which == ALL
         chain = BitStreamFilterContext(what, stream, copy if whole else None)
         if change is not None:
             change(copy)
