@@ -9,6 +9,7 @@ from the source tree: nothing of vidxfer need be installed, only what it require
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent.parent / ".typings"), str(HERE.parent / "heads"), str(HERE)]
+SOURCE = [str(HERE.parent.parent / ".typings"), str(HERE.parent / "heads"), str(HERE)]
+sys.path[:0] = SOURCE
+os.environ["PYTHONPATH"] = os.pathsep.join([*SOURCE, os.environ.get("PYTHONPATH", "")])  # for the parts and decoders
 STEPS, CLIPS = 20, 2
 
 
