@@ -171,7 +171,9 @@ def measure_dense(spec: CacheSpec, dataset: Dataset, threads: int) -> float | No
     for video in dataset.take(min(32, len(dataset))).videos:
         with (
             suppress(VideoError),
-            open_video(video.path, start_seconds=video.start_seconds, end_seconds=video.end_seconds) as source,
+            open_video(
+                video.path, start_seconds=video.start_seconds, end_seconds=video.end_seconds, frames=video.frames
+            ) as source,
         ):
             views[video.id] = draw_view(spec, video.id, 0, source.frame_count, source.height, source.width)
     good = tuple(video for video in dataset.videos if video.id in views)

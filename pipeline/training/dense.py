@@ -167,7 +167,11 @@ def dense_frames(video: Video, view: View, spec: CacheSpec, expected_frames: int
     """
     # known_good: extraction decoded this very file whole; here only its frame count is compared again.
     with open_video(
-        video.path, start_seconds=video.start_seconds, end_seconds=video.end_seconds, known_good=True
+        video.path,
+        start_seconds=video.start_seconds,
+        end_seconds=video.end_seconds,
+        frames=video.frames,
+        known_good=True,
     ) as source:
         if source.frame_count != expected_frames != 0:
             raise CacheError(

@@ -63,6 +63,7 @@ class OnlineLoader(AheadLoader):
             video.path,
             start_seconds=video.start_seconds,
             end_seconds=video.end_seconds,
+            frames=video.frames,
             known_good=row in self._whole,
         ) as source:
             view = self.draw(video.id, number, source.frame_count, source.height, source.width)

@@ -93,6 +93,7 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = Fal
         decoder=decoder,  # type: ignore[arg-type]  # checked by open_video
         start_seconds=video.start_seconds,
         end_seconds=video.end_seconds,
+        frames=video.frames,
     ) as source:
         views = draw_views(spec, video.id, source.frame_count, source.height, source.width)
         wanted = sorted({index for view in views for index in (view if dense else sparse(view, spec)).indices})
