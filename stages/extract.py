@@ -23,6 +23,7 @@ from vidxfer.pipeline.cache.writer import SplitWriter
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.pipeline.video.reader import Decoder
+from vidxfer.pipeline.video.window import ENDS_BEHIND
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.shards.draw import DECODE_IN
@@ -137,9 +138,14 @@ def extract_split(
         if not any(todo):
             shown.line(f"{name}: all {total} videos were extracted before")
     records = split.finished().values()
-    decoders: Counter[str] = Counter()
+    decoders, behind = Counter[str](), list[str]()
     for record in records:
         decoders.update(record.notes.get("decoder", {}))
+        behind += [why.rpartition("\t")[2] for why in record.notes.get("why", {}) if ENDS_BEHIND in why]
+    if behind:
+        shown.line(
+            f"{name}: {len(behind)} videos of which {ENDS_BEHIND} ({', '.join(behind[:3])}): are these its frames?"
+        )
     return SplitReport(
         split=name,
         videos=total,

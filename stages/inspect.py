@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.datasets.base import Dataset, unseen_note
 from vidxfer.pipeline.datasets.load import AUTO, SPLITS, WITH_TEST
 from vidxfer.pipeline.datasets.recognise import recognise
 from vidxfer.pipeline.datasets.survey import Repeat, Some, files_on_disk, left_over, missing, repeats
@@ -124,6 +124,10 @@ def splits_there(data: DataSource) -> tuple[list[Dataset], dict[str, str]]:
             if split != "test":
                 absent[split] = str(error)
         else:
+            if found and found[0].split == "train":
+                labels = [[video.label for video in one.videos] for one in (found[0], dataset)]
+                note = unseen_note(*labels, dataset.class_names, split)
+                dataset = replace(dataset, notes=tuple(dict.fromkeys((*dataset.notes, *note))))
             found.append(replace(dataset, notes=(*noted, *dataset.notes)))
             noted = ()
     if not found:

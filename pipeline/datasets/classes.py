@@ -141,8 +141,8 @@ def _check_numbers(file: Path, names: tuple[str, ...], rows: Sequence[Row]) -> N
             continue
         if place != _number(row.number):
             raise DatasetError(
-                f"{row.where}: {clean_text(row.label)!r} has the class number {row.number}, and in {file.name}, counted "
-                f"from 0, {place}"
+                f"{row.where}: {clean_text(row.label)!r} has the class number {row.number}, but in {file.name} its "
+                f"line, counted from 0, is {place}"
             )
 
 

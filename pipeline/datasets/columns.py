@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from vidxfer.pipeline.datasets.paths import clean_text, split_of_word
 from vidxfer.pipeline.datasets.records import Record
-from vidxfer.pipeline.datasets.segments import Segment, SegmentColumns, check_unread, segment_columns
+from vidxfer.pipeline.datasets.segments import WHOLE, Segment, SegmentColumns, check_unread, segment_columns
 from vidxfer.pipeline.errors import DatasetError
 
 PATHS = ("path", "file", "file_name", "filename", "filepath", "file_path", "video", "video_path", "videoloc",
@@ -56,7 +56,7 @@ class Row:
     path: str
     label: str | None = None
     number: str | None = None
-    segment: Segment = Segment()
+    segment: Segment = WHOLE
     split: str | None = None
     id: str | None = None
     frames: int | None = None

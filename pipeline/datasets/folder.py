@@ -2,7 +2,7 @@
 
     <root>/train/opening a door/a.mp4     split folders: train, and val, valid, validation or test
     <root>/opening a door/a.mp4           no split folders: a share goes to val by a hash of the id
-    <root>/a.mp4                          flat: a table file,label given as `labels`, or one class that classes.txt names
+    <root>/a.mp4                          flat: with a table file,label given as `labels`, or one class
     <root>/train/opening a door/a/1.jpg   a folder with pictures alone is one video
 
 Consequence: the id is the path below the root, so moving the root keeps a cache, renaming a class does not. Classes
@@ -33,7 +33,7 @@ from vidxfer.pipeline.datasets.paths import (
     split_of_word,
     unreadable,
 )
-from vidxfer.pipeline.datasets.segments import Segment
+from vidxfer.pipeline.datasets.segments import WHOLE
 from vidxfer.pipeline.datasets.table import read_rows
 from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.shapes import Video
@@ -87,6 +87,8 @@ def load(root: Path, split: str, *, labels: Path | None = None, val_fraction: fl
     ]
     if not videos:
         raise DatasetError(f"{root}: no videos are left for {split}; add a folder {split}/, or change the val share")
+    if labels is None and len(class_names) == 1:
+        _check_one_class(root, class_names[0])
     videos.sort(key=lambda video: video.id)
     return Dataset(
         name="folder", root=root, split=split, videos=tuple(videos), class_names=class_names, notes=tuple(notes)
@@ -151,7 +153,6 @@ def _labels_from_folders(
     classed = [found for found in every if len(found.parts) > 1]
     if not classed:
         name = clean_text(root.name) or "video"
-        _check_one_class(root, name, len(every), "no video lies in a class folder")
         notes.append(f"flat folder: all {len(every)} videos are of the one class {name!r}")
         return (name,), {found.path: 0 for found in every}
     loose = [found for found in every if len(found.parts) == 1]
@@ -165,9 +166,7 @@ def _labels_from_folders(
     spelling, spelled = one_spelling(clean_text(found.parts[0]) for found in classed)
     notes += spelled
     names = tuple(sorted(set(spelling.values())))
-    if len(names) == 1:
-        _check_one_class(root, names[0], len(classed), f"every video lies in one folder, {names[0]!r}")
-    elif unread := label_files(root):
+    if len(names) > 1 and (unread := label_files(root)):
         notes.append(
             f"files that name these videos are not read, folders say the classes: {', '.join(f.name for f in unread)}"
         )
@@ -175,20 +174,19 @@ def _labels_from_folders(
     return names, {found.path: label_of[spelling[clean_text(found.parts[0])]] for found in classed}
 
 
-def _check_one_class(root: Path, name: str, videos: int, why: str) -> None:
+def _check_one_class(root: Path, name: str) -> None:
     """A head with one class is never wrong, so one class must be meant: a file of class names with that one says so.
 
     Raises:
         DatasetError: it does not.
     """
     file = next((root / file for file in CLASS_FILES if (root / file).is_file()), None)
-    if file is not None and [looks_like(line) for line in read_text(file).splitlines() if line.strip()] == [
-        looks_like(name)
-    ]:
+    said = [] if file is None else [clean_text(line) for line in read_text(file).splitlines() if line.strip()]
+    if list(map(looks_like, said)) == [looks_like(name)]:
         return
     unread = ", ".join(clean_text(file.name) for file in label_files(root))
     raise DatasetError(
-        f"{root}: all {videos} videos would be of one class, {name!r}: {why}. "
+        f"{root}: all videos would be of one class, {name!r}. "
         + (f"Beside them lie {unread}, which name these videos and are not read. " if unread else "")
         + "Give the list of labels with --labels (rows file,label), or lay the videos in a folder per class. If they "
         f"really are of one class, write the line {name!r} into {root / CLASS_FILES[0]}."
@@ -204,7 +202,7 @@ def _labels_from_table(
     for row in read_rows(table, notes, videos_only=False):
         if row.label is None:
             raise DatasetError(f"{row.where}: no label, expected file,label")
-        if row.segment != Segment() or row.split is not None:
+        if row.segment != WHOLE or row.split is not None:
             raise DatasetError(
                 f"{row.where}: a segment or a split, which folders cannot take from a table. Read the list as what it "
                 f"is: --dataset csv --root {root} --labels {table}"
@@ -222,8 +220,8 @@ def _labels_from_table(
     for split, founds in found_of.items():
         for found in founds:
             below = clean_text("/".join(found.parts))
-            keys = map(looks_like, (f"{found.path.parents[len(found.parts) - 1].name}/{below}" if split != "all" else below, below,
-                    clean_text(found.path.name), clean_text(found.path.stem)))  # fmt: skip
+            whole = f"{found.path.parents[len(found.parts) - 1].name}/{below}" if split != "all" else below
+            keys = [looks_like(key) for key in (whole, below, clean_text(found.path.name), clean_text(found.path.stem))]
             key = next((key for key in keys if key in label_of_name), None)
             result[found.path] = None if key is None else number_of[label_of_name[key][0]]
             used |= {key} if key is not None else set()

@@ -57,6 +57,9 @@ class Segment:
     frames: FrameSpan | None = None
 
 
+WHOLE = Segment()
+
+
 @dataclass(frozen=True, kw_only=True)
 class SegmentColumns:
     """The columns of a list that say where its segments lie.
@@ -85,7 +88,7 @@ class SegmentColumns:
             DatasetError: a cell is no time or frame number, or the segment holds nothing; begins with `where`.
         """
         if not self.column:
-            return Segment()
+            return WHOLE
         reader = _frame if self.unit == "frames" else _time
         start = reader(where, self.column.get("start"), cells, self.unit)
         end = reader(where, self.column.get("end"), cells, self.unit)
@@ -103,7 +106,7 @@ class SegmentColumns:
         if self.unit != "frames":
             return Segment(start_seconds=start, end_seconds=end)
         if start is None and end is None:
-            return Segment()
+            return WHOLE
         fps = None if self.rate is None else _fps(where, self.rate, cells)
         return Segment(frames=FrameSpan(start=int(start or 0), end=None if end is None else int(end), fps=fps))
 

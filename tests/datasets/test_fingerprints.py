@@ -18,7 +18,7 @@ LISTED = {
     "numbers.txt": "".join(f"{n}.mp4 {n % 3}\n" for n in range(12)),
     "offsets_val.txt": "imgs 2 5 1\nimgs 0 2 0\n",
     "decomposed.csv": f"path,label\n{CAFE}.mp4,{CAFE}\n./b.mp4,x  y\nc.mp4,X\n",
-    "repeats.csv": "path,label,caption\na.mp4,x,one\na.mp4,x,two\nb.mp4,y,one\n",
+    "repeats.csv": "path,label,caption,split\na.mp4,x,one,train\na.mp4,x,two,train\nb.mp4,y,one,val\n",
 }
 FOLDERS = {
     "splits": [f"{split}/{name}/{n}.mp4" for split in ("train", "val") for name in ("a door", CAFE) for n in range(3)],
@@ -70,7 +70,22 @@ def ssv1(root: Path) -> Path:
 
 
 MADE = {"ssv2": ssv2, "k400": k400, "ucf101": ucf101, "hmdb51": hmdb51, "ssv1": ssv1}
-RECORDED: dict[str, list[str]] = {}
+RECORDED = {
+    "ssv2": ["bfa78ff6bd65531d", "f5b8e6236b6c512d"],
+    "k400": ["28d5b52fee3da88b", "05667505ae1867fb"],
+    "ucf101": ["67d607ae8e39105f", "f85ce86f74f37011"],
+    "hmdb51": ["5fadc11fb49c476d", "ff6fba08dff1dd0c"],
+    "ssv1": ["2a5a74736c396d57", "ab93882f0e2670b0"],
+    "segments.csv": ["03eb3a7c77b29963", "ac9f067bc373f7c3"],
+    "shares.csv": ["33525444fa5cc5c6", "d8abddbd1533fb59"],
+    "numbers.txt": ["704c283c1703314b", "794e98eb2c2f85c8"],
+    "offsets_val.txt": ["fda01f9e82026db7", "cc3b32bba525f688"],
+    "decomposed.csv": ["117ae12e59489fbe", "7b1173c83bfe9872"],
+    "repeats.csv": ["56f5fce3fb90f9ce", "a7fbc0c31661fcd4"],
+    "splits": ["cd345fef0d9d7d8a", "302745d564e8210d"],
+    "shares": ["485a6d62e616b114", "9d94fbff356d55fc"],
+    "pictures": ["52e9a1d93b4588ed", "eb629f69657f4aaa"],
+}
 """From the code of 0.1.0: train, val."""
 
 
