@@ -116,7 +116,8 @@ def splits_there(data: DataSource) -> tuple[list[Dataset], dict[str, str]]:
     if data.root is not None and data.kind == AUTO:
         recognised = recognise(data.root, data.labels)
         data, noted = replace(data, kind=recognised.kind), (str(recognised),)
-    found, absent = [], {}
+    found: list[Dataset] = []
+    absent: dict[str, str] = {}
     for split in SPLITS if data.kind in WITH_TEST else SPLITS[:2]:
         try:
             dataset = data.load(split)
@@ -125,8 +126,8 @@ def splits_there(data: DataSource) -> tuple[list[Dataset], dict[str, str]]:
                 absent[split] = str(error)
         else:
             if found and found[0].split == "train":
-                labels = [[video.label for video in one.videos] for one in (found[0], dataset)]
-                note = unseen_note(*labels, dataset.class_names, split)
+                trained, scored = ([video.label for video in one.videos] for one in (found[0], dataset))
+                note = unseen_note(trained, scored, dataset.class_names, split)
                 dataset = replace(dataset, notes=tuple(dict.fromkeys((*dataset.notes, *note))))
             found.append(replace(dataset, notes=(*noted, *dataset.notes)))
             noted = ()

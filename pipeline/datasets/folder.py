@@ -78,8 +78,8 @@ def load(root: Path, split: str, *, labels: Path | None = None, val_fraction: fl
         class_names, label_of = _labels_from_folders(root, found_of, notes)
     other = "val" if split == "train" else split
     if {"train", other} <= set(found_of):
-        seen = ([label_of.get(found.path) for found in found_of[one]] for one in ("train", other))
-        notes += unseen_note(*seen, class_names, other)
+        trained, scored = ([label_of.get(found.path) for found in found_of[one]] for one in ("train", other))
+        notes += unseen_note(trained, scored, class_names, other)
     videos = [
         Video(id=_id(root, found.path), path=found.path, label=label_of[found.path], split=split)
         for found in _of_split(root, found_of, split, val_fraction, notes)
@@ -222,9 +222,9 @@ def _labels_from_table(
             below = clean_text("/".join(found.parts))
             whole = f"{found.path.parents[len(found.parts) - 1].name}/{below}" if split != "all" else below
             keys = [looks_like(key) for key in (whole, below, clean_text(found.path.name), clean_text(found.path.stem))]
-            key = next((key for key in keys if key in label_of_name), None)
-            result[found.path] = None if key is None else number_of[label_of_name[key][0]]
-            used |= {key} if key is not None else set()
+            named = next((key for key in keys if key in label_of_name), None)
+            result[found.path] = None if named is None else number_of[label_of_name[named][0]]
+            used |= {named} if named is not None else set()
     without_row = sum(label is None for label in result.values())
     if without_row == len(result):
         raise DatasetError(

@@ -44,7 +44,14 @@ def test_a_list_of_one_form_finds_files_of_the_other(touch: Touch, disk: str, li
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("a b", "a  b"), ("a b", "a\xa0b"), ("ab", "a\u200bb"), ("ab", "\ufeffab"), ("a", "a\u00ad"), ("가", "가")],
+    [
+        ("a b", "a  b"),
+        ("a b", "a\xa0b"),
+        ("ab", "a\u200bb"),
+        ("ab", "\ufeffab"),
+        ("a", "a\u00ad"),
+        ("\uac00", "\u1100\u1161"),
+    ],
 )
 def test_names_that_look_the_same_are_one_class(touch: Touch, one: str, other: str) -> None:
     root = touch("1.mp4", "2.mp4", "3.mp4")
@@ -146,9 +153,10 @@ def test_rows_of_another_split_in_the_list_of_one_are_counted(touch: Touch) -> N
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("train.txt", "{0}/nw/a.avi 0\n"), ("train.csv", "path,label\n{0}/nw/a.avi,x\n"), ("train.txt", "{0}/nw/frames 3 0\n"),
-        ("train.jsonl", '{{"path": "{0}/nw/a.avi", "label": "x"}}\n'), ("train.csv", "path,label\n{0}/nw/a.avi,x\n"),
-        ("train.csv", "{0}/nw/a.avi,x\n"), ("train.json", '{{"{0}/nw/a.avi": "x"}}'),
+        ("train.txt", "{0}/nw/a.avi 0\n"), ("train.csv", "path,label\n{0}/nw/a.avi,x\n"), ("train.txt",
+        "{0}/nw/frames 3 0\n"),
+        ("train.jsonl", '{{"path": "{0}/nw/a.avi", "label": "x"}}\n'), ("train.csv", "{0}/nw/a.avi,x\n"),
+        ("train.json", '{{"{0}/nw/a.avi": "x"}}'),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("through", ["root", "real root", "link in the list"])
@@ -172,14 +180,16 @@ def test_absolute_paths_inside_the_root_are_ids_below_it(
         load_dataset("csv", moved, "train")
 
 
-LITTER = ["@eaDir", "#recycle", ".Trashes", ".AppleDouble", "lost+found", "Thumbs", ".ipynb_checkpoints", "$RECYCLE.BIN",
+LITTER = ["@eaDir", "#recycle", ".Trashes", ".AppleDouble", "lost+found", "Thumbs", ".ipynb_checkpoints",
+"$RECYCLE.BIN",
           "__MACOSX", "@Recycle", ".thumbnails", "#snapshot"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LITTER)
 def test_what_a_nas_or_a_system_leaves_is_no_video(touch: Touch, name: str) -> None:
     root = touch(
-        "train/a/1.mp4", f"train/a/{name}/1.mp4/SYNOVIDEO_VIDEO_SCREENSHOT.jpg", f"train/a/{name}/2.mp4", f"{name}/x.mp4",
+        "train/a/1.mp4", f"train/a/{name}/1.mp4/SYNOVIDEO_VIDEO_SCREENSHOT.jpg", f"train/a/{name}/2.mp4",
+        f"{name}/x.mp4",
         f"train/{name}/3.mp4", "train/a/._1.mp4", "val/b/2/1.jpg", f"val/b/2/{name}/1.jpg", f"val/b/{name}/2.jpg",
         "train/a/SYNOFILE_THUMB_M.mp4",
     )  # fmt: skip
