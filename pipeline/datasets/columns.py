@@ -126,7 +126,9 @@ def _columns(where: str, header: Sequence[str], records: Sequence[Record]) -> _C
     if label is None:
         label = first(NUMBERS)
     elif not values(label):
-        label = first(LABELS, lambda name: bool(values(name))) or first(NUMBERS, lambda name: bool(values(name))) or label
+        label = (
+            first(LABELS, lambda name: bool(values(name))) or first(NUMBERS, lambda name: bool(values(name))) or label
+        )
     if label is not None and values(label) and counts(label):
         words = first(LABELS, lambda name: bool(values(name)) and not counts(name))
         number, label = (None, label) if words is None else (label, words)
