@@ -29,7 +29,8 @@ DatasetOption = Annotated[
     str,
     typer.Option(
         "--dataset",
-        help="ssv2, ssv1, k400, k600, k700, ucf101, hmdb51, epic100, diving48, folder, csv; auto: by what is there.",
+        help="ssv2, ssv1, jester, k400, k600, k700, ucf101, hmdb51, epic100, diving48, folder, csv; "
+        "auto: by what is there.",
         rich_help_panel="Data",
     ),
 ]

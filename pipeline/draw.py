@@ -99,6 +99,7 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = Fal
         start_seconds=video.start_seconds,
         end_seconds=video.end_seconds,
         square_pixels=spec.square_pixels,
+        frames=video.frames,
     ) as source:
         views = draw_views(spec, video.id, source.frame_count, source.height, source.width)
         seen = [(view if dense else sparse(view, spec)).indices for view in views]

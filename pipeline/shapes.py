@@ -56,6 +56,29 @@ class _PrintsShapes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrameSpan:
+    """A stretch of a video by the numbers of its frames, counted from 0.
+
+    Attributes:
+        start, end: the first frame, and the first one behind the stretch; None: to the end of the video.
+        fps: frames per second at which the numbers were counted; None: they are the video's own frames.
+    """
+
+    start: int = 0
+    end: int | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or (self.end is not None and self.end <= self.start):
+            raise ValueError(f"frames {self.start} up to {self.end} hold no frame")
+        if self.fps is not None and not 0.0 < self.fps < 1e6:
+            raise ValueError(f"frames are counted at more than 0 per second, not {self.fps}")
+
+    def __str__(self) -> str:
+        return f"frames {self.start} up to {'the end' if self.end is None else self.end}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Video:
     """One labelled video, or one segment of a long one.
 
@@ -66,6 +89,7 @@ class Video:
         label: index into the data set's class names; None when the split carries no labels.
         split: "train", "val" or "test".
         start_seconds, end_seconds: the segment; None for the whole file. Of a folder of pictures by its nominal clock.
+        frames: the segment, where its list counts frames; then both seconds are None.
     """
 
     id: str
@@ -74,6 +98,12 @@ class Video:
     split: str
     start_seconds: float | None = None
     end_seconds: float | None = None
+    frames: FrameSpan | None = None
+
+    @property
+    def is_segment(self) -> bool:
+        """Whether it is a part of its file."""
+        return (self.start_seconds, self.end_seconds, self.frames) != (None, None, None)
 
     def __post_init__(self) -> None:
         if not self.id or "\n" in self.id:

@@ -25,6 +25,7 @@ from vidxfer.pipeline.disk import expect_no_run
 from vidxfer.pipeline.draw import DECODE_IN
 from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.pipeline.video.reader import Decoder
+from vidxfer.pipeline.video.window import ENDS_BEHIND
 from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress, Silent, say
 from vidxfer.stages.settings import ExtractRequest
@@ -141,10 +142,15 @@ def extract_split(
         if not any(todo):
             shown.line(f"{name}: all {total} videos were extracted before")
     records = split.finished().values()
-    decoders, aspects = Counter[str](), Counter[str]()
+    decoders, aspects, behind = Counter[str](), Counter[str](), list[str]()
     for record in records:
         decoders.update(record.notes.get("decoder", {}))
         aspects.update(record.notes.get("pixel aspect", {}))
+        behind += [why.rpartition("\t")[2] for why in record.notes.get("why", {}) if ENDS_BEHIND in why]
+    if behind:
+        shown.line(
+            f"{name}: {len(behind)} videos of which {ENDS_BEHIND} ({', '.join(behind[:3])}): are these its frames?"
+        )
     return SplitReport(
         split=name,
         videos=total,

@@ -184,6 +184,7 @@ def dense_frames(video: Video, view: View, spec: CacheSpec, expected_frames: int
         video.path,
         start_seconds=video.start_seconds,
         end_seconds=video.end_seconds,
+        frames=video.frames,
         known_good=True,
         square_pixels=spec.square_pixels,
     ) as source:

@@ -26,26 +26,9 @@ from vidxfer.pipeline.video.bitstream import (
     slice_types,
 )
 from vidxfer.pipeline.video.container import Deadline, Opened, demux_error, opened_again
+from vidxfer.pipeline.video.window import Window
 
 MICROSECONDS = 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """A stretch of time, start included, end not; in seconds from the start of the file; None is open."""
-
-    start_seconds: float | None = None
-    end_seconds: float | None = None
-
-    def holds(self, seconds: float) -> bool:
-        """Whether a frame shown at this time belongs to it."""
-        after = self.start_seconds is None or seconds >= self.start_seconds
-        return after and (self.end_seconds is None or seconds < self.end_seconds)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is the whole file."""
-        return self.start_seconds is None and self.end_seconds is None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,6 +170,7 @@ def measure_dense(spec: CacheSpec, needs: Needs, dataset: Dataset, threads: int)
                 video.path,
                 start_seconds=video.start_seconds,
                 end_seconds=video.end_seconds,
+                frames=video.frames,
                 square_pixels=spec.square_pixels,
             ) as source,
         ):

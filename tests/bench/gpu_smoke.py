@@ -73,7 +73,7 @@ def recipes(folder: Path, small: bool) -> Iterator[str]:
     from vidxfer.pipeline.training.optimise import build_optimiser, soft_cross_entropy, soft_targets
     from vidxfer.pipeline.training.published import PUBLISHED
     from vidxfer.pipeline.training.recipes import RECIPES
-    from vidxfer.stages.evaluate import compute_on
+    from vidxfer.stages.learning.evaluate import compute_on
 
     where, classes = compute_on("auto", "auto"), 174
     sizes = {row.recipe: row.inputs for row in PUBLISHED}
@@ -117,8 +117,8 @@ def epochs(folder: Path, small: bool) -> Iterator[str]:
     from vidxfer.pipeline.datasets.toy_write import write_toy
     from vidxfer.pipeline.training.recipes import named
     from vidxfer.stages.extract import ExtractRequest, extract
+    from vidxfer.stages.learning.train import TrainRequest, train
     from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource
-    from vidxfer.stages.train import TrainRequest, train
 
     count = 16 if small else 96
     world = write_toy(folder / "ssv2", train_videos=count, val_videos=8, design=ToyDesign(appearances=1))

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from vidxfer.pipeline.cache.codec import Quantiser as CodecQuantiser
-from vidxfer.pipeline.cache.reader import CacheReader
+from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.training.recipes import named
-from vidxfer.stages import measure
 from vidxfer.stages.doctor import device
+from vidxfer.stages.planning import measure
 from vidxfer.stages.shards.quantise import Quantiser
 
 CUDA = torch.device("cuda", 0)

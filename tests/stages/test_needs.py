@@ -19,7 +19,7 @@ from vidxfer.pipeline.video.reader import VideoSource, open_video
 from vidxfer.pipeline.video.replay import replay
 from vidxfer.stages.learning.predict import pixel_views
 from vidxfer.stages.learning.sources import Source, dense_videos
-from vidxfer.stages.planning.plan import needs_of, bytes_read
+from vidxfer.stages.planning.plan import bytes_read, needs_of
 
 NEEDS = {
     "none": Needs(embedding=True),
