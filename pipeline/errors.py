@@ -16,8 +16,8 @@
     ├── WeightsError                a file of weights cannot be used as asked
     └── RunError                    the run folder cannot be used as asked
 
-Only the process that reads a stranger's video catches `Exception` (video/guarded.py). `VideoError.reason` is a `VideoReason`, whose codes are append-only because they
-are written into ledgers.
+Only the process that reads a stranger's video catches `Exception` (video/guarded.py). `VideoError.reason` is a
+`VideoReason`, whose codes are append-only because they are written into ledgers.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ from vidxfer.stages.spread.choice import EngineChoice
 from vidxfer.stages.spread.clusters import connected
 
 MAY_PASS = {reason.value for reason in (VideoReason.TOO_SLOW, VideoReason.OUT_OF_MEMORY, VideoReason.CRASHED,
-                                        VideoReason.UNREADABLE, VideoReason.MISSING, VideoReason.UNEXPECTED)}  # fmt: skip
+                                        VideoReason.UNREADABLE, VideoReason.MISSING,
+                                        VideoReason.UNEXPECTED)}  # fmt: skip
 """Reasons that another run, or another machine, may not find again."""
 
 NEEDED = {"split", "id", "seen", "quick", "asked", "reason"}

@@ -1,8 +1,8 @@
 """Errors that nobody foresaw while a video was read: a reason for that video, until they are too many to be its fault.
 
-    child    any exception without a name ─▶ Surprise: its kind, one line, its traceback
-    parent   Surprise ─▶ VideoError UNEXPECTED: one video            the first 20 videos, or 5 % of 100 and more,
-                      └▶ UnforeseenError: the run stops      ◀─────  with one and the same kind
+child    any exception without a name ─▶ Surprise: its kind, one line, its traceback
+parent   Surprise ─▶ VideoError UNEXPECTED: one video            the first 20 videos, or 5 % of 100 and more,
+                  └▶ UnforeseenError: the run stops      ◀─────  with one and the same kind
 """
 
 from __future__ import annotations

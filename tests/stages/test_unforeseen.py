@@ -58,7 +58,9 @@ def test_extraction_notes_the_video_and_stores_the_others(toy, tmp_path, fault):
     (report,) = extract(request)
     assert report.stored == 5
     assert list(report.failed) == [bad]
-    assert report.failed[bad].startswith(f"unexpected: LookupError: no such colour in {root / toy.videos.name / bad}.webm (in ")
+    assert report.failed[bad].startswith(
+        f"unexpected: LookupError: no such colour in {root / toy.videos.name / bad}.webm (in "
+    )
     assert open_split(tmp_path / "cache", "train").failures()[bad].reason == "unexpected"
 
 
@@ -78,4 +80,3 @@ def test_a_check_names_the_video_and_goes_on(toy, tmp_path, fault, vidxfer):
     lines = [json.loads(line) for line in (tmp_path / "check.jsonl").read_text().splitlines()]
     assert {line["id"]: line["reason"] for line in lines if line["reason"]} == {bad: "unexpected"}
     assert "Traceback" not in done.stderr
-

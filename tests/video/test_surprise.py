@@ -75,4 +75,4 @@ def test_the_error_that_stops_a_run_holds_the_traceback_and_what_to_do():
     text = str(error)
     assert text.startswith("19.mp4: KeyError: 'colour' (in test_surprise.py:")
     assert "20 of the 20 videos read so far failed with this error" in text
-    assert 'raise kind(text)\nKeyError: \'colour\'' in text
+    assert "raise kind(text)\nKeyError: 'colour'" in text
