@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import get_args
 
+from vidxfer.pipeline.cache.more_views import expect_same_files
 from vidxfer.pipeline.cache.remote import local_folder
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
@@ -134,6 +135,8 @@ def extract_split(
                 waiting = sum(task.count for task in tasks)
                 with shown.bar(f"extract {writer.split.spec.title}", total, "videos", total - waiting) as bar:
                     left |= engine.run(writer.split, tasks, bar, writer.adopt)
+        for writer in writers[1:]:
+            expect_same_files(writers[0].split, writer)
         if not any(todo):
             shown.line(f"{name}: all {total} videos were extracted before")
     records = split.finished().values()

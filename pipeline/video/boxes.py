@@ -217,9 +217,8 @@ def _take_run(run: bytes, base: int, reached: int, size: int | None, track: Trac
     columns = [bit for bit in (0x100, 0x200, 0x400, 0x800) if flags & bit]
     one_bytes = track.default_bytes if size is None else size
     if 0x200 in columns:
-        table = _numbers(run[at:], ">u4")
-        table = table[: len(table) // len(columns) * len(columns)].reshape(-1, len(columns))[:count]
-        ends = reached + np.cumsum(table[:, columns.index(0x200)], dtype=INT64)
+        sizes = _numbers(run[at:], ">u4")[columns.index(0x200) :: len(columns)][:count]
+        ends = reached + np.cumsum(sizes, dtype=INT64)
         outside = np.flatnonzero(ends > samples.file_bytes)
         within, reached = (int(outside[0]) if len(outside) else None), int(ends[-1]) if len(ends) else reached
         end = int(ends[within]) if within is not None else reached

@@ -124,6 +124,11 @@ class VideoSource:
         return self._upright[1]
 
     @property
+    def quarter_turns(self) -> int:
+        """Anticlockwise turns by 90 degrees that put the stored picture upright."""
+        return 0 if self._way.look is None else self._way.look.quarter_turns
+
+    @property
     def decoder(self) -> str:
         """How frames are read: "decord", "pyav-pts" or "pyav-sequential"; reading may change it, as `why` then says."""
         return self._way.name

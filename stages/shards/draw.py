@@ -16,6 +16,7 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.views import as_stored
 from vidxfer.pipeline.shapes import Video, View
 from vidxfer.pipeline.video.guard import shared_guard
+from vidxfer.pipeline.video.identity import SourceFile, identity_of
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.sampling import view_rng
 from vidxfer.pipeline.video.views import test_view, train_view
@@ -33,7 +34,7 @@ class Drawn:
         indices: the distinct frames that are needed, sorted: those CLIP sees, or all dense ones.
         pixels: uint8 [frame height width rgb], one per index.
         decoder, why: which path decoded it, and the reason.
-        frame_count, source_px: of the video; (height, width) in pixels.
+        frame_count, source_px: of the video; (height, width) in pixels. source_file: which file it is.
     """
 
     views: tuple[View, ...]
@@ -43,6 +44,7 @@ class Drawn:
     why: str
     frame_count: int
     source_px: tuple[int, int]
+    source_file: SourceFile
 
     def of(self, view: View) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """uint8 [frame height width rgb]: the frames of one view, whose indices must be among ours."""
@@ -88,6 +90,7 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = Fal
     Raises:
         VideoError: it cannot be read frame-exactly.
     """
+    identity = identity_of(video.path)
     with open_video(
         video.path,
         decoder=decoder,  # type: ignore[arg-type]  # checked by open_video
@@ -105,6 +108,7 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = Fal
             why=source.why,
             frame_count=source.frame_count,
             source_px=(source.height, source.width),
+            source_file=(*identity, source.quarter_turns),
         )
 
 

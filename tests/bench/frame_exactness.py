@@ -284,9 +284,9 @@ read as older FFmpeg and decord read them: constant luminance with the numbers o
 tag. The frames of both decoders, whole or of a segment, are then equal. Primaries and transfer change no pixel. Any
 other frame that FFmpeg cannot turn into rgb refuses its video with `decode_failed`.
 
-An mp4 or mov is cut off where one of its samples ends behind the file, as its tables say; the text names the picture. A
-box that states too many bytes is no reason: an mdat of any size, and the end of a moov that lists no samples. A Matroska
-file and an AVI may state up to 64 bytes too many.
+An mp4 or mov is cut off where one of its samples ends behind the file, as its tables say; the text names the picture.
+A box that states too many bytes is no reason: an mdat of any size, and the end of a moov that lists no samples. A
+Matroska file and an AVI may state up to 64 bytes too many.
 """
 
 if __name__ == "__main__":
