@@ -51,7 +51,7 @@ class _PrintsShapes:
         for one in fields(self):  # type: ignore[arg-type]
             value = getattr(self, one.name)
             shown = f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else repr(value)
-            parts.append(f"{field.name}={shown}")
+            parts.append(f"{one.name}={shown}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
@@ -190,6 +190,6 @@ class ClipBatch(_PrintsShapes):
 
     def to(self, device: Any) -> Self:
         """The same batch with every tensor on `device`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         moved = {k: v.to(device, non_blocking=True) if hasattr(v, "to") else v for k, v in values.items()}
         return type(self)(**moved)

@@ -231,5 +231,5 @@ class Truth:
         """Raise CacheError unless a video that was read again is the one of a stored row."""
         video, (frames, *size_px) = self._videos[self._reader.split.video_ids[row]], self._reader.source_of(row)
         source_px = (size_px[0], size_px[1]) if all(size_px) else None
-        expect_same_file(video, self._reader.file_of(row))
         expect_same_pictures(video, frame_count=(frames, now.frame_count), source_px=(source_px, now.source_px))
+        expect_same_file(video, self._reader.file_of(row))

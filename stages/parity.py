@@ -152,11 +152,11 @@ def taps_of(reader: TokenReader, row: int, video: Video, tower: ClipTower) -> Te
         VideoError: the video cannot be read. CacheError: it is another one than when the cache was made.
     """
     spec, frames = reader.split.spec, reader.source_of(row)[0]
-    expect_same_file(video, reader.file_of(row))
     views = [
         tower.taps(dense_frames(video, sparse(view, spec), spec, frames), spec.layers).tokens.float()
         for view in reader.views_of(row)
     ]
+    expect_same_file(video, reader.file_of(row))
     return torch.stack(views)
 
 

@@ -155,7 +155,7 @@ def _sizes(found: dict[bytes, bytes]) -> tuple[int, np.ndarray[tuple[int], np.dt
     bits, count = table[7], int.from_bytes(table[8:12], "big")
     if bits == 4:
         packed = _numbers(table[12:], ">u1")
-        sizes = np.stack([packed >> 4, packed & 15], axis=1).ravel()[:count]
+        sizes = np.repeat(packed, 2)[:count] >> np.tile([4, 0], len(packed))[:count] & 15
     else:
         sizes = _numbers(table[12:], ">u2" if bits == 16 else ">u1")[:count]
     return 0, sizes, len(sizes)
@@ -165,8 +165,8 @@ def _chunks(found: dict[bytes, bytes], count: int) -> tuple[np.ndarray[tuple[int
     """(first byte, first sample, end sample) of each chunk that holds one of `count` samples."""
     wide = b"co64" in found
     offsets = _numbers(found.get(b"co64" if wide else b"stco", b"")[8:], ">u8" if wide else ">u4")
-    entries = _numbers(found.get(b"stsc", b"")[8:], ">u4")
-    entries = entries[: len(entries) // 3 * 3].reshape(-1, 3)
+    table = _numbers(found.get(b"stsc", b"")[8:], ">u4")
+    entries = table[: len(table) // 3 * 3].reshape(-1, 3)
     bounds = np.append(np.clip(entries[:, 0] - 1, 0, len(offsets)), len(offsets))
     if not len(entries) or (np.diff(bounds) < 0).any():
         return offsets[:0], offsets[:0], offsets[:0]
