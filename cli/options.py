@@ -141,7 +141,10 @@ FrameSubsamplingOption = Annotated[
 FramesFromOption = Annotated[
     str,
     typer.Option(
-        "--frames-from", help="Dense frames: auto (the cache where it can), cache, videos.", rich_help_panel="Where"
+        "--frames-from",
+        help="Dense frames: auto (the cache where it can), cache, videos, or changed-videos: other bytes than when the "
+        "cache was made, the same pictures.",
+        rich_help_panel="Where",
     ),
 ]
 BatchFramesOption = Annotated[

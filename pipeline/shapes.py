@@ -12,7 +12,7 @@ Each class checks itself once, when it is made; after that nobody checks again. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +26,11 @@ FRAME_FOLDER_FPS = 30.0
 
 STEM = -1
 """Layer number of the tokens after ln_pre, before the first block."""
+
+SourceFile = tuple[int, int, int]
+"""Bytes, 63 bits of a hash, and the quarter turns that put its pictures upright: what a cache keeps of a file."""
+
+NOT_KNOWN: SourceFile = (0, 0, 0)
 
 
 def expect(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:
@@ -48,10 +53,10 @@ def expect(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:
 class _PrintsShapes:
     def __repr__(self) -> str:
         parts = []
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
+        for one in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, one.name)
             shown = f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else repr(value)
-            parts.append(f"{field.name}={shown}")
+            parts.append(f"{one.name}={shown}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
@@ -122,6 +127,8 @@ class View:
             pixels interpolation may see at the edges of the box.
         flip: mirrored left to right, after the crop.
         grey: turned to grey with weights 0.299, 0.587, 0.114, before normalisation.
+        source_px: (height, width) of the upright picture that the box was drawn for, where a cache remembers it; a box
+            means nothing in a picture of another size. No part of what a view is: equal views may differ in it.
     """
 
     indices: tuple[int, ...]
@@ -129,6 +136,7 @@ class View:
     resize_first: bool
     flip: bool
     grey: bool
+    source_px: tuple[int, int] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.indices or min(self.indices) < 0:
@@ -217,6 +225,6 @@ class ClipBatch(_PrintsShapes):
 
     def to(self, device: Any) -> Self:
         """The same batch with every tensor on `device`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         moved = {k: v.to(device, non_blocking=True) if hasattr(v, "to") else v for k, v in values.items()}
         return type(self)(**moved)

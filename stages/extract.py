@@ -19,6 +19,7 @@ from vidxfer.pipeline.cache.read.summary import held_bytes
 from vidxfer.pipeline.cache.remote import local_folder
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
+from vidxfer.pipeline.cache.write.more_views import expect_same_files
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.disk import expect_no_run
@@ -139,6 +140,8 @@ def extract_split(
                 waiting = sum(task.count for task in tasks)
                 with shown.bar(f"extract {writer.split.spec.title}", total, "videos", total - waiting) as bar:
                     left |= engine.run(writer.split, tasks, bar, writer.adopt)
+        for writer in writers[1:]:
+            expect_same_files(writers[0].split, writer)
         if not any(todo):
             shown.line(f"{name}: all {total} videos were extracted before")
     records = split.finished().values()

@@ -199,6 +199,8 @@ def attributes_of(split: Split, arrays: Mapping[str, int]) -> dict[str, Any]:
         "informs": dict(split.informs),
         **({} if split.frames is None else {"frames": split.frames.to_dict()}),
     }
+    if split.identities:
+        attributes["identities"] = True
     if split.factors:
         attributes["factors"] = {name: list(values) for name, values in split.factors.items()}
     if split.extents:

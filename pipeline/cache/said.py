@@ -27,6 +27,7 @@ class Said:
     informs: Mapping[str, Any]
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extents: tuple[Extent, ...] = ()
+    identities: bool = False
     more_views: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

@@ -63,6 +63,7 @@ def create_split(
     informs: Mapping[str, Any] | None = None,
     factors: Mapping[str, Sequence[str]] | None = None,
     frames: FrameStore | None = None,
+    identities: bool = False,
 ) -> Split:
     """Make the split `spec.split` with every row pending, and open it. Arguments as in `Split`.
 
@@ -91,6 +92,7 @@ def create_split(
         factors=_factors(factors),
         fitted={name: np.asarray(values, dtype=np.float32) for name, values in (fitted or {}).items()},
         frames=frames,
+        identities=identities,
     )
     write_new(split)
     return split
@@ -193,6 +195,7 @@ def _opened(path: Path, stored: Mapping[str, Any]) -> Split:
         fitted={name: fixed(name) for name in spec.fitted_shapes},
         extents=said.extents,
         frames=FrameStore.from_dict(stored["frames"]) if "frames" in stored else None,
+        identities=said.identities,
         more_views=said.more_views,
     )
     expect_sealed(path, stored, opened.video_ids, opened.fixed)

@@ -22,6 +22,7 @@ from vidxfer.pipeline.datasets.paths import SPLIT_WORDS, Fence, clean_text, is_l
 from vidxfer.pipeline.datasets.records import EXTENSIONS as RECORDS
 from vidxfer.pipeline.datasets.table import read_rows
 from vidxfer.pipeline.errors import DatasetError
+from vidxfer.pipeline.reading import opened
 
 EXTENSIONS = (".csv", ".tsv", ".txt", *RECORDS)
 STEMS = ("train", "val", "list")
@@ -152,8 +153,8 @@ def _labelled_here(file: Path, root: Path) -> bool:
 def _names_videos(file: Path, root: Path) -> bool:
     """Whether a file names half of the first videos, or half of its lines name one of them, by file name or stem."""
     paths = list(islice(videos_below(root, Fence(root), 3), MOST_VIDEOS))
-    with file.open("rb") as opened:
-        text = opened.read(MOST_BYTES).decode("utf-8", "surrogateescape")
+    with opened(file) as found:
+        text = found.read(MOST_BYTES).decode("utf-8", "surrogateescape")
     lines = [set(re.split(r"[\s,;:\"'/|\[\]{}]+", line)) for line in text.splitlines() if line.strip()]
     words = set().union(*lines)
     named = [path for path in paths if {path.name, path.stem} & words]

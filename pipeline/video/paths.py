@@ -18,7 +18,7 @@ from typing import Any
 from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.pipeline.video.container import Deadline, Opened, opened_again
 from vidxfer.pipeline.video.decode import Decoding, Look, Painter, Pixels, pyav_version
-from vidxfer.pipeline.video.packets import Clock, Packets, start_before
+from vidxfer.pipeline.video.packets import MICROSECONDS, Clock, Packets, start_before
 from vidxfer.pipeline.video.window import Window
 
 KEPT_BYTES = 64 * 2**20
@@ -241,3 +241,11 @@ class PtsPath:
         if first_pts not in {pts for _, pts in self._packets.starts}:
             raise PathFailed(f"a seek to {start[1]} landed at {first_pts}, no key frame to start from")
         return bisect_left(self._packets.order, first_pts)
+
+
+def fits_in_memory(video: Opened) -> bool:
+    """Whether, by its header, the whole video can be kept as YUV; a wrong header costs time, not exactness."""
+    context, stream = video.stream.codec_context, video.stream
+    seconds = (video.container.duration or 0) / MICROSECONDS
+    frames = stream.frames or seconds * float(stream.average_rate or stream.guessed_rate or 0)
+    return context.height * context.width * 3 // 2 * frames <= KEPT_BYTES

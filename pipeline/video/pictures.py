@@ -45,6 +45,7 @@ class PictureFolder:
 
     decoder = "pictures"
     pixel_aspect = SQUARE
+    quarter_turns = 0
 
     def __init__(self, folder: Path, limits: Limits, window: Window | None = None) -> None:
         """List the folder and read the first picture's size.

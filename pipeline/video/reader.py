@@ -28,8 +28,8 @@ from vidxfer.pipeline.shapes import Frames, FrameSpan
 from vidxfer.pipeline.video.container import Deadline, Limits, Opened, opened
 from vidxfer.pipeline.video.decord_path import DecordPath
 from vidxfer.pipeline.video.gate import Witness, judge, named_by_pts
-from vidxfer.pipeline.video.packets import MICROSECONDS, Clock, survey
-from vidxfer.pipeline.video.paths import KEPT_BYTES, PathFailed, PtsPath, SequentialPath
+from vidxfer.pipeline.video.packets import Clock, survey
+from vidxfer.pipeline.video.paths import PathFailed, PtsPath, SequentialPath, fits_in_memory
 from vidxfer.pipeline.video.pictures import PictureFolder
 from vidxfer.pipeline.video.window import ENDS_BEHIND, SECONDS_BEHIND, Window
 
@@ -134,6 +134,11 @@ class VideoSource:
         return self._way.version()
 
     @property
+    def quarter_turns(self) -> int:
+        """Anticlockwise turns by 90 degrees that put the stored picture upright."""
+        return 0 if self._way.look is None else self._way.look.quarter_turns
+
+    @property
     def decoder(self) -> str:
         """How frames are read: "decord", "pyav-pts" or "pyav-sequential"; reading may change it, as `why` then says."""
         return self._way.name
@@ -204,7 +209,7 @@ class VideoSource:
             raise VideoError(VideoReason.DECODE_FAILED, self._video.path, detail)
 
     def _choose(self, deadline: Deadline, *, use_decord: bool, known_good: bool) -> None:
-        if self._window.is_whole and not use_decord and not known_good and _fits(self._video):
+        if self._window.is_whole and not use_decord and not known_good and fits_in_memory(self._video):
             self.why = "decoded whole, once"
             self._way = SequentialPath(self._video, deadline, window=self._window)
         else:
@@ -269,11 +274,3 @@ class VideoSource:
         last_seconds, fps = Clock.of(self._video).seconds(last_pts), float(self._video.stream.average_rate or 0)
         if self._window.seconds_behind(last_seconds, self.frame_count, fps) > SECONDS_BEHIND:
             self.why += f"; {ENDS_BEHIND}"
-
-
-def _fits(video: Opened) -> bool:
-    """Whether, by its header, the whole video can be kept as YUV; a wrong header costs time, not exactness."""
-    context, stream = video.stream.codec_context, video.stream
-    seconds = (video.container.duration or 0) / MICROSECONDS
-    frames = stream.frames or seconds * float(stream.average_rate or stream.guessed_rate or 0)
-    return context.height * context.width * 3 // 2 * frames <= KEPT_BYTES

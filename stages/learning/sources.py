@@ -45,7 +45,7 @@ class Source:
         split: settings, ids, labels and text; on disk or in memory.
         find_videos: gives id -> video; called only when a head needs pixels.
         tower: on the online path; None: tokens are cached.
-        frames_from: "auto", "cache" or "videos": where dense frames beside cached tokens come from.
+        frames_from: one of `FramesFrom`: where dense frames beside cached tokens come from.
     """
 
     split: Split
@@ -92,7 +92,13 @@ class Source:
             origin = self.origin(needs)
             videos = self.find_videos() if origin is not None and not origin.cached else None
             return ClipLoader(
-                self.split, needs, videos, device=device, decode_threads=decode_threads, read_threads=read_threads
+                self.split,
+                needs,
+                videos,
+                may_differ=self.frames_from == "changed-videos",
+                device=device,
+                decode_threads=decode_threads,
+                read_threads=read_threads,
             )
         videos = self.find_videos()
         # A row of a gap is never asked for; any video stands in its place.

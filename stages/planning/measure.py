@@ -179,7 +179,7 @@ def measure_dense(spec: CacheSpec, needs: Needs, dataset: Dataset, threads: int)
     if not good:
         return None
     again = replace(dataset, videos=good)
-    return _videos_per_second(lambda video: dense_frames(video, views[video.id], spec, 0, needs), again, threads)
+    return _videos_per_second(lambda video: dense_frames(video, views[video.id], spec, 0, needs=needs), again, threads)
 
 
 def _videos_per_second(work: Callable[[Video], object], dataset: Dataset, threads: int) -> float | None:

@@ -196,6 +196,7 @@ def _add_behind(
         notes=notes,
         frame_count=prepared.frame_count,
         source_px=prepared.source_px,
+        source_file=prepared.source_file,
         frames=jpegs,
     )
     behind.do(partial(_add, add, quantise, codes), size_bytes)

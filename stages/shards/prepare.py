@@ -112,4 +112,5 @@ def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Cl
         },
         factors=dataset.factors,
         frames=frame_store(request.store, spec.sampling.image_px),
+        identities=True,
     )

@@ -19,7 +19,13 @@ from pathlib import Path
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.cache.write.grow import Addition, grow
-from vidxfer.pipeline.cache.write.more_views import begin_views, begun_views, join_views, views_to_add
+from vidxfer.pipeline.cache.write.more_views import (
+    begin_views,
+    begun_views,
+    expect_same_files,
+    join_views,
+    views_to_add,
+)
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
@@ -146,6 +152,8 @@ def _add_split(
         given = [_tasks(request, clip, one.split, some, videos) for one, some in zip(todo, ours, strict=True)]
         left = _extracted(todo, given, shown)
         pending = {shard for one in todo for shard in one.pending()} - {k for some in ours for k in some}
+        for writer in writers[1:]:
+            expect_same_files(writers[0].split, writer)
         if joining is not None and not joining.pending():
             join_views(writers[0], joining)
         failed = {
@@ -193,7 +201,8 @@ def _grown(
     sizes = [(split.spec, videos)] * bool(videos)
     if begins:
         sizes.append((views_to_add(split, views).spec, split.video_count + videos))
-    layouts = [layout_for(spec, count, shard_videos=split.shard_videos, frames=split.frames) for spec, count in sizes]
+    kept = {"shard_videos": split.shard_videos, "frames": split.frames, "identities": split.identities}
+    layouts = [layout_for(spec, count, **kept) for spec, count in sizes]  # type: ignore[arg-type]  # as the split has it
     expect_room_for(request.cache, layouts)
     coming = None if begun is None else stack.enter_context(SplitWriter(begun))
     if videos:  # in the first part last: it says which rows count

@@ -50,7 +50,7 @@ def damage_of(reader: CacheReader, shard: int, record: ShardRecord | None = None
     if record is None:
         return []
     found: list[str] = []
-    for name, array in split.layout.owned.items():
+    for array in split.layout.arrays_of(record.crc32c):
         path = split.path / array.key(shard)
         if not path.is_file():
             found.append(f"{path}: missing")
@@ -59,7 +59,7 @@ def damage_of(reader: CacheReader, shard: int, record: ShardRecord | None = None
             file_bytes = os.fstat(file.fileno()).st_size
             file.seek(max(file_bytes - CRC_BYTES, 0))
             crc32c = int.from_bytes(file.read(CRC_BYTES), "little")
-        if file_bytes != split.layout.file_bytes(array, shard, record.bytes) or crc32c != record.crc32c[name]:
+        if file_bytes != split.layout.file_bytes(array, shard, record.bytes) or crc32c != record.crc32c[array.name]:
             found.append(f"{path}: length or crc32c is not what the ledger says")
         elif not array.chunk_shape:
             try:

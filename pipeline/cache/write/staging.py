@@ -136,7 +136,7 @@ def _sealed(split: Split, folder: Path) -> ShardRecord | None:
 
 
 def _is_whole(split: Split, folder: Path, record: ShardRecord) -> bool:
-    for array in split.layout.owned.values():
+    for array in split.layout.arrays_of(record.crc32c):
         file = folder / array.key(record.shard)
         if not file.is_file() or file.stat().st_size != split.layout.file_bytes(array, record.shard, record.bytes):
             return False

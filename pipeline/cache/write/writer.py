@@ -65,7 +65,7 @@ class SplitWriter:
         """Shards still to be written: no ledger line, or a file is missing or has the wrong length."""
         finished, layout = self.split.ledger.finished(), self.split.layout
         shards = range(layout.shard_count)
-        return [k for k in shards if k not in finished or not self._is_whole(k, finished[k].bytes)]
+        return [k for k in shards if k not in finished or not self._is_whole(finished[k])]
 
     @contextmanager
     def shard(self, shard: int) -> Iterator[ShardWriter]:
@@ -94,10 +94,10 @@ class SplitWriter:
         """Mark a shard that a `ShardWriter`, here or in another process, has finished."""
         self.split.ledger.append(record)
 
-    def _is_whole(self, shard: int, written_bytes: int) -> bool:
-        layout = self.split.layout
-        for array in layout.owned.values():
+    def _is_whole(self, record: ShardRecord) -> bool:
+        layout, shard = self.split.layout, record.shard
+        for array in layout.arrays_of(record.crc32c):
             file = self.split.path / array.key(shard)
-            if not file.is_file() or file.stat().st_size != layout.file_bytes(array, shard, written_bytes):
+            if not file.is_file() or file.stat().st_size != layout.file_bytes(array, shard, record.bytes):
                 return False
         return True
