@@ -260,7 +260,8 @@ class VideoSource:
 
     def _check_frames(self) -> None:
         if self.frame_count:
-            self._look_for_the_end()
+            if not self._window.is_whole:
+                self._look_for_the_end()
             return
         if self._window.is_whole:
             raise VideoError(VideoReason.NO_FRAMES, self._video.path, "no frame was decoded")

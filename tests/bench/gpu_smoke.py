@@ -42,7 +42,7 @@ def goldens(folder: Path, small: bool) -> Iterator[str]:
     import test_dist_golden as golden
     import torch
 
-    from vidxfer.pipeline.heads.dist import FORMS
+    from vidxfer.pipeline.heads.dist.head import FORMS
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -67,33 +67,28 @@ def recipes(folder: Path, small: bool) -> Iterator[str]:
     """Every recipe at its published size on random clips: 20 steps at --precision auto."""
     import torch
 
-    from vidxfer.pipeline.heads.base import HeadInputs
-    from vidxfer.pipeline.shapes import ClipBatch
-    from vidxfer.pipeline.training.build import build_head
+    from vidxfer.pipeline.heads import PUBLISHED, RECIPES
+    from vidxfer.pipeline.training.build import build_head, offer_of
     from vidxfer.pipeline.training.optimise import build_optimiser, soft_cross_entropy, soft_targets
-    from vidxfer.pipeline.training.published import PUBLISHED
-    from vidxfer.pipeline.training.recipes import RECIPES
+    from vidxfer.pipeline.training.published import cache_spec
     from vidxfer.stages.learning.evaluate import compute_on
 
     where, classes = compute_on("auto", "auto"), 174
-    sizes = {row.recipe: row.inputs for row in PUBLISHED}
+    rows = {row.recipe: row for row in PUBLISHED}
     for recipe in RECIPES:
-        inputs: HeadInputs = replace(sizes.get(recipe.name, PUBLISHED[0].inputs), classes=classes)
+        spec = cache_spec(rows.get(recipe.name, PUBLISHED[0]))
+        offer = offer_of(spec, recipe, classes=classes, text=torch.randn(classes, spec.embed), logit_scale=100.0)
         if small:
-            inputs = replace(inputs, sparse_frames=4, layers=(0, 1), channels=64, embed=32, tokens=5, image_px=32)
-            sizes_of_head = replace(recipe.dist, integration_channels=64, temporal_channels=32)
-            recipe = replace(recipe, dense_frames=None, sparse_frames=None, clip_channels=None, dist=sizes_of_head)
-        head = build_head(recipe, inputs, torch.randn(classes, inputs.embed), 100.0).to(where.device)
+            offer = replace(offer, sparse_frames=4, layers=(0, 1), channels=64, embed=32, grid=(2, 2), image_px=32,
+                            text=torch.randn(classes, 32))  # fmt: skip
+            own = {"integration_channels": 64, "temporal_channels": 32} if recipe.head.kind == "dist" else {}
+            head = replace(recipe.head, **own)
+            recipe = replace(recipe, dense_frames=None, sparse_frames=None, clip=None, head=head)
+        head = build_head(recipe, offer).to(where.device)
         optimiser = build_optimiser(head, recipe)
         optimiser.param_groups[0]["lr"] = 1e-3
-        frames = inputs.sparse_frames
-        labels = torch.arange(CLIPS)
-        batch = ClipBatch(
-            tokens=torch.randn(CLIPS, len(head.needs.layers), frames, inputs.tokens, inputs.channels),
-            embedding=torch.randn(CLIPS, frames, inputs.embed),
-            dense=torch.randn(CLIPS, frames * inputs.alpha, 3, inputs.image_px, inputs.image_px),
-            targets=soft_targets(labels, classes, recipe.label_smoothing), labels=labels, ids=("a", "b"),
-        ).to(where.device)  # fmt: skip
+        targets = soft_targets(torch.arange(CLIPS, device=where.device), classes, recipe.label_smoothing)
+        batch = replace(offer.fake_batch(head.needs, CLIPS, device=where.device), targets=targets)
         losses, began = [], time.monotonic()
         for _ in range(STEPS):
             with where.autocast():

@@ -35,7 +35,7 @@ from vidxfer.stages.upkeep.prune import PruneRequest, prune
 from vidxfer.stages.upkeep.recode import RecodeRequest, recode
 from vidxfer.stages.upkeep.verify import VerifyRequest, verify
 
-NEEDS = Needs(dense_multiple=2)
+NEEDS = Needs(pixels="dense")
 
 
 @pytest.fixture(scope="module")
