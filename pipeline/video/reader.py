@@ -134,7 +134,7 @@ class VideoSource:
     @property
     def pixel_aspect(self) -> str:
         """Width to height of one pixel as it is stored, as in "4:3"."""
-        return "{0.numerator}:{0.denominator}".format(self._video.pixel_aspect)
+        return f"{self._video.pixel_aspect.numerator}:{self._video.pixel_aspect.denominator}"
 
     @property
     def version(self) -> str:
@@ -250,9 +250,7 @@ class VideoSource:
         against = named_by_pts(self._video, self._packets)
         if against is None:
             try:
-                return PtsPath(
-                    self._video, deadline, packets=self._packets, window=self._window, unchecked=unchecked
-                )
+                return PtsPath(self._video, deadline, packets=self._packets, window=self._window, unchecked=unchecked)
             except PathFailed as failure:
                 against = str(failure)
         self.why += f"; no time stamps: {against}"
