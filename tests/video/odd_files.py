@@ -86,16 +86,6 @@ def turned(degrees: float, **mirror: bool) -> Change:
     return lambda stream: stream.set_display_rotation(degrees, **mirror)
 
 
-def patched(source: Path, target: Path, changes: dict[bytes, bytes]) -> Path:
-    """Replace bytes, each of which must be there once."""
-    data = source.read_bytes()
-    for old, new in changes.items():
-        assert (data.count(old), len(old)) == (1, len(new)), old
-        data = data.replace(old, new)
-    target.write_bytes(data)
-    return target
-
-
 VP9 = {"deadline": "realtime", "cpu-used": "8", "g": "8", "auto-alt-ref": "0"}
 HEVC = {"preset": "ultrafast", "x265-params": "log-level=none:open-gop=0:keyint=8:min-keyint=8:bframes=2"}
 

@@ -99,7 +99,7 @@ def sources(tmp_path_factory) -> Path:
     made(folder / OTHER, colours(seed=3))
     flat = colours()
     flat[[0, 19, 39]] = 40  # what is compared first, in the middle and last, looks the same upside down
-    made(folder / FLAT, flat)
+    made(folder / FLAT, flat, options={"preset": "veryfast", "g": "8", "bf": "2", "qp": "0"})  # without loss
     made(folder / "hevc.mp4", colours(), codec="libx265", options=HEVC)
     made(folder / "vp9.webm", colours(), codec="libvpx-vp9", options=VP9)
     made(folder / "fields.mp4", colours(), options={**X264, "x264-params": "tff=1"})
