@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
-from vidxfer.pipeline.video.boxes import Samples, take_moov
+from vidxfer.pipeline.video.boxes import Samples, Track, take_moof, take_moov
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.wholeness import cut_off
 
@@ -212,3 +212,28 @@ def test_tables_of_nonsense_are_no_error_and_take_no_memory():
         for at in rng.integers(8, len(data), 4):
             data[at] = int(rng.integers(256))
         take_moov(bytes(data), Samples(file_bytes=2040))
+
+
+def traf(number: int, flags: int, *fields: int, run: bytes) -> bytes:
+    return box(b"traf", box(b"tfhd", numbers(flags, number, *fields)), box(b"trun", run))
+
+
+def test_fragments_are_found_by_their_own_base_the_moof_or_the_track_before():
+    """A run of two samples of 10 and 20 bytes, then, in the second track, two of five bytes each."""
+    sized = numbers(0x201, 2, 100, 10, 20)
+    plain = numbers(0, 2)
+    cases = {
+        (0x20000, 0x20000 | 0x10): (1130, 1010),  # both from the moof, at byte 1000; the second run has no offset
+        (0, 0x10): (1130, 1140),  # the second goes on where the first ended
+    }
+    for (first, second), ends in cases.items():
+        moof = box(b"moof", traf(1, first, run=sized), traf(2, second, 5, run=plain))
+        for short in (0, 1):
+            samples = Samples(file_bytes=max(ends) - short)
+            for number in (1, 2):
+                samples.tracks[number] = Track(pictures=number == 1, sound=False, counted=7)
+            take_moof(moof, 1000, samples)
+            assert samples.known
+            number, end = (9, ends[0]) if ends[0] > ends[1] else (9, ends[1])
+            assert (samples.lost is None) == (short == 0)
+            assert short == 0 or f"number {number} in the order of its bytes, ends at byte {end}," in samples.lost
