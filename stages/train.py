@@ -59,6 +59,8 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
         found["init_from"] = beginning(request.init_from, found)
     with fabric.rank_zero_first():  # one process makes the folder, the others find it
         run = Run.start(request.run, request.recipe, found)
+    if request.run.is_symlink():
+        shown.line(f"{request.run} is behind a link: the run is written at {request.run.resolve()}")
     with ExitStack() as stack:
         trainer = Trainer(request, run, sources, rows, fabric, shown, stack)
         report = trainer.run_epochs()

@@ -229,3 +229,21 @@ def test_a_lock_that_is_held_is_not_taken_for_a_dead_ones(tmp_path: Path) -> Non
             writing.open_owned(part, below=tmp_path)
         assert part.exists()
     os.close(writing.open_owned(part, below=tmp_path))
+
+
+def test_a_file_that_was_swept_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, real, calls = tmp_path / "0.part", fcntl.flock, [0]
+
+    def swept_first(fd: int, how: int) -> None:
+        calls[0] += 1
+        if calls[0] == 1:
+            part.unlink()
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", swept_first)
+    fd = writing.open_owned(part, below=tmp_path)
+    assert os.path.samestat(os.fstat(fd), part.stat())
+    assert calls == [2]
+    os.close(fd)
