@@ -210,15 +210,18 @@ def test_a_line_has_a_most_length(tmp_path: Path) -> None:
 
 
 def test_an_archive_of_tensors_packs_none() -> None:
-    def archive(kind: int) -> io.BytesIO:
+    def archive(kind: int, repeats: int = 1) -> io.BytesIO:
         raw = io.BytesIO()
         with zipfile.ZipFile(raw, "w", kind) as file:
             file.writestr("data/0", bytes(1_000_000))
+            file.filelist *= repeats  # the same bytes under several entries
         return raw
 
     reading.expect_unpacked(archive(zipfile.ZIP_STORED), "x")
-    with pytest.raises(PathError, match="x: holds packed entries"):
-        reading.expect_unpacked(archive(zipfile.ZIP_DEFLATED), "x")
+    reading.expect_unpacked(io.BytesIO(b"no archive"), "x")
+    for hostile in (archive(zipfile.ZIP_DEFLATED), archive(zipfile.ZIP_STORED, 50)):
+        with pytest.raises(PathError, match=r"x: unpacks to \d+ bytes from \d+"):
+            reading.expect_unpacked(hostile, "x")
 
 
 def test_a_lock_that_is_held_is_not_taken_for_a_dead_ones(tmp_path: Path) -> None:
@@ -229,3 +232,21 @@ def test_a_lock_that_is_held_is_not_taken_for_a_dead_ones(tmp_path: Path) -> Non
             writing.open_owned(part, below=tmp_path)
         assert part.exists()
     os.close(writing.open_owned(part, below=tmp_path))
+
+
+def test_a_file_that_was_swept_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, real, calls = tmp_path / "0.part", fcntl.flock, [0]
+
+    def swept_first(fd: int, how: int) -> None:
+        calls[0] += 1
+        if calls[0] == 1:
+            part.unlink()
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", swept_first)
+    fd = writing.open_owned(part, below=tmp_path)
+    assert os.path.samestat(os.fstat(fd), part.stat())
+    assert calls == [2]
+    os.close(fd)

@@ -64,6 +64,8 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     found = made_from(split, online=request.online, where=where, world=fabric.world_size)
     if request.init_from is not None:
         found["init_from"] = beginning(request.init_from, found)
+    if request.run.is_symlink():
+        shown.line(f"{request.run} is behind a link: the run is written at {request.run.resolve()}")
     with ExitStack() as stack:
         run = owned_run(request, found, KeptRows(ids=ids_of(sources["train"], rows), views=views), fabric, stack)
         if run is None:

@@ -163,7 +163,7 @@ def test_an_optimiser_that_would_unpack_to_more_than_the_file_is_not_unpacked(tm
         for entry in old.namelist():
             new.writestr(entry, bytes(100_000_000) if entry.endswith("data/0") else old.read(entry))
     file.write_bytes(packed.getvalue())
-    with pytest.raises(RunError, match=r"optimiser\.pt.*holds packed entries"):
+    with pytest.raises(RunError, match=r"optimiser\.pt.*unpacks to"):
         read_everything(tmp_path / "run")
 
 
