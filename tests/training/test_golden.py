@@ -16,6 +16,7 @@ from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
 from vidxfer.pipeline.training.optimise import (
     build_optimiser,
     learning_rate_at,
+    refreshed,
     soft_cross_entropy,
     soft_targets,
 )
@@ -122,3 +123,29 @@ def test_the_loss_is_torchs_cross_entropy_with_label_smoothing() -> None:
 def test_half_precision_logits_are_summed_in_float32() -> None:
     logits = torch.tensor([[60000.0, -60000.0]], dtype=torch.float16)
     assert float(soft_cross_entropy(logits, soft_targets(torch.tensor([1]), 2, 0.0))) == 120_000.0
+
+
+def test_the_rate_is_refreshed_every_tenth_step_counted_from_one() -> None:
+    """docs/spec/tds_clip_side4video.md §5: at step 0 and at each (i + 1) % 10 == 0 of an epoch; 1: in every step."""
+    assert [refreshed(step, 10) for step in (0, 1, 8, 9, 10, 18, 19, 24)] == [0, 0, 0, 9, 9, 9, 19, 19]
+    assert [refreshed(step, 1) for step in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_the_rates_of_tds_clip_equal_the_official_ones_at_every_golden_step(golden_dir: Path) -> None:
+    """Warm-up from 0 to the full rate, half a cosine behind it, refreshed every 10th step of an epoch."""
+    cases = json.loads((golden_dir / "lr_schedule_tds.json").read_text())["cases"]
+    assert cases
+    for case in cases:
+        recipe = Recipe(
+            name="tds",
+            head=DistConfig(),
+            epochs=case["epochs"],
+            warmup_epochs=float(case["warmup_epochs"]),
+            learning_rate=case["base_lr"],
+            optimiser=Optimiser(schedule="cosine-after-warmup", warmup_from=0.0, refresh_steps=10),
+        )
+        steps = case["iters_per_epoch"]
+        for step, rate in enumerate(case["lr_used_at_iter"]):
+            epoch, inside = divmod(step, steps)
+            ours = learning_rate_at(epoch + refreshed(inside, 10) / steps, recipe)
+            assert ours == pytest.approx(rate, rel=1e-9, abs=1e-15), (case["epochs"], step)
