@@ -26,11 +26,12 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheBusy, CacheError, UsageError
 from vidxfer.pipeline.shapes import Video
-from vidxfer.stages.addition import addition_of, expect_asked, expect_tower, views_wanted
+from vidxfer.stages.addition import addition_of, expect_asked, views_wanted
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.room import expect_room_for, layout_for
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest, library_versions
 from vidxfer.stages.shards.extract import ShardTask, task_of
+from vidxfer.stages.sources import expect_tower
 from vidxfer.stages.spread.choice import EngineChoice
 from vidxfer.stages.spread.engines import engine_for
 

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidxfer.pipeline.cache.agree import expect_agree
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.clip.tower import hash_state
-from vidxfer.pipeline.errors import CacheMismatch, RunError, UsageError, WeightsError
+from vidxfer.pipeline.errors import RunError, UsageError, WeightsError
 from vidxfer.pipeline.heads.official import HEAD, DistSizes, SortedKeys, problems, read_sizes, sort_keys
 from vidxfer.pipeline.training.build import build_head, head_inputs
 from vidxfer.pipeline.training.optimise import build_optimiser
@@ -201,19 +202,23 @@ def expect_cache_fits(split: Split, sizes: DistSizes, recipe: Recipe) -> None:
     """
     spec, here = split.spec, head_inputs(split.spec, len(split.class_names), recipe)
     layers = recipe.dist.layers or tuple(range(sizes.layers))
-    pairs: dict[str, tuple[object, object]] = {
-        "dense_frames": (here.sparse_frames * here.alpha, sizes.dense_frames),
-        "alpha": (spec.sampling.alpha, sizes.alpha),
-        "channels": (spec.channels, sizes.channels),
-        "embed": (spec.embed, sizes.embed),
-        "patch_px": (here.patch_px, sizes.patch_px),
-        "layers": (list(spec.layers), list(layers)),
+    found: dict[str, object] = {
+        "sampling.dense_frames": here.sparse_frames * here.alpha,
+        "sampling.alpha": spec.sampling.alpha,
+        "channels": spec.channels,
+        "embed": spec.embed,
+        "patch_px": here.patch_px,
+        "layers": layers if set(layers) <= set(spec.layers) else spec.layers,
     }
-    if set(layers) <= set(spec.layers):
-        del pairs["layers"]
-    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    if differing:
-        raise CacheMismatch(split.path, differing)
+    wanted: dict[str, object] = {
+        "sampling.dense_frames": sizes.dense_frames,
+        "sampling.alpha": sizes.alpha,
+        "channels": sizes.channels,
+        "embed": sizes.embed,
+        "patch_px": sizes.patch_px,
+        "layers": layers,
+    }
+    expect_agree("cache with weights", split.path, found, wanted)
 
 
 def _write_run(request: ImportRequest, split: Split, recipe: Recipe, weights: dict[str, Tensor]) -> None:

@@ -6,20 +6,21 @@ cache + run ─▶ head ─▶ softmax per view ─▶ sum per video ─▶ top-
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from vidxfer.pipeline.cache.agree import facts_of, facts_of_run, other_text
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.clip.load import choose_device
-from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
+from vidxfer.pipeline.errors import CacheIncomplete, UsageError
 from vidxfer.pipeline.heads.base import Head, Needs
 from vidxfer.pipeline.heads.zero_shot import FusedWithClip, ZeroShotClip
-from vidxfer.pipeline.training.build import build_head, expect_same_kind, head_inputs
+from vidxfer.pipeline.training.build import any_classes, build_head, expect_readable, facts_of_head, head_inputs
 from vidxfer.pipeline.training.metrics import Score, ranked, score
 from vidxfer.pipeline.training.run import Run, write_text
 from vidxfer.pipeline.training.scoring import Scored, score_rows
@@ -82,7 +83,7 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Eval
     )
     split = source.split
     where = compute_on(request.device, request.precision)
-    head = head_to_score(request, split).to(where.device)
+    head = head_to_score(request, split, shown).to(where.device)
     if (origin := source.origin(head.needs)) is not None:
         shown.line(str(origin))
     scored, result = score_split(
@@ -115,18 +116,22 @@ def per_cache(source: Source, scored: Scored, result: Score) -> dict[str, Score]
     return scores
 
 
-def head_to_score(request: EvaluateRequest, split: Split) -> Head:
+def head_to_score(request: EvaluateRequest, split: Split, shown: Progress) -> Head:
     """The trained head over the split's own class names, CLIP alone, or both fused.
 
-    The class names need not be those of the training: a text-cosine head scores any label set.
+    The class names need not be those of the training: a text-cosine head scores any label set. What differs from the
+    training and may is told.
     """
     text = torch.from_numpy(split.text)
     clip = ZeroShotClip(text, float(split.informs["logit_scale"]))
     if request.run is None:
         return clip
     run = Run.open(request.run)
-    expect_fits_run(run, split)
-    inputs = head_inputs(split.spec, len(split.class_names), run.recipe)
+    for line in expect_fits_run(run, split):
+        shown.line(f"evaluate: {line}")
+    # The layers are those of the training: a head takes by default all that a cache has, and this one may have more.
+    trained = CacheSpec.from_dict(run.made_from["spec"])
+    inputs = replace(head_inputs(split.spec, len(split.class_names), run.recipe), layers=trained.layers)
     head = build_head(run.recipe, inputs, text, float(run.made_from["logit_scale"]))
     run.load_weights(head)
     return FusedWithClip(head, clip, request.fuse_clip) if request.fuse_clip else head
@@ -149,16 +154,19 @@ def compute_on(device: str, precision: str) -> Where:
     return Where(device=chosen, autocast=torch.bfloat16 if bf16 else None)
 
 
-def expect_fits_run(run: Run, split: Split) -> None:
-    """Check that a split holds what the run was trained on.
+def expect_fits_run(run: Run, split: Split) -> list[str]:
+    """Check that a split holds what the run was trained on; returns what differs and may, in words.
 
     Raises:
         CacheMismatch: names each differing field with both values.
     """
     trained = CacheSpec.from_dict(run.made_from["spec"])
-    expect_same_kind(split.path, split.spec, trained, run.recipe)
-    if run.recipe.head != "dist" and list(split.class_names) != run.made_from["class_names"]:
-        raise CacheMismatch(split.path, {"class_names": (len(split.class_names), len(run.made_from["class_names"]))})
+    asked = {**facts_of_run(run.made_from), **facts_of_head(run.recipe, trained)}
+    told = expect_readable("cache with run", split.path, facts_of(split), split.spec, run.recipe, asked)
+    if asked["templates"] is None and any_classes(run.recipe):  # a run of 0.1.0: it keeps the embeddings alone
+        differs = other_text(run.made_from["class_names"], run.text().numpy(), split.class_names, split.text)
+        told += [differs] if differs else []
+    return told
 
 
 def score_split(

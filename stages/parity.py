@@ -26,10 +26,9 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import CacheError, CacheIncomplete, UsageError, VideoError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.dense import dense_frames
-from vidxfer.stages.addition import expect_tower
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.shards.draw import sparse
-from vidxfer.stages.sources import dense_videos
+from vidxfer.stages.sources import dense_videos, expect_tower
 from vidxfer.stages.stored import decoded, even_rows, read_row
 
 SLACK = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 3e-2}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vidxfer.pipeline.cache.agree import expect_agree, facts_of, facts_of_tower
 from vidxfer.pipeline.cache.layout import PENDING
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
@@ -24,7 +25,7 @@ from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.errors import CacheMismatch, UsageError
+from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.ahead import AheadLoader
@@ -163,7 +164,9 @@ def online_sources(
             )
         found = {name: open_split(folder, name) for name in splits(folder)}
         known = found["train"].informs["clip"]
-        tower = load_tower(known["model"], known["pretrained"], device=clip.device, precision=clip.precision)
+        made_in = found["train"].spec.clip_precision
+        precision = made_in if clip.precision == "auto" else clip.precision
+        tower = load_tower(known["model"], known["pretrained"], device=clip.device, precision=precision)
         for split in found.values():
             expect_tower(split, tower)
         return {
@@ -181,14 +184,12 @@ def online_sources(
 
 
 def expect_tower(split: Split, tower: ClipTower) -> None:
-    """Check that a tower is the one a split was made with.
+    """Check that a tower gives the tokens that the split holds.
 
     Raises:
-        CacheMismatch: it has other weights.
+        CacheMismatch: names each field in which it differs.
     """
-    if tower.info.weights_sha256 != split.spec.clip_weights_sha256:
-        hashes = (split.spec.clip_weights_sha256[:12] + "…", tower.info.weights_sha256[:12] + "…")
-        raise CacheMismatch(split.path, {"clip_weights_sha256": hashes})
+    expect_agree("cache with tower", split.path, facts_of(split), facts_of_tower(tower.info))
 
 
 def split_in_memory(

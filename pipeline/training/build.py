@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vidxfer.pipeline.cache.agree import Facts, expect_agree
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.errors import CacheMismatch
 from vidxfer.pipeline.heads.attentive import AttentiveProbe
-from vidxfer.pipeline.heads.base import Head, HeadInputs
+from vidxfer.pipeline.heads.base import Head, HeadInputs, Needs
 from vidxfer.pipeline.heads.dist import DistHead
 from vidxfer.pipeline.heads.probe import MeanEmbeddingProbe
 from vidxfer.pipeline.training.recipes import Recipe
@@ -65,24 +66,59 @@ def expect_made_for(recipe: Recipe, inputs: HeadInputs) -> None:
         raise CacheMismatch(f"recipe {recipe.name}", dict(differing))
 
 
-HEAD_FIELDS = ("clip_weights_sha256", "channels", "tokens", "embed", "pixel_mean", "pixel_std")
-SAMPLING_FIELDS = ("alpha", "image_px")
-"""What a head depends on; views, codec, videos and the like may differ between training and scoring."""
+def any_classes(recipe: Recipe) -> bool:
+    """Whether the head compares with class names and so scores any set of them; others have outputs of their own."""
+    return recipe.head == "dist"
 
 
-def expect_same_kind(where: object, found: CacheSpec, trained: CacheSpec, recipe: Recipe) -> None:
-    """Check that a cache holds the kind of tokens a head was trained on, and as many frames or a multiple.
+def needs_of(recipe: Recipe, spec: CacheSpec) -> Needs:
+    """What the head of a recipe reads when it is built on a cache of this spec; no weights are made.
+
+    Raises:
+        CacheMismatch, CacheError: the recipe is for other frames or layers.
+    """
+    with torch.device("meta"):
+        return build_head(recipe, head_inputs(spec, 1, recipe), torch.zeros(1, spec.embed), 1.0).needs
+
+
+def facts_of_head(recipe: Recipe, spec: CacheSpec) -> dict[str, object]:
+    """What of a cache a head of this recipe reads: facts beside those of the spec."""
+    used = recipe.sparse_frames or spec.sparse_frames
+    return {
+        "head": recipe.head,
+        "layers": needs_of(recipe, spec).layers,
+        "sampling.dense_frames": used * spec.sampling.alpha,
+    }
+
+
+def expect_readable(
+    pair: str, where: object, found: Facts, spec: CacheSpec, recipe: Recipe, trained: Facts
+) -> list[str]:
+    """Check that a split gives a head what it was, or will be, trained on.
+
+    Args:
+        pair: key of `AGREE`. where: what the error names. found: facts of the split. spec: its settings.
+        recipe: of the head. trained: facts of what it is trained on, those of the head among them.
+
+    Returns:
+        Lines to be told, as `expect_agree` does.
 
     Raises:
         CacheMismatch: names each differing field with both values.
     """
-    pairs = {name: (getattr(found, name), getattr(trained, name)) for name in HEAD_FIELDS}
-    pairs |= {f"sampling.{n}": (getattr(found.sampling, n), getattr(trained.sampling, n)) for n in SAMPLING_FIELDS}
-    used = recipe.sparse_frames or trained.sparse_frames
-    if found.sparse_frames % used or (
-        recipe.head == "dist" and not recipe.sparse_frames and found.sparse_frames != used
-    ):
-        pairs["sampling.dense_frames"] = (found.sampling.dense_frames, used * trained.sampling.alpha)
-    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    if differing:
-        raise CacheMismatch(where, differing)
+    found, read = dict(found), tuple(trained["layers"])  # type: ignore[arg-type]  # layers are numbers
+    frames = int(trained["sampling.dense_frames"])  # type: ignore[call-overload]
+    if set(read) <= set(spec.layers):  # what lies beside them is not read
+        found["layers"] = read
+    whole = spec.sampling.dense_frames % frames == 0
+    if whole and (recipe.sparse_frames or not any_classes(recipe)):  # a bank: as many as the head sees are drawn
+        found["sampling.dense_frames"] = frames
+    may = ("class_names",) if any_classes(recipe) and pair == "cache with run" else ()
+    if may and _names(found) == _names(trained):
+        found["class_names"] = trained["class_names"]  # in another order: the head asks for none
+    return expect_agree(pair, where, found, trained, may=may)
+
+
+def _names(facts: Facts) -> set[object]:
+    names = facts.get("class_names")
+    return set(names) if isinstance(names, list | tuple) else set()
