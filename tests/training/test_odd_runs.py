@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import RunError, VidxferError
-from vidxfer.pipeline.training.build import build_head, head_inputs
+from vidxfer.pipeline.training.build import build_head, offer_of, offer_of_split
 from vidxfer.pipeline.training.journal import Journal
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Progress, Run
@@ -50,7 +50,7 @@ def finished(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     path, recipe = tmp_path_factory.mktemp("odd") / "run", named("probe")
     run = Run.start(path, recipe, json.loads(json.dumps(made_from(split, online=False))))
     text = torch.as_tensor(split.text)
-    head = build_head(recipe, head_inputs(split.spec, len(split.class_names), recipe), text, 100.0)
+    head = build_head(recipe, offer_of_split(split, recipe))
     run.save(head, torch.optim.AdamW(head.parameters()), text, Progress(epoch=1, global_step=3))
     score = {"top1": 0.5, "top5": 1.0, "scored": 16, "listed": 16, "factors": {"shape": 0.5}, "missing": {}}
     run.keep_result({"score": score, "epoch_seconds": 1.5, "data_wait_share": 0.1, "loss": 2.0})
@@ -63,11 +63,13 @@ def used(path: Path, cache: Path) -> str:
     try:
         run = Run.open(path)
         spec = CacheSpec.from_dict(run.made_from["spec"])
-        inputs = head_inputs(spec, len(run.made_from["class_names"]), run.recipe)
+        offer = offer_of(spec, run.recipe, classes=len(run.made_from["class_names"]))
         run.progress()
         compare((path,), cache)
-        if inputs.channels < 1000 and inputs.classes < 1000:
-            head = build_head(run.recipe, inputs, run.text(), float(run.made_from["logit_scale"]))
+        if offer.channels < 1000 and offer.classes < 1000:
+            head = build_head(
+                run.recipe, replace(offer, text=run.text(), logit_scale=float(run.made_from["logit_scale"]))
+            )
             run.load_weights(head)
         run.made_from["clip"]["model"], run.made_from["clip"]["pretrained"]
     except VidxferError as error:
