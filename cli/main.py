@@ -11,7 +11,19 @@ from typing import Any
 
 import typer
 
-from vidxfer.cli import cache, cache_life, data, doctor, plan, recipes, reproduce, stage_one, stage_two, weights
+from vidxfer.cli import (
+    cache,
+    cache_life,
+    compare,
+    data,
+    doctor,
+    plan,
+    recipes,
+    reproduce,
+    stage_one,
+    stage_two,
+    weights,
+)
 from vidxfer.pipeline.errors import UsageError, VidxferError
 
 OK, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -61,7 +73,7 @@ app.command("extract")(stage_one.extract)
 app.command("train")(stage_two.train)
 app.command("evaluate")(stage_two.evaluate)
 app.command("predict")(stage_two.predict)
-app.command("compare")(stage_two.compare)
+app.command("compare")(compare.compare)
 app.command("recipes")(recipes.recipes)
 app.command("import")(weights.import_weights)
 app.command("export")(weights.export_weights)

@@ -231,35 +231,3 @@ def predict(
                 show.say(f"  {share:6.1%}  {name}")
     if any(one.error is not None for one in answers):
         raise typer.Exit(3)
-
-
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
-    cache: o.CacheOption = Path("zarr"),
-    json: o.JsonOption = False,
-) -> None:
-    """Finished runs side by side: accuracy beside chance, seconds per epoch, and the bytes of the cache they read.
-
-    Example: vidxfer compare runs/probe runs/dist-ssv2-b16 --cache ./zarr
-    """
-    from vidxfer.cli import show
-    from vidxfer.stages.learning import compare as stage
-
-    report = stage.compare(tuple(runs), cache)
-    if json:
-        show.print_json(report)
-        return
-    factors = report.factor_chance
-    rows = [["chance", f"{report.chance:.1%}", *(f"{share:.1%}" for share in factors.values()), *"----"]]
-    for one in report.runs:
-        rows.append([
-            one.name,
-            "-" if one.top1 is None else f"{one.top1:.1%}",
-            *(f"{one.factors[name]:.1%}" if name in one.factors else "-" for name in factors),
-            "-" if one.scored is None else f"{one.scored}/{one.listed}",
-            one.tokens,
-            "-" if one.epoch_seconds is None else show.duration(one.epoch_seconds),
-            str(one.run),
-        ])  # fmt: skip
-    title = f"{report.classes} classes; cache {cache}: {show.size(report.cache_bytes)} for {report.views:,} views"
-    show.table(title, ["", "val top-1", *factors, "scored", "tokens from", "epoch", "run"], rows)

@@ -17,9 +17,13 @@ from vidxfer.pipeline.typed import Kept, checked
 
 MADE_FROM = {
     "cache": str | None, "cache_fingerprint": str | None, "spec": Mapping[str, Any], "class_names": tuple[str, ...],
+    "templates": tuple[str, ...],
     "logit_scale": float, "clip": Mapping[str, str | None], "data": Mapping[str, Any], "online": bool, "world": int,
     "device": str, "precision": str, "code": str,
 }  # fmt: skip
+PRECISION_OF_010 = {"32-true": "fp32", "bf16-mixed": "bf16"}
+"""What 0.1.0 called the precisions of a head -> what they are called now."""
+
 RESULT = {
     "score": Mapping[str, Any] | None, "epoch_seconds": float | None, "data_wait_share": float | None,
     "loss": float | None,
@@ -39,6 +43,8 @@ def made_from_of(file: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     typed = {name: checked(value, MADE_FROM.get(name, Any), name) for name, value in found.items()}
     if "class_names" in typed:
         typed["class_names"] = list(typed["class_names"])
+    if (precision := typed.get("precision")) is not None:
+        typed["precision"] = PRECISION_OF_010.get(precision, precision)
     if "clip" in typed:
         typed["clip"] = _complete(file, typed["clip"])
     return _complete(file, typed)

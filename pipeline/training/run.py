@@ -27,7 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from vidxfer.pipeline.errors import PathError, RunError, UsageError
+from vidxfer.pipeline.cache.read.agree import AGREE, differing_fields
+from vidxfer.pipeline.errors import PathError, RunError, UsageError, difference
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.reading import expect_unpacked, read_bytes, read_json
 from vidxfer.pipeline.training.kept import made_from_of, result_of
@@ -80,17 +81,15 @@ class Run:
         """
         if (path / "recipe.json").is_file():
             old = cls.open(path)
+            row = AGREE["run with run"]
             differing = _differences(old.recipe.to_dict(), recipe.to_dict())
-            for name in ("cache_fingerprint", "world", "online", "init_from"):
-                if old.made_from.get(name) != made_from.get(name):
-                    differing[name] = (old.made_from.get(name), made_from.get(name))
+            differing |= differing_fields(row.must, old.made_from, made_from)
+            differing |= _differences(*({"init_from": one.get("init_from")} for one in (old.made_from, made_from)))
             if "cache_fingerprint" in differing:  # which of the settings behind it
                 differing |= _differences(old.made_from.get("spec", {}), made_from.get("spec", {}))
             if differing:
-                lines = [f"  {name}: the run has {a!r}, you ask for {b!r}" for name, (a, b) in differing.items()]
-                raise RunError(
-                    "\n".join([f"{path} holds a run with other settings:", *lines, "Choose another folder with --run."])
-                )
+                lines = [f"  {difference(name, *pair, row.sides)}" for name, pair in differing.items()]
+                raise RunError("\n".join([f"{path} {row.what}:", *lines, row.remedy]))
             old._recover()
             return cls(path, recipe, old.made_from)
         make_folder(path)

@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.cache.write.grow import Addition, grow
@@ -38,7 +39,7 @@ from vidxfer.stages.room import expect_room_for, layout_for
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest, library_versions
 from vidxfer.stages.shards.extract import ShardTask, task_of
 from vidxfer.stages.spread.engines import engine_for
-from vidxfer.stages.upkeep.addition import addition_of, expect_asked, expect_tower, views_wanted
+from vidxfer.stages.upkeep.addition import addition_of, expect_asked, views_wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ def add(request: AddRequest, progress: Progress | None = None) -> tuple[AddRepor
     clip = clip_of(request, opened[0])
     tower = load_tower(clip.model, clip.pretrained, device=clip.device, precision=clip.precision)
     for split in opened:
-        expect_tower(split, tower)
+        expect_tower(split, tower.info)
     return tuple(
         _add_split(request, clip, tower, split, dataset, shown) for split, dataset in zip(opened, datasets, strict=True)
     )

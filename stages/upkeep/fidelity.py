@@ -21,6 +21,7 @@ from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
 from vidxfer.pipeline.cache.codecs.closeness import Closeness, LayerCloseness
 from vidxfer.pipeline.cache.codecs.fit import Fitted, Fitting
 from vidxfer.pipeline.cache.codecs.form import codec_form
+from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.spec import CacheSpec
@@ -29,7 +30,7 @@ from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import choose_device, load_tower
 from vidxfer.pipeline.errors import UsageError, VideoError
 from vidxfer.pipeline.training.same import NO_IDENTITIES, expect_same_file, expect_same_pictures
-from vidxfer.stages.learning.sources import dense_videos, expect_tower
+from vidxfer.stages.learning.sources import dense_videos
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.shards.encode import Prepared, encode_all, prepare_all
 from vidxfer.stages.upkeep.stored import decoded, even_rows, read_row
@@ -199,7 +200,7 @@ class Truth:
             self._tower = load_tower(
                 clip["model"], clip["pretrained"], device=request.device, precision=split.spec.clip_precision
             )
-            expect_tower(split, self._tower)
+            expect_tower(split, self._tower.info)
 
     def as_stored(self, row: int) -> Tensor:
         """What the cache gives back for a row: float tokens [view layer frame token channel]."""

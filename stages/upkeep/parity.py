@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
+from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.split import Split
@@ -30,7 +31,6 @@ from vidxfer.pipeline.training.dense import dense_frames
 from vidxfer.pipeline.training.same import NO_IDENTITIES, expect_same_file
 from vidxfer.stages.learning.sources import dense_videos
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.upkeep.addition import expect_tower
 from vidxfer.stages.upkeep.stored import decoded, even_rows, read_row
 
 SLACK = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 3e-2}
@@ -111,7 +111,7 @@ def parity(request: ParityRequest, progress: Progress | None = None) -> tuple[Sp
     )
     found = []
     for split in opened:
-        expect_tower(split, tower)
+        expect_tower(split, tower.info)
         with open_reader(split) as reader:
             found.append(_of_split(reader, tower, request, progress or Silent()))
     return tuple(found)

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +63,13 @@ def used(path: Path, cache: Path) -> str:
     try:
         run = Run.open(path)
         spec = CacheSpec.from_dict(run.made_from["spec"])
-        offer = offer_of(
-            spec,
-            run.recipe,
-            classes=len(run.made_from["class_names"]),
-            text=run.text(),
-            logit_scale=float(run.made_from["logit_scale"]),
-        )
+        offer = offer_of(spec, run.recipe, classes=len(run.made_from["class_names"]))
         run.progress()
         compare((path,), cache)
         if offer.channels < 1000 and offer.classes < 1000:
-            head = build_head(run.recipe, offer)
+            head = build_head(
+                run.recipe, replace(offer, text=run.text(), logit_scale=float(run.made_from["logit_scale"]))
+            )
             run.load_weights(head)
         run.made_from["clip"]["model"], run.made_from["clip"]["pretrained"]
     except VidxferError as error:
