@@ -90,7 +90,8 @@ def _read_predictions(run: Run, val: Split) -> tuple[int, int, int]:
     if weights.is_file() and weights.stat().st_mtime > file.stat().st_mtime:
         raise RunError(f"{file} is older than {weights}. Score it again: vidxfer evaluate --run {run.path}")
     right1 = right5 = 0
-    known, seen = set(val.video_ids), set()
+    label_of = dict(zip(val.video_ids, val.labels.tolist(), strict=True))
+    seen = set()
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             entry = json.loads(line)
@@ -99,7 +100,12 @@ def _read_predictions(run: Run, val: Split) -> tuple[int, int, int]:
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise RunError(f"{file}:{number}: no line of an evaluation. Score again: vidxfer evaluate") from error
         seen.add(name)
-    if not seen or not seen <= known:
+        if label_of.get(name, label) != label:
+            raise RunError(
+                f"{file}:{number}: the label of {name} is {label}, in {val.path} it is {label_of[name]}. "
+                "Score the run with this cache first."
+            )
+    if not seen or not seen <= label_of.keys():
         raise RunError(f"{file} is not of the validation videos in {val.path}. Score the run with this cache first.")
     return right1, right5, len(seen)
 
