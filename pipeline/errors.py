@@ -109,9 +109,9 @@ class CacheMismatch(CacheError):
 
 def difference(name: str, first: object, second: object, sides: tuple[str, str]) -> str:
     """One differing field with both values; of two lists of names the counts and the first names that differ."""
-    if not (_is_list_of_names(first) and _is_list_of_names(second)):
+    ours, theirs = _names(first), _names(second)
+    if not ours or not theirs:
         return f"{name}: {sides[0]} {first!r}, {sides[1]} {second!r}"
-    ours, theirs = tuple(first), tuple(second)  # type: ignore[arg-type]  # just looked at
     place = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
     place = min(len(ours), len(theirs)) if place is None else place
     here, there = (repr(names[place]) if place < len(names) else "none" for names in (ours, theirs))
@@ -122,8 +122,12 @@ def difference(name: str, first: object, second: object, sides: tuple[str, str])
     )
 
 
-def _is_list_of_names(value: object) -> bool:
-    return isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(item, str) for item in value)
+def _names(value: object) -> tuple[str, ...]:
+    """The names in a list of several; of anything else none."""
+    if not isinstance(value, list | tuple) or len(value) < 2:
+        return ()
+    names = tuple(item for item in value if isinstance(item, str))
+    return names if len(names) == len(value) else ()
 
 
 class CacheCorrupt(CacheError):

@@ -63,7 +63,7 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
         found["init_from"] = beginning(request, found, shown)
     with fabric.rank_zero_first():  # one process makes the folder, the others find it
         run = Run.start(request.run, request.recipe, found)
-        if "val" in sources:
+        if "val" in sources and fabric.is_global_zero:
             for line in keep_validation(run, sources["val"].split):
                 shown.line(f"train: {line}")
     expect_text(run, split)
@@ -210,7 +210,7 @@ def made_from(split: Split, *, online: bool, where: tuple[int, str, str] = (1, "
         "cache_fingerprint": split.spec.fingerprint,
         "spec": split.spec.to_dict(),
         "class_names": list(split.class_names),
-        "templates": list(facts_of(split)["templates"]),
+        "templates": facts_of(split)["templates"],
         "logit_scale": split.informs["logit_scale"],
         "clip": split.informs["clip"],
         "data": split.informs["data"],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -106,8 +109,8 @@ def expect_readable(
     Raises:
         CacheMismatch: names each differing field with both values.
     """
-    found, read = dict(found), tuple(trained["layers"])  # type: ignore[arg-type]  # layers are numbers
-    frames = int(trained["sampling.dense_frames"])  # type: ignore[call-overload]
+    found, read = dict(found), tuple(cast("Iterable[int]", trained["layers"]))
+    frames = cast("int", trained["sampling.dense_frames"])
     if set(read) <= set(spec.layers):  # what lies beside them is not read
         found["layers"] = read
     whole = spec.sampling.dense_frames % frames == 0
