@@ -121,7 +121,7 @@ class CacheMismatch(CacheError):
 def difference(name: str, first: object, second: object, sides: tuple[str, str]) -> str:
     """One differing field with both values; of two lists of names the counts and the first names that differ."""
     ours, theirs = _names(first), _names(second)
-    if ours is None or theirs is None:
+    if not ours or not theirs:
         return f"{name}: {sides[0]} {first!r}, {sides[1]} {second!r}"
     place = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
     place = min(len(ours), len(theirs)) if place is None else place
@@ -133,10 +133,12 @@ def difference(name: str, first: object, second: object, sides: tuple[str, str])
     )
 
 
-def _names(value: object) -> tuple[str, ...] | None:
-    """The value, if it is a list of more than one name."""
-    found = [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []
-    return tuple(found) if isinstance(value, list | tuple) and 1 < len(value) == len(found) else None
+def _names(value: object) -> tuple[str, ...]:
+    """The names in a list of several; of anything else none."""
+    if not isinstance(value, list | tuple) or len(value) < 2:
+        return ()
+    names = tuple(item for item in value if isinstance(item, str))
+    return names if len(names) == len(value) else ()
 
 
 class CacheCorrupt(CacheError):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -157,8 +157,8 @@ def expect_readable(
     Raises:
         CacheMismatch: names each differing field with both values.
     """
-    found, read = dict(found), tuple(trained["layers"])
-    frames = int(trained["sampling.dense_frames"])
+    found, read = dict(found), tuple(cast("Iterable[int]", trained["layers"]))
+    frames = cast("int", trained["sampling.dense_frames"])
     if set(read) <= set(spec.layers):  # what lies beside them is not read
         found["layers"] = read
     whole = spec.sampling.dense_frames % frames == 0

@@ -156,23 +156,22 @@ def _scored_on(run: Run, split: str, score: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _expect_comparable(path: Path, found: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
-    fields: tuple[str, ...] = ("class_names", "ids", "labels")
-    wanted = dict(reference)
-    if found.get("ids") is None and "ids" in wanted:
-        wanted["videos"], fields = len(wanted["ids"]), (*fields, "videos")
-    if found.get("ids") is not None and "ids" in wanted:  # order does not matter, every video has its label
-        found, wanted = _by_id(found), {**wanted, **_by_id(wanted)}
-    differing = differing_fields(fields, found, wanted)
-    if differing.keys() >= {"ids", "labels"}:
-        del differing["labels"]  # of other videos
+    differing = differing_fields(["class_names"], found, reference)
+    if "ids" in reference and found.get("ids") is None:
+        differing |= differing_fields(["videos"], found, {"videos": len(reference["ids"])})
+    elif "ids" in reference:  # in any order
+        shared = set(found["ids"]) & set(reference["ids"])
+        differing |= differing_fields(["ids"], *(_ids(one, shared) for one in (found, reference)))
+        if not differing:
+            differing = differing_fields(["labels"], _labels(found), _labels(reference))
     if differing:
-        raise _not_side_by_side(path, {_TITLES[name]: pair for name, pair in differing.items()})
+        raise _unlike(path, differing)
 
 
-def _not_side_by_side(path: Path, differing: Mapping[str, tuple[object, object]]) -> UsageError:
+def _unlike(path: Path, differing: Mapping[str, tuple[object, object]]) -> UsageError:
     return UsageError("\n".join([
         f"{path} cannot stand in this table; scores go side by side over the same videos, labels and classes:",
-        *(f"  {difference(name, *pair, SIDES)}" for name, pair in differing.items()),
+        *(f"  {difference(_TITLES[name], *pair, SIDES)}" for name, pair in differing.items()),
         "Name the cache that its scores are over (--cache), or compare it with runs of its own kind.",
     ]))  # fmt: skip
 
@@ -185,15 +184,16 @@ _TITLES = {
 }
 
 
-def _by_id(known: Mapping[str, Any]) -> dict[str, Any]:
-    """The same in the order of ids, labels as texts that name their video."""
-    order = sorted(range(len(known["ids"])), key=known["ids"].__getitem__)
-    names, labels = known["class_names"], known["labels"]
-    return {
-        "class_names": names,
-        "ids": [known["ids"][at] for at in order],
-        "labels": [f"{known['ids'][at]}: {names[labels[at]] if labels[at] >= 0 else 'no label'}" for at in order],
-    }
+def _ids(known: Mapping[str, Any], shared: set[str]) -> dict[str, Any]:
+    """The ids, those that the other side lacks first."""
+    return {"ids": sorted(known["ids"], key=lambda id_: (id_ in shared, id_))}
+
+
+def _labels(known: Mapping[str, Any]) -> dict[str, Any]:
+    """The labels in the order of ids, as texts that name their video."""
+    names = known["class_names"]
+    labelled = sorted(zip(known["ids"], known["labels"], strict=True))
+    return {"labels": [f"{id_}: {names[label] if label >= 0 else 'no label'}" for id_, label in labelled]}
 
 
 def _evaluated(run: Run, split: str, reference: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,13 +210,15 @@ def _evaluated(run: Run, split: str, reference: Mapping[str, Any]) -> dict[str, 
         for number, line in enumerate(lines(stream, file, most=MOST_LINE_BYTES, error=RunError), start=1):
             try:
                 entry = parsed(line)
-                name, label = str(entry["id"]), (entry["label"], entry["label_name"])
+                name, label, called = str(entry["id"]), entry["label"], entry["label_name"]
                 right, scored = right + bool(entry["right"]), scored + 1
             except (ValueError, KeyError, TypeError) as error:
                 raise RunError(f"{file}:{number}: no line of an evaluation. Score again: vidxfer evaluate") from error
-            said = (known[name], names[known[name]]) if name in known else "no such video"
-            if label != said:
-                raise _not_side_by_side(run.path, {f"label of {name}": (label, said)})
+            if name not in known:
+                raise _unlike(run.path, {"ids": (name, "no such video")})
+            if (label, called) != (known[name], names[known[name]]):
+                said = f"{name}: {names[known[name]]} ({known[name]})"
+                raise _unlike(run.path, {"labels": (f"{name}: {called} ({label})", said)})
     top1 = right / scored if scored else 0.0
     listed = len(known)
     return {"top1": top1, "top1_of_listed": right / max(1, listed), "scored": scored, "listed": listed}

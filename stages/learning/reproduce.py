@@ -92,7 +92,8 @@ def _read_predictions(run: Run, val: Split) -> tuple[int, int, int]:
     if weights.is_file() and weights.stat().st_mtime > file.stat().st_mtime:
         raise RunError(f"{file} is older than {weights}. Score it again: vidxfer evaluate --run {run.path}")
     right1 = right5 = 0
-    known, seen = set(val.video_ids), set()
+    label_of = dict(zip(val.video_ids, val.labels.tolist(), strict=True))
+    seen = set()
     with opened(file, error=RunError) as found:
         for number, line in enumerate(lines(found, file, most=MOST_LINE_BYTES, error=RunError), start=1):
             try:
@@ -102,9 +103,14 @@ def _read_predictions(run: Run, val: Split) -> tuple[int, int, int]:
                 seen.add(name)
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 raise RunError(f"{file}:{number}: no line of an evaluation. Score again: vidxfer evaluate") from error
-            if number > len(known) or name not in known:
+            if number > len(label_of) or name not in label_of:
                 seen.clear()
                 break
+            if label_of[name] != label:
+                raise RunError(
+                    f"{file}:{number}: the label of {name} is {label}, in {val.path} it is {label_of[name]}. "
+                    "Score the run with this cache first."
+                )
     if not seen:
         raise RunError(f"{file} is not of the validation videos in {val.path}. Score the run with this cache first.")
     return right1, right5, len(seen)

@@ -233,7 +233,7 @@ def made_from(split: Split, *, online: bool, where: Where = ON_CPU, world: int =
         "cache_fingerprint": split.spec.fingerprint,
         "spec": split.spec.to_dict(),
         "class_names": list(split.class_names),
-        "templates": list(facts_of(split)["templates"]),
+        "templates": facts_of(split)["templates"],
         "logit_scale": split.informs["logit_scale"],
         "clip": split.informs["clip"],
         "data": split.informs["data"],

@@ -23,10 +23,12 @@ def evaluated(toy: Any, tmp_path: Path) -> Any:
     def make(recipe: str = "dist-k400-b16-8f", *settings: str, missing: int = 0) -> Path:
         path = tmp_path / "run"
         Run.start(path, with_settings(named(recipe), list(settings)), {"online": False})
-        lines = []
-        for row, name in enumerate(open_split(toy.int8, "val").video_ids[missing:], start=missing):
-            guesses = [7, 0, 1, 2, 3] if row % 2 else [0, 7, 1, 2, 3]
-            label = 7 if row % 4 != 2 else 6
+        lines, val = [], open_split(toy.int8, "val")
+        for row, name in enumerate(val.video_ids[missing:], start=missing):
+            label = int(val.labels[row])
+            wrong = [other for other in range(8) if other != label]
+            guesses = [label, *wrong[:4]] if row % 2 else [wrong[0], label, *wrong[1:4]]
+            guesses = wrong[:5] if row % 4 == 2 else guesses
             lines.append(json.dumps({"id": name, "label": label, "top5_labels": guesses}))
         (path / "predictions.val.jsonl").write_text("\n".join(lines) + "\n")
         return path
@@ -79,6 +81,10 @@ def test_a_run_without_a_fresh_evaluation_on_this_cache_is_refused(toy: Any, eva
     kept = file.read_text()
     file.write_text(kept.replace('"id": "', '"id": "other '))
     with pytest.raises(RunError, match="not of the validation videos"):
+        reproduction(run, toy.int8)
+    first, *rest = [json.loads(line) for line in kept.splitlines()]
+    file.write_text("\n".join(map(json.dumps, [{**first, "label": 5}, *rest])))
+    with pytest.raises(RunError, match=r"predictions\.val\.jsonl:1: the label of .* is 5, in .*/val it is 0"):
         reproduction(run, toy.int8)
     file.write_text(kept + "{\n")
     with pytest.raises(RunError, match=r"predictions\.val\.jsonl:17: no line of an evaluation"):

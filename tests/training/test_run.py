@@ -18,7 +18,7 @@ from vidxfer.pipeline.training.recipes import named, with_settings
 from vidxfer.pipeline.training.run import Progress, Run
 
 RECIPE = named("probe")
-MADE = {"cache_fingerprint": "aaaa", "world": 1, "online": False}
+MADE = {"cache_fingerprint": "aaaa", "world": 1, "online": False, "precision": "32-true", "class_names": ["a", "b"]}
 
 
 def trained(value: float) -> tuple[nn.Module, torch.optim.Optimizer, torch.Tensor]:
@@ -63,6 +63,9 @@ def test_a_run_is_taken_up_with_what_it_was_made_from(run: Run) -> None:
         ([], {"cache_fingerprint": "bbbb"}, ["cache_fingerprint: the run has 'aaaa', you ask for 'bbbb'"]),
         ([], {"world": 2}, ["world: the run has 1, you ask for 2"]),
         ([], {"online": True}, ["online: the run has False, you ask for True"]),
+        ([], {"precision": "bf16-mixed"}, ["precision: the run has '32-true', you ask for 'bf16-mixed'"]),
+        ([], {"class_names": ["b", "a"]}, ["class_names: the run has 2, you ask for 2 (the same names in another"]),
+        ([], {"init_from": {"run": "x"}}, ["init_from: the run has None, you ask for {'run': 'x'}"]),
     ],
 )
 def test_a_run_of_another_recipe_or_cache_is_refused_with_each_difference(
@@ -74,6 +77,12 @@ def test_a_run_of_another_recipe_or_cache_is_refused_with_each_difference(
     for text in [*texts, "--run", str(run.path)]:
         assert text in str(caught.value)
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_what_an_older_version_did_not_record_does_not_stop_a_run(tmp_path: Path) -> None:
+    Run.start(tmp_path / "run", RECIPE, {name: value for name, value in MADE.items() if name != "precision"})
+    again = Run.start(tmp_path / "run", RECIPE, {**MADE, "templates": ["{}"]})
+    assert "precision" not in again.made_from
 
 
 def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path: Path) -> None:

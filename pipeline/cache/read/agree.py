@@ -169,10 +169,8 @@ def expect_agree(pair: str, where: object, first: Facts, second: Facts, *, may: 
 
 def differing_fields(names: Sequence[str], first: Facts, second: Facts) -> dict[str, tuple[object, object]]:
     """Those of the named fields that both record, and that are not equal, with both values."""
-    pairs = {name: (first.get(name), second.get(name)) for name in names}
-    return {
-        name: values for name, values in pairs.items() if None not in values and _plain(values[0]) != _plain(values[1])
-    }
+    pairs = {name: (_plain(first.get(name)), _plain(second.get(name))) for name in names}
+    return {name: values for name, values in pairs.items() if None not in values and values[0] != values[1]}
 
 
 def _plain(value: object) -> object:
