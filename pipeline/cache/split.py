@@ -91,15 +91,15 @@ class Split:
         named = [self.video_ids[row] for row in self.video_rows]
         if len(set(named)) != len(named):
             repeated = [name for name, count in Counter(named).items() if count > 1][:5]
-            raise CacheError(f"video ids must be unique within a split; repeated: {', '.join(repeated)}")
+            raise CacheError(f"{self.path}: video ids must be unique within a split; repeated: {', '.join(repeated)}")
         expect("labels", self.labels, "video", video=videos)
         expect("text", self.text, "class embed", **{"class": len(self.class_names), "embed": spec.embed})
         for name in ("channel_mean", "channel_std"):
             expect(name, getattr(self, name), "layer channel", layer=len(spec.layers), channel=spec.channels)
         if videos and not -1 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.class_names):
-            raise CacheError(f"labels must lie in -1..{len(self.class_names) - 1}, the class names' range")
+            raise CacheError(f"{self.path}: labels must lie in -1..{len(self.class_names) - 1}, the class names' range")
         if any(len(values) != len(self.class_names) for values in self.factors.values()):
-            raise CacheError(f"each of the factors {', '.join(self.factors)} needs one value per class")
+            raise CacheError(f"{self.path}: each of the factors {', '.join(self.factors)} needs one value per class")
 
     def __repr__(self) -> str:
         return f"Split({self.path}, {self.video_count} videos, {self.shard_count} shards, {self.spec.fingerprint})"
