@@ -144,16 +144,20 @@ def show_checks(cache: Path, found: tuple[SplitCheck, ...]) -> None:
     for one in found:
         for damage in one.damage:
             for line in damage.found:
-                print(f"damaged: {one.split} shard {damage.shard}: {line}")
+                show.say(f"damaged: {one.split} shard {damage.shard}: {line}")
     damaged = [damage for one in found for damage in one.damage]
     pending = sum(one.pending for one in found)
     if damaged and not all(damage.dropped for damage in damaged):
-        print(f"{len(damaged)} damaged shards: take them back with --drop-damaged, then run `vidxfer extract` again.")
+        show.say(
+            f"{len(damaged)} damaged shards: take them back with --drop-damaged, then run `vidxfer extract` again."
+        )
     elif damaged:
-        print(
+        show.say(
             f"{len(damaged)} damaged shards were taken back: `vidxfer extract` with the same options makes them again."
         )
     if pending:
-        print(f"{pending} shards are pending: `vidxfer extract` goes on with them, `cache add` with what that began.")
+        show.say(
+            f"{pending} shards are pending: `vidxfer extract` goes on with them, `cache add` with what that began."
+        )
     if not damaged and not pending:
-        print("The cache is whole: every stored byte is as it was written.")
+        show.say("The cache is whole: every stored byte is as it was written.")

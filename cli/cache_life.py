@@ -104,16 +104,16 @@ def show_added(cache: Path, reports: tuple[AddReport, ...]) -> None:
     )  # fmt: skip
     for one in reports:
         if one.new_classes:
-            print(f"{one.split}: new classes: {', '.join(one.new_classes)}")
+            show.say(f"{one.split}: new classes: {', '.join(one.new_classes)}")
         if one.views_pending:
             total = one.views + one.views_pending
-            print(f"{one.split}: views up to {total} do not count yet: `vidxfer cache add --views {total}` goes on")
+            show.say(f"{one.split}: views up to {total} do not count yet: `vidxfer cache add --views {total}` goes on")
         for where, reason in one.left.items():
-            print(f"left: {where}: {reason}. It is still pending: run the same command again.")
+            show.say(f"left: {where}: {reason}. It is still pending: run the same command again.")
         if one.pending:
-            print(f"{one.split}: {one.pending} shards of another data set are pending: add that one to go on")
+            show.say(f"{one.split}: {one.pending} shards of another data set are pending: add that one to go on")
         for name, reason in one.failed.items():
-            print(f"refused: {one.split}/{name}: {reason}")
+            show.say(f"refused: {one.split}/{name}: {reason}")
 
 
 def parity(
@@ -174,11 +174,11 @@ def show_parity(cache: Path, found: SplitParity) -> None:
     )
     for one in found.layers:
         if one.beyond:
-            print(f"differs: {found.split} layer {one.layer}: {one.beyond:,} tokens; the worst: {one.worst}")
+            show.say(f"differs: {found.split} layer {one.layer}: {one.beyond:,} tokens; the worst: {one.worst}")
     for name, reason in found.unreadable.items():
-        print(f"cannot be read: {found.split}/{name}: {reason}")
+        show.say(f"cannot be read: {found.split}/{name}: {reason}")
     if found.holds:
-        print(f"{found.split}: what is stored is what CLIP says of these videos, within the codec's error.")
+        show.say(f"{found.split}: what is stored is what CLIP says of these videos, within the codec's error.")
 
 
 def prune(

@@ -69,7 +69,7 @@ def check(
         show.print_json(found)
     else:
         show_found(found)
-        print(f"lines: {out}   what would fail: {stage.failed_path(out)}")
+        show.say(f"lines: {out}   what would fail: {stage.failed_path(out)}")
     if any(one.failed for one in found):
         raise typer.Exit(3)
 
@@ -90,11 +90,11 @@ def show_found(found: tuple[SplitCheck, ...]) -> None:
     )  # fmt: skip
     for one in found:
         for note in one.notes:
-            print(f"note: {one.split}: {note}")
+            show.say(f"note: {one.split}: {note}")
         show.say_aspects(one.split, one.pixel_aspects)
         for why, count in sorted(one.why.items(), key=lambda item: -item[1])[:SHOWN]:
-            print(f"pyav: {one.split}: {count:,} videos: {why}")
+            show.say(f"pyav: {one.split}: {count:,} videos: {why}")
         for name, reason in list(one.failed.items())[:SHOWN]:
-            print(f"would fail: {one.split}/{name}: {reason}")
+            show.say(f"would fail: {one.split}/{name}: {reason}")
         if len(one.failed) > SHOWN:
-            print(f"would fail: {one.split}: and {len(one.failed) - SHOWN:,} more")
+            show.say(f"would fail: {one.split}: and {len(one.failed) - SHOWN:,} more")

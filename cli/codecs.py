@@ -90,17 +90,17 @@ def show_fidelity(report: FidelityReport) -> None:
                 for layer in one.layers
             ],
         )  # fmt: skip
-    print(MISLEADS)
+    show.say(MISLEADS)
     source = "CLIP on their pixels" if report.truth == "pixels" else "their float16 tokens in the cache"
     others = "of the same" if report.overlap else "other"
-    print(
+    show.say(
         f"Measured on {len(report.videos)} videos of {report.split}, against {source}. Channel means and what tried "
         f"codecs are fitted on come from {report.fitted_on} {others} videos. Bytes are those of one view."
     )
     if report.overlap:
-        print("The split has no other videos: figures of tried codecs are too good.")
+        show.say("The split has no other videos: figures of tried codecs are too good.")
     for name, reason in report.refused.items():
-        print(f"refused: {report.split}/{name}: {reason}")
+        show.say(f"refused: {report.split}/{name}: {reason}")
 
 
 def recode(

@@ -52,7 +52,10 @@ def toy(
         seed=seed,
     )
     made = make_toy(request, show.Shown())
-    print(f"videos: {made.data} ({made.classes} classes; {made.written} made, {made.reused} kept)\nCLIP:   {made.clip}")
+    show.say(
+        f"videos: {made.data} ({made.classes} classes; {made.written} made, {made.reused} kept)",
+        f"CLIP:   {made.clip}",
+    )
 
 
 @app.command("inspect")

@@ -53,12 +53,12 @@ def show_report(report: DoctorReport) -> None:
         ["library", "version", "for", "needed"],
         [[one.name, one.version or "-", one.purpose, "yes" if one.needed else "no"] for one in report.libraries],
     )
-    print(f"machine: {report.machine}\ndevice: {report.device}\nframes kept as JPEG: {report.jpeg}")
+    show.say(f"machine: {report.machine}", f"device: {report.device}", f"frames kept as JPEG: {report.jpeg}")
     for one in report.samples:
         if not one.right:
-            print(f"wrong: {one.name}: {one.by['auto']}; read by {one.used}: {one.why}")
+            show.say(f"wrong: {one.name}: {one.by['auto']}; read by {one.used}: {one.why}")
     for library in report.libraries:
         if library.problem:
             kind = "missing" if library.needed else "not needed"
-            print(f"{kind}: {library.name}: {library.problem}\n  {library.remedy}")
-    print("All that is needed works here." if report.well else "Something that is needed does not work here.")
+            show.say(f"{kind}: {library.name}: {library.problem}", f"  {library.remedy}")
+    show.say("All that is needed works here." if report.well else "Something that is needed does not work here.")

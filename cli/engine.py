@@ -33,6 +33,16 @@ def engine(
         Path | None,
         typer.Option("--scheduler-file", help="The file that scheduler wrote.", rich_help_panel=SPREAD),
     ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option("--tls-ca", help="Of a cluster with a key: its CA certificate (PEM).", rich_help_panel=SPREAD),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", help="Your certificate there.", rich_help_panel=SPREAD)
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", help="The key of that certificate.", rich_help_panel=SPREAD)
+    ] = None,
     losses_most: Annotated[
         int,
         typer.Option(
@@ -73,7 +83,7 @@ def engine(
     Raises:
         UsageError: an option that would do nothing.
     """
-    from vidxfer.stages.engine import EngineChoice, SlurmChoice
+    from vidxfer.stages.engine import EngineChoice, SlurmChoice, TlsFiles
 
     jobs = None
     named = {"partition": partition, "account": account, "directive": directive, "setup": setup, "logs": logs}
@@ -92,11 +102,17 @@ def engine(
             setup=tuple(setup or ()),
             log_folder=logs,
         )
+    tls = None
+    if tls_ca or tls_cert or tls_key:
+        if not (tls_ca and tls_cert and tls_key):
+            raise UsageError("a cluster with a key needs all of --tls-ca, --tls-cert and --tls-key")
+        tls = TlsFiles(ca=tls_ca, cert=tls_cert, key=tls_key)
     return EngineChoice(
         engine=engine,
         workers=workers,
         scheduler=scheduler,
         scheduler_file=scheduler_file,
         slurm=jobs,
+        tls=tls,
         losses_most=losses_most,
     )

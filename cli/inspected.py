@@ -34,20 +34,20 @@ def show_inspection(report: Inspection, *, all_classes: bool) -> None:
     show_classes(report, all_classes=all_classes)
     for one in report.splits:
         for note in one.notes:
-            print(f"{one.split}: {note}")
+            show.say(f"{one.split}: {note}")
     for split, why in report.absent.items():
-        print(f"{split}: could not be read: {why.splitlines()[0]}")
-    print(f"on disk and listed nowhere: {report.left_over}")
+        show.say(f"{split}: could not be read: {why.splitlines()[0]}")
+    show.say(f"on disk and listed nowhere: {report.left_over}")
     for repeat in report.repeats:
-        print(
+        show.say(
             f"{repeat.videos_here:,} videos of {repeat.here} share {repeat.what} with {repeat.there}: {repeat.shared}"
         )
     if not report.repeats:
-        print("no id and no recording is in two splits")
+        show.say("no id and no recording is in two splits")
     for left, right in report.flip_pairs:
-        print(f"mirror: {left} <-> {right}")
+        show.say(f"mirror: {left} <-> {right}")
     if not report.flip_pairs:
-        print("mirror: no two classes differ in left and right alone; a mirrored clip keeps its class")
+        show.say("mirror: no two classes differ in left and right alone; a mirrored clip keeps its class")
 
 
 def show_classes(report: Inspection, *, all_classes: bool) -> None:

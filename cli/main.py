@@ -11,27 +11,49 @@ from typing import Any
 
 import typer
 
-from vidxfer.cli import cache, cache_life, data, doctor, plan, recipes, reproduce, stage_one, stage_two, weights
+from vidxfer.cli import (
+    cache,
+    cache_life,
+    compare,
+    data,
+    doctor,
+    plan,
+    recipes,
+    reproduce,
+    stage_one,
+    stage_two,
+    weights,
+)
 from vidxfer.pipeline.errors import UsageError, VidxferError
 
 OK, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+_Misused: Any = typer.BadParameter.__mro__[1]
+"""Base of what typer raises on a command line it cannot take apart."""
 
 
 class _Commands(typer.core.TyperGroup):
     """Turns errors that were raised on purpose into a message and an exit code; any other keeps its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        from vidxfer.cli import show
+
+        show.take_over()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # paths need not be UTF-8
         try:
             return super().invoke(ctx)
         except VidxferError as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            show.complain(f"{type(error).__name__}: {error}")
             raise SystemExit(USAGE if isinstance(error, UsageError) else FAILED) from error
+        except _Misused as error:  # typer shows it, with words of the command line in it
+            error.message = show.harmless(error.message)
+            raise
         except KeyboardInterrupt as stopped:
             more = " Finished shards are kept: the same command goes on." if ctx.invoked_subcommand == "extract" else ""
-            print(f"Interrupted.{more}", file=sys.stderr)
+            show.complain(f"Interrupted.{more}")
             raise SystemExit(INTERRUPTED) from stopped
 
 
@@ -51,7 +73,7 @@ app.command("extract")(stage_one.extract)
 app.command("train")(stage_two.train)
 app.command("evaluate")(stage_two.evaluate)
 app.command("predict")(stage_two.predict)
-app.command("compare")(stage_two.compare)
+app.command("compare")(compare.compare)
 app.command("recipes")(recipes.recipes)
 app.command("import")(weights.import_weights)
 app.command("export")(weights.export_weights)

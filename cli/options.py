@@ -29,7 +29,8 @@ DatasetOption = Annotated[
     str,
     typer.Option(
         "--dataset",
-        help="ssv2, ssv1, k400, k600, k700, ucf101, hmdb51, epic100, diving48, folder, csv; auto: by what is there.",
+        help="ssv2, ssv1, jester, k400, k600, k700, ucf101, hmdb51, epic100, diving48, folder, csv; "
+        "auto: by what is there.",
         rich_help_panel="Data",
     ),
 ]
@@ -140,7 +141,10 @@ FrameSubsamplingOption = Annotated[
 FramesFromOption = Annotated[
     str,
     typer.Option(
-        "--frames-from", help="Dense frames: auto (the cache where it can), cache, videos.", rich_help_panel="Where"
+        "--frames-from",
+        help="Dense frames: auto (the cache where it can), cache, videos, or changed-videos: other bytes than when the "
+        "cache was made, the same pictures.",
+        rich_help_panel="Where",
     ),
 ]
 BatchFramesOption = Annotated[

@@ -137,9 +137,9 @@ def show_plan(title: str, recipe: str | None, report: PlanReport) -> None:
         ("head {:,.1f} clips/s", rates.head_clips_per_second),
     ]
     if known := [words.format(rate) for words, rate in said if rate is not None]:
-        print(f"Here: {', '.join(known)}.")
+        show.say(f"Here: {', '.join(known)}.")
     if report.extract_hours is not None:
-        print(f"Extraction: about {show.duration(report.extract_hours * 3600)} on this device.")
+        show.say(f"Extraction: about {show.duration(report.extract_hours * 3600)} on this device.")
     if any(one.seconds is not None for one in report.epochs):
         first = report.splits[0]
         show.table(
@@ -152,6 +152,6 @@ def show_plan(title: str, recipe: str | None, report: PlanReport) -> None:
             ],
         )  # fmt: skip
     if report.training_bytes is not None:
-        print(f"Training with {recipe}: about {show.size(report.training_bytes)} of memory for a batch in float32, "
+        show.say(f"Training with {recipe}: about {show.size(report.training_bytes)} of memory for a batch in float32, "
               "over all devices together; about half of it under bf16.")  # fmt: skip
-    print(report.advice)
+    show.say(report.advice)

@@ -37,9 +37,9 @@ def recipes(json: o.JsonOption = False) -> None:
     columns = ["recipe", "CLIP", "frames", "published", "ours", "trains", "per view"]
     show.table("Recipes: sparse+dense frames, published top-1 / top-5, bytes with int8", columns, rows)
     hours = [f"{e.recipe.name} {e.published.gpu_hours:g}" for e in entries if e.published and e.published.gpu_hours]
-    print(f"GPU-hours: {', '.join(hours) or 'not measured'}")
+    show.say(f"GPU-hours: {', '.join(hours) or 'not measured'}")
     for text in dict.fromkeys(entry.published.views for entry in entries if entry.published):
-        print(f"views: {text}")
+        show.say(f"views: {text}")
     for entry in entries:
         if entry.published and entry.published.note:
-            print(f"{entry.recipe.name}: {entry.published.note}")
+            show.say(f"{entry.recipe.name}: {entry.published.note}")

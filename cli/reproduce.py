@@ -29,12 +29,12 @@ def reproduction(run: o.RunOption, cache: o.CacheOption = Path("zarr"), json: o.
     ]
     show.table(f"{found.recipe}, {run}", ["", "published", "obtained", "difference"], rows)
     if row is None:
-        print(f"published: nothing for {found.recipe}")
+        show.say(f"published: nothing for {found.recipe}")
     else:
-        print(f"published: {row.data}; {row.views}")
-    print(f"obtained:  {found.views} temporal view{'s' * (found.views > 1)} x {found.crops} crop"
+        show.say(f"published: {row.data}; {row.views}")
+    show.say(f"obtained:  {found.views} temporal view{'s' * (found.views > 1)} x {found.crops} crop"
           f"{'s' * (found.crops > 1)}, {found.scored:,} scored / {found.listed:,} listed; with every missing video "
           f"counted as wrong {found.top1_of_listed:.1f}")  # fmt: skip
-    print("known causes of a gap:")
+    show.say("known causes of a gap:")
     for cause in found.causes:
-        print(f"  - {cause}")
+        show.say(f"  - {cause}")

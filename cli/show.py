@@ -1,4 +1,10 @@
-"""How results look: bars, tables, numbers with units; JSON for programs.
+"""How results look: bars, tables, numbers with units; JSON for programs. Nothing reaches a terminal but through here.
+
+    ids, paths, class names, messages of other programs ─▶ harmless ─▶ say, complain, table, facts, Shown
+                                              in reports ─▶ print_json: the exact data, spelled with \\u escapes
+
+A terminal obeys what is printed: a class name may clear the screen, colour it, set its title, or turn the direction of
+reading. `harmless` spells out all that is no visible character, and rich never looks for its markup in data.
 
 Bars and notes go to standard error, results to standard output. Where standard error is no terminal, a bar becomes a
 plain line every ten seconds, so that a log file stays readable.
@@ -8,19 +14,94 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import sys
 import time
-from collections.abc import Iterator
+import traceback
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_SECONDS = 10.0
 _NARROW = 116
+_CELL_CHARACTERS, _BAR_CHARACTERS = 300, 60
+_INVISIBLE = frozenset(
+    chr(code)
+    for first, last in ((0x34F, 0x34F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2800, 0x2800),
+                        (0x3164, 0x3164), (0xFE00, 0xFE0D), (0xFFA0, 0xFFA0), (0xE0100, 0xE01EF))
+    for code in range(first, last + 1)
+)  # fmt: skip
+"""Characters that Unicode counts among letters and marks, and that show nothing."""
+
+
+def harmless(text: object, most: int | None = None) -> str:
+    """Any text as one line of visible characters: what is none is spelled out, as \\x1b, \\n or \\u202e.
+
+    Args:
+        text: whatever is to be shown. most: characters; a longer text is shortened and ends in "…".
+    """
+    whole = str(text)
+    part = whole if most is None else whole[: most + 1]
+    spelled = _spelled(part, lambda one: one.encode("unicode_escape").decode())
+    return spelled if most is None or len(spelled) <= most else spelled[: most - 1] + "…"
+
+
+def _spelled(text: str, spell: Callable[[str], str]) -> str:
+    if text.isprintable() and _INVISIBLE.isdisjoint(text):
+        return text
+    return "".join(one if _is_visible(one) else spell(one) for one in text)
+
+
+def _is_visible(one: str) -> bool:
+    return one not in _INVISIBLE and (one.isprintable() or unicodedata.category(one) == "Zs")
+
+
+def say(*lines: object, stream: TextIO | None = None) -> None:
+    """Lines on standard output; a line break inside one is spelled out, so that data cannot add a line."""
+    for line in lines:
+        print(harmless(line), file=stream or sys.stdout, flush=stream is not None)
+
+
+def complain(text: str) -> None:
+    """A message on standard error, which may have several lines."""
+    say(*text.split("\n"), stream=sys.stderr)
+
+
+def take_over() -> None:
+    """What Python itself says on standard error, of data as it came, goes through here too."""
+    sys.excepthook = _unforeseen
+    warnings.showwarning = _warned
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Logged())
+
+
+def _unforeseen(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    complain("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))
+
+
+def _warned(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    complain(warnings.formatwarning(message, category, filename, lineno, line).rstrip("\n"))
+
+
+class _Logged(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return harmless(super().format(record))
 
 
 def console(stderr: bool = False) -> Console:
@@ -30,9 +111,9 @@ def console(stderr: bool = False) -> Console:
 
 
 def print_json(report: Any) -> None:
-    """A report as JSON on standard output."""
+    """A report as JSON on standard output: the exact data, with JSON's escapes for what is no visible character."""
     text = json.dumps(_plain(report), indent=1, ensure_ascii=False)
-    print(text.encode("utf-8", "backslashreplace").decode())  # a path that is not UTF-8 as JSON escapes it
+    say(*(_spelled(line, lambda one: json.dumps(one)[1:-1]) for line in text.split("\n")))
 
 
 def _plain(value: Any) -> Any:
@@ -49,7 +130,7 @@ def say_aspects(split: str, found: dict[str, int]) -> None:
     """One line where pixels are not square in some videos: aspect, width to height -> videos."""
     if found:
         shown = ", ".join(f"{aspect} in {count:,}" for aspect, count in sorted(found.items()))
-        print(f"note: {split}: pixels are not square: {shown}. Without --square-pixels pictures are taken as stored.")
+        say(f"note: {split}: pixels are not square: {shown}. Without --square-pixels pictures are taken as stored.")
 
 
 def size(number: float) -> str:
@@ -71,12 +152,33 @@ def duration(seconds: float) -> str:
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on standard output; all columns but the first are right-aligned."""
-    drawn = Table(title=title, title_justify="left", header_style="bold")
+    drawn = Table(title=_title(title), title_justify="left", header_style="bold")
     for number, name in enumerate(columns):
-        drawn.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
+        drawn.add_column(_cell(name), justify="left" if number == 0 else "right", overflow="fold")
+    _draw(drawn, rows)
+
+
+def facts(title: str, rows: list[list[str]]) -> None:
+    """Names and values, one below the other, on standard output."""
+    drawn = Table(title=_title(title), title_justify="left", show_header=False)
+    drawn.add_column(style="bold")
+    drawn.add_column(overflow="fold")
+    _draw(drawn, rows)
+
+
+def _draw(drawn: Table, rows: list[list[str]]) -> None:
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(_cell, row))
     console().print(drawn)
+
+
+def _cell(text: object) -> Text:
+    """Data for rich: as `Text` it is never searched for markup or emoji codes."""
+    return Text(harmless(text, _CELL_CHARACTERS))
+
+
+def _title(text: str) -> Text | None:
+    return Text(harmless(text, _CELL_CHARACTERS), style="table.title") if text else None
 
 
 class _RichBar:
@@ -85,19 +187,19 @@ class _RichBar:
 
     def advance(self, done: int = 1, note: str | None = None) -> None:
         if note is not None:
-            self._progress.update(self._task, note=note)
+            self._progress.update(self._task, note=harmless(note, _BAR_CHARACTERS))
         self._progress.advance(self._task, done)
 
 
 class _PlainBar:
     def __init__(self, title: str, total: int, unit: str, done: int) -> None:
-        self._title, self._total, self._unit, self._done, self._note = title, total, unit, done, ""
+        self._title, self._total, self._unit, self._done, self._note = harmless(title), total, unit, done, ""
         self._began, self._first = time.monotonic(), done
         self._said = self._began
 
     def advance(self, done: int = 1, note: str | None = None) -> None:
         self._done += done
-        self._note = self._note if note is None else note
+        self._note = self._note if note is None else harmless(note, _BAR_CHARACTERS)
         if time.monotonic() - self._said >= PLAIN_SECONDS:
             self.say()
 
@@ -107,11 +209,7 @@ class _PlainBar:
         rate = (self._done - self._first) / max(1e-9, self._said - self._began)
         left = f", {duration((self._total - self._done) / rate)} left" if rate and self._done < self._total else ""
         note = f"; {self._note}" if self._note else ""
-        print(
-            f"{self._title}: {self._done}/{self._total} {self._unit}, {rate:.3g} {self._unit}/s{left}{note}",
-            file=sys.stderr,
-            flush=True,
-        )
+        complain(f"{self._title}: {self._done}/{self._total} {self._unit}, {rate:.3g} {self._unit}/s{left}{note}")
 
 
 class Shown:
@@ -129,26 +227,17 @@ class Shown:
             plain.say()
             return
         with Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn(unit),
+            TextColumn("{task.fields[unit]}", markup=False),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=self._console,
         ) as progress:
-            yield _RichBar(progress, progress.add_task(title, total=total, completed=done, note=""))
+            description = harmless(title, _BAR_CHARACTERS)
+            yield _RichBar(progress, progress.add_task(description, total=total, completed=done, note="", unit=unit))
 
     def line(self, text: str) -> None:
-        """A line above the bar."""
-        self._console.print(text, markup=False)
-
-
-def facts(title: str, rows: list[list[str]]) -> None:
-    """Names and values, one below the other, on standard output."""
-    drawn = Table(title=title, title_justify="left", show_header=False)
-    drawn.add_column(style="bold")
-    drawn.add_column(overflow="fold")
-    for row in rows:
-        drawn.add_row(*row)
-    console().print(drawn)
+        """A line above the bar, or a few."""
+        self._console.print(Text("\n".join(map(harmless, text.split("\n")))))

@@ -57,7 +57,7 @@ def extract(
     from vidxfer.stages.settings import ClipChoice
 
     if slurm_dry_run:
-        print(stage.slurm_script(engine), end="")
+        show.say(*stage.slurm_script(engine).splitlines())
         return
     reports = stage.extract(
         stage.ExtractRequest(
@@ -99,8 +99,8 @@ def show_reports(cache: Path, reports: tuple[SplitReport, ...]) -> None:
     for one in reports:
         show.say_aspects(one.split, one.pixel_aspects)
         for name, reason in one.failed.items():
-            print(f"refused: {one.split}/{name}: {reason}")
+            show.say(f"refused: {one.split}/{name}: {reason}")
         for shard, reason in one.left.items():
-            print(f"left: {one.split}, shard {shard}: {reason}. It is still pending: run the same command again.")
+            show.say(f"left: {one.split}, shard {shard}: {reason}. It is still pending: run the same command again.")
     if any(one.failed for one in reports):
-        print("After mending refused videos, the same command with --retry-failed tries them again.")
+        show.say("After mending refused videos, the same command with --retry-failed tries them again.")

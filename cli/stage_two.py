@@ -108,11 +108,13 @@ def train(
         show.print_json(report)
     else:
         state = "finished" if report.finished else "not finished"
-        print(f"{report.run}: {state} after {report.global_step:,} steps, loss {report.loss:.4f}")
+        show.say(f"{report.run}: {state} after {report.global_step:,} steps, loss {report.loss:.4f}")
         if report.epoch_seconds is not None:
-            print(f"epoch: {show.duration(report.epoch_seconds)}, {report.data_wait_share:.0%} of it waiting for data")
+            show.say(
+                f"epoch: {show.duration(report.epoch_seconds)}, {report.data_wait_share:.0%} of it waiting for data"
+            )
         if report.score is not None:
-            print(f"validation: {report.score}")
+            show.say(f"validation: {report.score}")
     if not report.finished:
         raise typer.Exit(1)
 
@@ -166,14 +168,14 @@ def evaluate(
     if json:
         show.print_json(report)
     else:
-        print(f"{split}: {score}, {report.views} view{'s' * (report.views > 1)} per video")
+        show.say(f"{split}: {score}, {report.views} view{'s' * (report.views > 1)} per video")
         for name, part in report.per_cache.items():
-            print(f"{split} of {name}: {part}")
+            show.say(f"{split} of {name}: {part}")
         for name, reason in score.missing.items():
-            print(f"missing: {name}: {reason}")
+            show.say(f"missing: {name}: {reason}")
         if score.missing:
-            print(f"top-1 with every missing video counted as wrong: {score.top1_of_listed:.1%}")
-        print(f"predictions: {report.predictions}")
+            show.say(f"top-1 with every missing video counted as wrong: {score.top1_of_listed:.1%}")
+        show.say(f"predictions: {report.predictions}")
     if score.missing:
         raise typer.Exit(3)
 
@@ -224,40 +226,8 @@ def predict(
         show.print_json(answers)
     else:
         for one in answers:
-            print(one.path if one.error is None else f"{one.path}: refused: {one.error}")
+            show.say(one.path if one.error is None else f"{one.path}: refused: {one.error}")
             for name, share in one.top5:
-                print(f"  {share:6.1%}  {name}")
+                show.say(f"  {share:6.1%}  {name}")
     if any(one.error is not None for one in answers):
         raise typer.Exit(3)
-
-
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
-    cache: o.CacheOption = Path("zarr"),
-    json: o.JsonOption = False,
-) -> None:
-    """Finished runs side by side: accuracy beside chance, seconds per epoch, and the bytes of the cache they read.
-
-    Example: vidxfer compare runs/probe runs/dist-ssv2-b16 --cache ./zarr
-    """
-    from vidxfer.cli import show
-    from vidxfer.stages.learning import compare as stage
-
-    report = stage.compare(tuple(runs), cache)
-    if json:
-        show.print_json(report)
-        return
-    factors = report.factor_chance
-    rows = [["chance", f"{report.chance:.1%}", *(f"{share:.1%}" for share in factors.values()), *"----"]]
-    for one in report.runs:
-        rows.append([
-            one.name,
-            "-" if one.top1 is None else f"{one.top1:.1%}",
-            *(f"{one.factors[name]:.1%}" if name in one.factors else "-" for name in factors),
-            "-" if one.scored is None else f"{one.scored}/{one.listed}",
-            one.tokens,
-            "-" if one.epoch_seconds is None else show.duration(one.epoch_seconds),
-            str(one.run),
-        ])  # fmt: skip
-    title = f"{report.classes} classes; cache {cache}: {show.size(report.cache_bytes)} for {report.views:,} views"
-    show.table(title, ["", "val top-1", *factors, "scored", "tokens from", "epoch", "run"], rows)

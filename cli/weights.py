@@ -49,18 +49,18 @@ def import_weights(
         show.print_json(report)
         return
     named = f" (older names: {report.older})" if report.old_names else ""
-    print(f"{file}: {report.head_keys} keys of the head{named}; CLIP, not needed: {report.clip_keys} keys")
+    show.say(f"{file}: {report.head_keys} keys of the head{named}; CLIP, not needed: {report.clip_keys} keys")
     for key in report.unknown:
-        print(f"left out: {key}")
-    print(f"sizes: {report.words}: recipe {report.recipe}")
+        show.say(f"left out: {key}")
+    show.say(f"sizes: {report.words}: recipe {report.recipe}")
     if report.same_clip is not None:
-        print(
+        show.say(
             "CLIP in the file: " + ("the cache's" if report.same_clip else "OTHER weights than the cache was made with")
         )
     if report.out is not None:
-        print(f"weights: {report.out}")
+        show.say(f"weights: {report.out}")
     if report.run is not None:
-        print(f"run: {report.run}   next: vidxfer evaluate --run {report.run} --cache {cache}")
+        show.say(f"run: {report.run}   next: vidxfer evaluate --run {report.run} --cache {cache}")
 
 
 def export_weights(
@@ -83,7 +83,7 @@ def export_weights(
     if json:
         show.print_json(report)
         return
-    print(f"{report.out}: {report.head_keys} keys of the head, {report.clip_keys} of CLIP")
+    show.say(f"{report.out}: {report.head_keys} keys of the head, {report.clip_keys} of CLIP")
     if report.note is not None:
-        print(f"without CLIP: {report.note}")
-    print("the released code needs: " + ", ".join(f"{name} {value}" for name, value in report.settings.items()))
+        show.say(f"without CLIP: {report.note}")
+    show.say("the released code needs: " + ", ".join(f"{name} {value}" for name, value in report.settings.items()))

@@ -14,8 +14,9 @@ import numpy as np
 
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.views import as_stored
-from vidxfer.pipeline.shapes import Video, View
+from vidxfer.pipeline.shapes import SourceFile, Video, View
 from vidxfer.pipeline.video.guard import shared_guard
+from vidxfer.pipeline.video.identity import identity_of
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.sampling import view_rng, window_indices
 from vidxfer.pipeline.video.views import test_view, train_view
@@ -33,7 +34,7 @@ class Drawn:
         indices: the distinct frames that are needed, sorted: those CLIP sees, all dense ones, or windows.
         pixels: uint8 [frame height width rgb], one per index.
         decoder, why, version: which path decoded it, the reason, and the libraries behind the path.
-        frame_count, source_px: of the video; (height, width) in pixels.
+        frame_count, source_px: of the video; (height, width) in pixels. source_file: which file it is.
         pixel_aspect: width to height of one stored pixel, as in "4:3".
     """
 
@@ -46,6 +47,7 @@ class Drawn:
     frame_count: int
     source_px: tuple[int, int]
     pixel_aspect: str
+    source_file: SourceFile
 
     def of(self, view: View) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """uint8 [frame height width rgb]: the frames of one view, whose indices must be among ours."""
@@ -93,12 +95,14 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = Fal
     Raises:
         VideoError: it cannot be read frame-exactly.
     """
+    identity = identity_of(video.path)
     with open_video(
         video.path,
         decoder=decoder,  # type: ignore[arg-type]  # checked by open_video
         start_seconds=video.start_seconds,
         end_seconds=video.end_seconds,
         square_pixels=spec.square_pixels,
+        frames=video.frames,
     ) as source:
         views = draw_views(spec, video.id, source.frame_count, source.height, source.width)
         seen = [(view if dense else sparse(view, spec)).indices for view in views]
@@ -116,6 +120,7 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = Fal
             frame_count=source.frame_count,
             source_px=(source.height, source.width),
             pixel_aspect=source.pixel_aspect,
+            source_file=(*identity, source.quarter_turns),
         )
 
 

@@ -3,6 +3,7 @@
     VidxferError                    a person can act on it: the text says what, found, expected, and the next move
     ├── UsageError                  the request itself cannot be meant; exit code 2
     │   └── DatasetError            the data set on disk is not what its layout says
+    ├── PathError                   a file is no file to be read or written: a link, a pipe, longer than it can be
     ├── VideoError                  one video cannot be read frame-exactly; a row with a reason, the run goes on
     ├── UnforeseenError             reading many videos fails with one error that nobody foresaw; the run stops
     ├── ClipError                   the CLIP model or its weights cannot be used as asked
@@ -83,6 +84,10 @@ class UnforeseenError(VidxferError):
     """Reading many videos fails with one error that nobody foresaw; the text holds its traceback."""
 
 
+class PathError(VidxferError):
+    """What lies at a path is nothing to be read or written: a link, a pipe, a device, or longer than it can be."""
+
+
 class ClipError(VidxferError):
     """The CLIP model or its weights cannot be used as asked."""
 
@@ -92,28 +97,46 @@ class CacheError(VidxferError):
 
 
 class CacheMismatch(CacheError):
-    """The cache was made with other settings. `fields` maps each differing field to (cache value, wanted value)."""
+    """The cache was made with other settings. `fields` maps each differing field to (cache value, wanted value).
+
+    `sides` names who has the two values, and `what` says what differs, where it is not a cache and a run.
+    """
 
     def __init__(
         self,
         where: object,
         fields: dict[str, tuple[object, object]],
         remedy: str = "Run with the cache's settings, or extract into another folder (--cache).",
+        sides: tuple[str, str] = ("cache has", "run needs"),
+        what: str = "this cache was made with other settings",
     ) -> None:
-        self.where, self.fields, self.remedy = str(where), fields, remedy
-        lines = [f"  {name}: cache has {found!r}, run needs {wanted!r}" for name, (found, wanted) in fields.items()]
-        super().__init__(
-            "\n".join(
-                [
-                    f"{where}: this cache was made with other settings:",
-                    *lines,
-                    remedy,
-                ]
-            )
-        )
+        self.where, self.fields, self.remedy, self.sides, self.what = str(where), fields, remedy, sides, what
+        lines = [f"  {difference(name, *pair, sides)}" for name, pair in fields.items()]
+        super().__init__("\n".join([f"{where}: {what}:", *lines, remedy]))
 
-    def __reduce__(self) -> tuple[type[CacheMismatch], tuple[str, dict[str, tuple[object, object]], str]]:
-        return (type(self), (self.where, self.fields, self.remedy))
+    def __reduce__(self) -> tuple[type[CacheMismatch], tuple[object, ...]]:
+        return (type(self), (self.where, self.fields, self.remedy, self.sides, self.what))
+
+
+def difference(name: str, first: object, second: object, sides: tuple[str, str]) -> str:
+    """One differing field with both values; of two lists of names the counts and the first names that differ."""
+    ours, theirs = _names(first), _names(second)
+    if ours is None or theirs is None:
+        return f"{name}: {sides[0]} {first!r}, {sides[1]} {second!r}"
+    place = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+    place = min(len(ours), len(theirs)) if place is None else place
+    here, there = (repr(names[place]) if place < len(names) else "none" for names in (ours, theirs))
+    same = " (the same names in another order)" if sorted(ours) == sorted(theirs) else ""
+    return (
+        f"{name}: {sides[0]} {len(ours)}, {sides[1]} {len(theirs)}{same}; the first that differ are number {place}, "
+        f"counted from 0: {sides[0]} {here}, {sides[1]} {there}"
+    )
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    """The value, if it is a list of more than one name."""
+    found = [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []
+    return tuple(found) if isinstance(value, list | tuple) and 1 < len(value) == len(found) else None
 
 
 class CacheCorrupt(CacheError):

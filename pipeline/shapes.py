@@ -12,7 +12,7 @@ Each class checks itself once, when it is made; after that nobody checks again. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +26,11 @@ FRAME_FOLDER_FPS = 30.0
 
 STEM = -1
 """Layer number of the tokens after ln_pre, before the first block."""
+
+SourceFile = tuple[int, int, int]
+"""Bytes, 63 bits of a hash, and the quarter turns that put its pictures upright: what a cache keeps of a file."""
+
+NOT_KNOWN: SourceFile = (0, 0, 0)
 
 
 def expect(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:
@@ -48,11 +53,34 @@ def expect(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:
 class _PrintsShapes:
     def __repr__(self) -> str:
         parts = []
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
+        for one in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, one.name)
             shown = f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else repr(value)
-            parts.append(f"{field.name}={shown}")
+            parts.append(f"{one.name}={shown}")
         return f"{type(self).__name__}({', '.join(parts)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSpan:
+    """A stretch of a video by the numbers of its frames, counted from 0.
+
+    Attributes:
+        start, end: the first frame, and the first one behind the stretch; None: to the end of the video.
+        fps: frames per second at which the numbers were counted; None: they are the video's own frames.
+    """
+
+    start: int = 0
+    end: int | None = None
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or (self.end is not None and self.end <= self.start):
+            raise ValueError(f"frames {self.start} up to {self.end} hold no frame")
+        if self.fps is not None and not 0.0 < self.fps < 1e6:
+            raise ValueError(f"frames are counted at more than 0 per second, not {self.fps}")
+
+    def __str__(self) -> str:
+        return f"frames {self.start} up to {'the end' if self.end is None else self.end}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +94,7 @@ class Video:
         label: index into the data set's class names; None when the split carries no labels.
         split: "train", "val" or "test".
         start_seconds, end_seconds: the segment; None for the whole file. Of a folder of pictures by its nominal clock.
+        frames: the segment, where its list counts frames; then both seconds are None.
     """
 
     id: str
@@ -74,6 +103,12 @@ class Video:
     split: str
     start_seconds: float | None = None
     end_seconds: float | None = None
+    frames: FrameSpan | None = None
+
+    @property
+    def is_segment(self) -> bool:
+        """Whether it is a part of its file."""
+        return (self.start_seconds, self.end_seconds, self.frames) != (None, None, None)
 
     def __post_init__(self) -> None:
         if not self.id or "\n" in self.id:
@@ -92,6 +127,8 @@ class View:
             pixels interpolation may see at the edges of the box.
         flip: mirrored left to right, after the crop.
         grey: turned to grey with weights 0.299, 0.587, 0.114, before normalisation.
+        source_px: (height, width) of the upright picture that the box was drawn for, where a cache remembers it; a box
+            means nothing in a picture of another size. No part of what a view is: equal views may differ in it.
     """
 
     indices: tuple[int, ...]
@@ -99,6 +136,7 @@ class View:
     resize_first: bool
     flip: bool
     grey: bool
+    source_px: tuple[int, int] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.indices or min(self.indices) < 0:
@@ -187,6 +225,6 @@ class ClipBatch(_PrintsShapes):
 
     def to(self, device: Any) -> Self:
         """The same batch with every tensor on `device`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         moved = {k: v.to(device, non_blocking=True) if hasattr(v, "to") else v for k, v in values.items()}
         return type(self)(**moved)

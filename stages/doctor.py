@@ -210,8 +210,11 @@ def device() -> str:
         return f"CPU, {torch.get_num_threads()} threads; {seen}"
     names = []
     for number in range(torch.cuda.device_count()):
-        ones = torch.ones(256, 256, device=f"cuda:{number}")
-        works = "works" if float((ones @ ones)[0, 0]) == 256 else "gives wrong products"
+        try:
+            ones = torch.ones(256, 256, device=f"cuda:{number}")
+            works = "works" if float((ones @ ones)[0, 0]) == 256 else "gives wrong products"
+        except RuntimeError as error:  # a driver or an architecture that this torch was not built for
+            works = f"cannot be used: {str(error).splitlines()[0]}"
         total = torch.cuda.get_device_properties(number).total_memory
         names.append(f"cuda:{number} {torch.cuda.get_device_name(number)}, {total / 1e9:.0f} GB, {works}")
     return "; ".join(names)

@@ -37,6 +37,19 @@ class SlurmChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TlsFiles:
+    """What a cluster with a key is joined with, in PEM form.
+
+    Attributes:
+        ca: certificate that signed those of all processes. cert, key: this person's own.
+    """
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineChoice:
     """Where shards are extracted.
 
@@ -45,6 +58,7 @@ class EngineChoice:
         workers: processes on this machine, one per GPU; 0: one for every GPU there is. None: no local workers.
         scheduler, scheduler_file: of a running dask cluster: its address, or the file it writes it to.
         slurm: jobs to submit.
+        tls: of a scheduler that asks for a key, or for that of the jobs; local workers have a key of their own.
         losses_most: how often a shard is given to another worker after its worker died or failed.
     """
 
@@ -53,6 +67,7 @@ class EngineChoice:
     scheduler: str | None = None
     scheduler_file: Path | None = None
     slurm: SlurmChoice | None = None
+    tls: TlsFiles | None = None
     losses_most: int = 3
 
     @property
@@ -70,6 +85,13 @@ class EngineChoice:
         named = [engine for engine, given in meant.items() if given]
         if len(named) > 1 or (self.scheduler is not None and self.scheduler_file is not None):
             raise UsageError("give one of --workers, --scheduler, --scheduler-file and --slurm, not several")
+        if self.tls is not None and named in ([], ["local"]):
+            raise UsageError(
+                "--tls-ca, --tls-cert and --tls-key are for --scheduler, --scheduler-file and --slurm; workers of this "
+                "machine are given a key that is made for the run"
+            )
+        if self.tls is not None and (self.scheduler or "").startswith("tcp://"):
+            raise UsageError(f"--scheduler {self.scheduler} with --tls-…: an address with a key begins with tls://")
         if self.engine is not None and self.engine not in ENGINES:
             raise UsageError(f"--engine {self.engine!r} is none of {', '.join(ENGINES)}")
         if self.engine is not None and [self.engine] != (named or ["inline"]):

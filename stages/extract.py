@@ -15,18 +15,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import get_args
 
-from vidxfer.pipeline.cache.disk import expect_no_run
 from vidxfer.pipeline.cache.read.summary import held_bytes
 from vidxfer.pipeline.cache.remote import local_folder
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
+from vidxfer.pipeline.cache.write.more_views import expect_same_files
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.disk import expect_no_run
 from vidxfer.pipeline.draw import DECODE_IN
 from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.pipeline.video.reader import Decoder
+from vidxfer.pipeline.video.window import ENDS_BEHIND
 from vidxfer.stages.engine import EngineChoice
-from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.progress import Progress, Silent, say
 from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.shards.extract import ShardTask, task_of
 from vidxfer.stages.spread.engines import Engine, engine_for
@@ -96,11 +98,12 @@ def slurm_script(choice: EngineChoice) -> str:
     Raises:
         UsageError: no jobs are asked for, or dask-jobqueue is not installed.
     """
+    from vidxfer.stages.spread.private import of_files
     from vidxfer.stages.spread.slurm import job_script
 
     if choice.slurm is None:
         raise UsageError("--slurm-dry-run goes with --slurm JOBS")
-    return job_script(choice.slurm)
+    return job_script(choice.slurm, of_files(choice.tls))
 
 
 def open_made(request: ExtractRequest, dataset: Dataset, cache_id: str) -> Split:
@@ -127,6 +130,7 @@ def extract_split(
     name, total = split.spec.split, len(dataset)
     with ExitStack() as stack:
         writers = [stack.enter_context(SplitWriter(part)) for part in split.parts]
+        say(shown, split.led_elsewhere)
         todo = [tasks_of(request, dataset, writer) for writer in writers]
         unfinished = {task.shard for tasks in todo for task in tasks if task.old is None}
         resumed = sum(record.stored for shard, record in split.finished().items() if shard not in unfinished)
@@ -136,13 +140,20 @@ def extract_split(
                 waiting = sum(task.count for task in tasks)
                 with shown.bar(f"extract {writer.split.spec.title}", total, "videos", total - waiting) as bar:
                     left |= engine.run(writer.split, tasks, bar, writer.adopt)
+        for writer in writers[1:]:
+            expect_same_files(writers[0].split, writer)
         if not any(todo):
             shown.line(f"{name}: all {total} videos were extracted before")
     records = split.finished().values()
-    decoders, aspects = Counter[str](), Counter[str]()
+    decoders, aspects, behind = Counter[str](), Counter[str](), list[str]()
     for record in records:
         decoders.update(record.notes.get("decoder", {}))
         aspects.update(record.notes.get("pixel aspect", {}))
+        behind += [why.rpartition("\t")[2] for why in record.notes.get("why", {}) if ENDS_BEHIND in why]
+    if behind:
+        shown.line(
+            f"{name}: {len(behind)} videos of which {ENDS_BEHIND} ({', '.join(behind[:3])}): are these its frames?"
+        )
     return SplitReport(
         split=name,
         videos=total,

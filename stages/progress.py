@@ -24,6 +24,12 @@ class Progress(Protocol):
         """One line a person should read."""
 
 
+def say(shown: Progress, text: str | None) -> None:
+    """Show a line where there is one."""
+    if text is not None:
+        shown.line(text)
+
+
 class _NoBar:
     def advance(self, done: int = 1, note: str | None = None) -> None:
         """Nothing is shown."""

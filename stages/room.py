@@ -22,10 +22,13 @@ def layout_for(
     classes: int = 1,
     shard_videos: int | None = None,
     frames: FrameStore | None = None,
+    identities: bool = True,
 ) -> SplitLayout:
     """The layout that a new split of so many videos gets."""
     rows = max(1, min(shard_videos or spec.shard_videos_default, videos))
-    return SplitLayout(spec=spec, videos=videos, classes=classes, shard_videos=rows, frames=frames)
+    return SplitLayout(
+        spec=spec, videos=videos, classes=classes, shard_videos=rows, frames=frames, identities=identities
+    )
 
 
 def existing_parent(path: Path) -> Path:

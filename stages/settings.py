@@ -12,10 +12,18 @@ from vidxfer.pipeline.datasets.load import layout_of, load_dataset, resolve_kind
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.metrics import Score
+from vidxfer.pipeline.typed import checked
 from vidxfer.stages.engine import EngineChoice
 
 VIEW_KIND = {"train": "train", "val": "test", "test": "test"}
 """Which views a split gets: random draws to train on, fixed ones to score."""
+
+
+REMEMBERED = {
+    "kind": str, "root": str | None, "labels": str | None, "val_fraction": float, "limit": int | None,
+    "fold": int | None,
+}  # fmt: skip
+"""What a cache and a run remember of a data set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +72,20 @@ class DataSource:
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any], root: Path | None = None) -> DataSource:
-        """The inverse of `to_dict`; `root` replaces the remembered folder (the videos have moved)."""
-        labels = stored.get("labels")
+        """The inverse of `to_dict`; `root` replaces the remembered folder (the videos have moved).
+
+        Raises:
+            UsageError: a value is missing or of another type.
+        """
+        try:
+            typed = {name: checked(stored.get(name), kind, f"data.{name}") for name, kind in REMEMBERED.items()}
+        except ValueError as error:
+            raise UsageError(f"where the videos are is not said as it should be: {error}. Extract again.") from error
+        stored = {**stored, **typed}
+        labels = stored["labels"]
         return cls(
             kind=stored["kind"],
-            root=root or Path(stored["root"]),
+            root=root or (Path(stored["root"]) if stored["root"] else None),
             labels=Path(labels) if labels else None,
             val_fraction=stored["val_fraction"],
             limit=stored["limit"],

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
+from vidxfer.pipeline.typed import checked
 
 HEADER_BYTES = 4096
 """Room for tables and headers beside the bytes of a frame's pixels."""
@@ -81,14 +82,16 @@ class FrameStore:
             CacheError: a key is unknown or missing, or frames are kept in a format of a later vidxfer.
         """
         known = {field.name for field in fields(cls)} | {"format"}
-        if set(stored) != known or stored["format"] != "jpeg":
+        if not isinstance(stored, Mapping) or set(stored) != known or stored["format"] != "jpeg":
             raise CacheError(
-                f"the cache's dense frames are not kept as this version of vidxfer knows it: found {dict(stored)}, "
+                f"the cache's dense frames are not kept as this version of vidxfer knows it: found "
+                f"{str(stored)[:200]}, "
                 f"expected {', '.join(sorted(known))} with format 'jpeg'. Use the version that made the cache."
             )
         try:
-            return cls(**{name: value for name, value in stored.items() if name != "format"})
-        except (TypeError, ValueError) as error:
+            kept: FrameStore = checked({name: one for name, one in stored.items() if name != "format"}, cls, "frames")
+            return kept
+        except ValueError as error:
             raise CacheError(f"the cache's settings of dense frames cannot be meant: {error}") from error
 
 

@@ -17,6 +17,7 @@ says where; the length of the file follows from the shard's ledger line (`SplitL
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -30,8 +31,15 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 PENDING, STORED, FAILED = 0, 1, 2
 """Values of the `state` array."""
 
+MAY_LACK = ("source_file",)
+"""Arrays that came after 0.1.0. A shard that it wrote has no file of them, and no ledger line counts their bytes: from
+those and the other files 0.1.0 finds the length of the dense frames' file."""
+
 GAP = 3
 """In memory only: a row between two extents, which holds no video."""
+
+MOST_BYTES = 1 << 30
+"""No array that is read whole, and no index, has more bytes: what says so is no cache of ours."""
 
 CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16
@@ -72,6 +80,11 @@ class ArrayLayout:
     def chunk_bytes(self) -> int:
         """Bytes of one checksummed unit, unpacked and without its crc."""
         return prod(self.chunk_shape or self.file_shape) * self.numpy_dtype.itemsize
+
+    @property
+    def most_chunk_bytes(self) -> int:
+        """Bytes that one slot can take on disk, crc included; zstd adds a little to what it cannot pack."""
+        return self.chunk_bytes + CRC_BYTES + (0 if self.packed_bytes is None else self.chunk_bytes // 256 + 1024)
 
     @cached_property
     def grid(self) -> tuple[int, ...]:
@@ -125,6 +138,7 @@ class SplitLayout:
         extents: (first row, end) of each run of rows that hold videos; None: all rows do. Videos that came later begin
             at a shard of their own, so that no finished shard is touched; the rows before it are a gap.
         frames: how dense frames are kept; None: they are not.
+        identities: for each video stands which file it was read from (video/identity.py).
     """
 
     spec: CacheSpec
@@ -133,6 +147,7 @@ class SplitLayout:
     shard_videos: int
     extents: tuple[tuple[int, int], ...] | None = None
     frames: FrameStore | None = None
+    identities: bool = False
 
     def __post_init__(self) -> None:
         if self.videos < 1 or self.shard_videos < 1:
@@ -164,14 +179,19 @@ class SplitLayout:
     def shard_bytes(self, shard: int) -> int:
         """Bytes of all files of one shard; with dense frames about that."""
         rows = len(self.rows(shard))
-        return sum(array.file_bytes(rows) for array in self.owned.values())
+        return sum(array.file_bytes(rows) for array in self.owned.values() if array.name not in MAY_LACK)
 
     def file_bytes(self, array: ArrayLayout, shard: int, written_bytes: int) -> int:
         """Length of an array's file of a finished shard; all its files have `written_bytes`, as the ledger says."""
         rows = len(self.rows(shard))
         if array.packed_bytes is None:
             return array.file_bytes(rows)
-        return written_bytes - sum(one.file_bytes(rows) for one in self.owned.values() if one.packed_bytes is None)
+        counted = [one for one in self.owned.values() if one.packed_bytes is None and one.name not in MAY_LACK]
+        return written_bytes - sum(one.file_bytes(rows) for one in counted)
+
+    def arrays_of(self, written: Container[str]) -> list[ArrayLayout]:
+        """The arrays of which a finished shard has a file; `written`: those with a checksum in its ledger line."""
+        return [array for array in self.owned.values() if array.name not in MAY_LACK or array.name in written]
 
     @property
     def total_bytes(self) -> int:
@@ -218,6 +238,7 @@ class SplitLayout:
             ("grey", "bool", "video view", (videos, views)),
             ("frame_count", "int32", "video", (videos,)),
             ("source_px", "int32", "video side", (videos, 2)),
+            *[("source_file", "int64", "video part", (videos, 3))] * self.identities,
             ("state", "uint8", "video", (videos,)),
         ]
         dense = (videos, views, spec.sampling.dense_frames)

@@ -10,20 +10,29 @@ split that once had the same name (another `cache_id`) do not count.
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from crc32c import crc32c
 
-from vidxfer.pipeline.cache.disk import disk_errors, sync_folder, write_all
+from vidxfer.pipeline.cache.remote import is_remote, read_whole
+from vidxfer.pipeline.disk import disk_errors, write_all
 from vidxfer.pipeline.errors import CacheCorrupt
+from vidxfer.pipeline.reading import lines, opened, parsed
+from vidxfer.pipeline.writing import open_growing, sync_folder
 
 CHECK = "line_crc32c"
 """Key of a line's own checksum; optional: older lines have none."""
+
+MOST_LINE_BYTES, MOST_REMOTE_BYTES, BLOCK_BYTES = 64 << 20, 256 << 20, 1 << 20
+LINES_PER_SHARD, LINES_AT_LEAST = 1000, 100_000
+"""A ledger has no more lines than these say together: no shard is written so often."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +71,10 @@ class ShardRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
-    """Lines that were taken apart: their bytes, how many they are, and what they say."""
+    """Lines that were taken apart: their bytes and the crc32c of these, how many they are, and what they say."""
 
-    raw: bytes = b""
+    bytes: int = 0
+    crc32c: int = 0
     lines: int = 0
     records: Mapping[int, ShardRecord] = field(default_factory=dict)
 
@@ -88,31 +98,37 @@ class Ledger:
         """The record of each finished shard. Asked again, it takes apart only the lines that have come since.
 
         Raises:
-            CacheCorrupt: a line other than the last is not JSON; names the line.
+            CacheCorrupt: a line other than the last is not JSON, or there is more than a ledger can hold; names it.
         """
-        whole = self._whole_lines()
-        known = self._known if whole.startswith(self._known.raw) else _Known()
-        fresh = [line + b"\n" for line in whole[len(known.raw) :].split(b"\n")[:-1]]
-        records = dict(known.records)
-        for number, line in enumerate(fresh, start=known.lines + 1):
-            try:
-                entry = json.loads(line)
-                shard = int(entry["shard"])
-                if CHECK in entry and entry.pop(CHECK) != _check_of(entry):
-                    raise ValueError("the line does not match its crc32c")
-                if entry["cache_id"] != self._cache_id or (self._shards is not None and shard >= self._shards):
-                    continue
-                if "dropped" in entry:
-                    records.pop(shard, None)
-                    continue
-                records[shard] = self.record_of(entry)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise CacheCorrupt(
-                    f"{self.path}, line {number}: not a line of a ledger ({type(error).__name__}: {error}). "
-                    "Remove that line: `vidxfer extract` then makes its shard again."
-                ) from error
-        self._known = _Known(raw=whole, lines=known.lines + len(fresh), records=records)
+        with self._opened() as file:
+            known = self._known if _crc_of_first(file, self._known.bytes) == self._known.crc32c else _Known()
+            file.seek(known.bytes)
+            records, seen_bytes, crc, number = dict(known.records), known.bytes, known.crc32c, known.lines
+            for line in self._whole_lines(file, known.lines):
+                number += 1
+                self._take(line, number, records)
+                seen_bytes, crc = seen_bytes + len(line), crc32c(line, crc)
+        self._known = _Known(bytes=seen_bytes, crc32c=crc, lines=number, records=records)
         return dict(records)
+
+    def _take(self, line: bytes, number: int, records: dict[int, ShardRecord]) -> None:
+        """Put down what one line says."""
+        try:
+            entry = parsed(line)
+            shard = int(entry["shard"])
+            if CHECK in entry and entry.pop(CHECK) != _check_of(entry):
+                raise ValueError("the line does not match its crc32c")
+            if entry["cache_id"] != self._cache_id or (self._shards is not None and shard >= self._shards):
+                return
+            if "dropped" in entry:
+                records.pop(shard, None)
+                return
+            records[shard] = self.record_of(entry)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CacheCorrupt(
+                f"{self.path}, line {number}: not a line of a ledger ({type(error).__name__}: {error}). "
+                "Remove that line: `vidxfer extract` then makes its shard again."
+            ) from error
 
     def failures(self) -> list[Failure]:
         """The failed videos of all finished shards, in the order of their rows."""
@@ -144,27 +160,54 @@ class Ledger:
         failed = tuple(Failure(**failure) for failure in fields.pop("failed"))
         return ShardRecord(**fields, failed=failed)
 
+    def expect_writable(self) -> None:
+        """Check, before work is done, that a line can be written. Raises PathError: it is a link or the like."""
+        with disk_errors(self.path, 0), suppress(FileNotFoundError):
+            os.close(open_growing(self.path, make=False))
+
     def _append(self, text: str) -> None:
         line = text.encode("utf-8", "backslashreplace")  # a detail may hold a path that is not UTF-8
+        self.finished()  # how many bytes are whole lines
         with disk_errors(self.path, len(line)):
             is_new = not self.path.exists()
-            whole_bytes = len(self._whole_lines())
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fd = open_growing(self.path)
             try:
-                os.ftruncate(fd, whole_bytes)
-                write_all(fd, line, whole_bytes)  # one call; half a line, if the disk fills up, counts as torn
+                os.ftruncate(fd, self._known.bytes)
+                write_all(fd, line, self._known.bytes)  # one call; half a line, if the disk fills up, counts as torn
                 os.fsync(fd)
             finally:
                 os.close(fd)
             if is_new:
                 sync_folder(self.path.parent)
 
-    def _whole_lines(self) -> bytes:
-        """All lines but a torn last one."""
-        raw = self.path.read_bytes() if self.path.exists() else b""
-        whole = raw[: raw.rfind(b"\n") + 1]
-        last = whole.rfind(b"\n", 0, -1) + 1
-        return whole if _is_json(whole[last:]) else whole[:last]
+    @contextmanager
+    def _opened(self) -> Iterator[BinaryIO]:
+        """The file, or nothing to read where it is not there."""
+        with ExitStack() as stack:
+            try:
+                if is_remote(self.path):
+                    file: BinaryIO = io.BytesIO(read_whole(self.path, most=MOST_REMOTE_BYTES))
+                else:
+                    file = stack.enter_context(opened(self.path, error=CacheCorrupt))
+            except FileNotFoundError:
+                file = io.BytesIO()
+            yield file
+
+    def _whole_lines(self, file: BinaryIO, before: int) -> Iterator[bytes]:
+        """The lines from here on, but for a torn last one; `before`: how many lie before them."""
+        most = None if self._shards is None else LINES_PER_SHARD * self._shards + LINES_AT_LEAST
+        held = b""
+        found = lines(file, self.path, most=MOST_LINE_BYTES, before=before, error=CacheCorrupt)
+        for number, line in enumerate(found, before + 1):
+            if most is not None and number > most:
+                raise CacheCorrupt(f"{self.path}: more than {most} lines, for {self._shards} shards. Is it a ledger?")
+            if not line.endswith(b"\n"):
+                break
+            if held:
+                yield held
+            held = line
+        if held and _is_json(held):
+            yield held
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process reads the file itself."""
@@ -197,7 +240,18 @@ def _check_of(entry: dict[str, Any]) -> int:
 
 def _is_json(line: bytes) -> bool:
     try:
-        json.loads(line)
+        parsed(line)
     except ValueError:
         return False
     return True
+
+
+def _crc_of_first(file: BinaryIO, size_bytes: int) -> int | None:
+    """crc32c of the first bytes of a file, block by block; None where there are fewer."""
+    crc = 0
+    while size_bytes:
+        block = file.read(min(size_bytes, BLOCK_BYTES))
+        if not block:
+            return None
+        crc, size_bytes = int(crc32c(block, crc)), size_bytes - len(block)
+    return crc

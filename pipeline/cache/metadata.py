@@ -15,13 +15,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from crc32c import crc32c
 
-from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
+from vidxfer.pipeline.cache.layout import CRC_BYTES, MOST_BYTES, AnyArray, ArrayLayout
+from vidxfer.pipeline.cache.remote import Place, expect_size, read_json
 from vidxfer.pipeline.cache.spec import FORMAT
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
@@ -34,6 +37,15 @@ SEAL = "seal"
 
 DESCRIBED = "arrays"
 """Key of the checksums of the arrays' descriptions within the seal; optional."""
+
+MOST_JSON_BYTES = 16 << 20
+"""A zarr.json has no more: names, pairs and factors of 100,000 classes."""
+
+MOST_FILES = 1_000_000
+"""Files of one small array: as many as it was added to."""
+
+ID_BYTES, MOST_IDS = 1024, 1 << 24
+"""An id takes no more on average, and no split has more of them."""
 
 COPY_AGAIN = "Copy the cache again from where it came, or extract again into another folder (--cache)."
 
@@ -50,10 +62,8 @@ def expect_layout(path: Path, array: ArrayLayout, *, may_be_longer: bool = False
         CacheError: the metadata is not there or says something else. CacheCorrupt: it is not JSON of an array.
     """
     metadata = path / array.name / "zarr.json"
-    if not metadata.is_file():
-        raise CacheError(f"{metadata} is not there: the cache is not whole. {COPY_AGAIN}")
     try:
-        stored = json.loads(metadata.read_text())
+        stored = read_description(path / array.name)
         codec = stored["codecs"][0]
         sharded = codec["name"] == "sharding_indexed"
         inner = codec["configuration"]["codecs"] if sharded else stored["codecs"]
@@ -64,7 +74,7 @@ def expect_layout(path: Path, array: ArrayLayout, *, may_be_longer: bool = False
             "chunk": tuple(codec["configuration"]["chunk_shape"]) if sharded else None,
             "codecs": [step["name"] for step in inner],
         }
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise CacheCorrupt(
             f"{metadata}: not the description of an array ({type(error).__name__}: {error}). {COPY_AGAIN}"
         ) from error
@@ -85,12 +95,57 @@ def expect_layout(path: Path, array: ArrayLayout, *, may_be_longer: bool = False
         )
 
 
-def read_fixed(group: Any, path: Path, name: str) -> AnyArray:
+def read_description(array: Place) -> Any:
+    """What an array's zarr.json says.
+
+    Raises:
+        CacheError: it is not there. CacheCorrupt: it is no regular file, or too long. ValueError: it is no JSON.
+    """
+    try:
+        return read_json(array / "zarr.json", most=MOST_JSON_BYTES, remedy=COPY_AGAIN)
+    except FileNotFoundError as error:
+        raise CacheError(f"{array / 'zarr.json'} is not there: the cache is not whole. {COPY_AGAIN}") from error
+
+
+def expect_readable(array: Place) -> None:
+    """Look at the files of a small array before zarr reads them: it would wait for a pipe, and read any length.
+
+    Raises:
+        CacheError: its description is not there. CacheCorrupt: a file is no regular one, or of another length than
+            the description says; or the description is not that of a small array of ours.
+    """
+    try:
+        stored = read_description(array)
+        sizes = list(zip(stored["shape"], stored["chunk_grid"]["configuration"]["chunk_shape"], strict=True))
+        codecs = tuple(step["name"] for step in stored["codecs"])
+        keys = stored["chunk_key_encoding"]["name"], stored["chunk_key_encoding"]["configuration"]["separator"]
+        if any(type(length) is not int or type(chunk) is not int or length < 0 or chunk < 1 for length, chunk in sizes):
+            raise ValueError(f"lengths {sizes}")
+        is_text = stored["data_type"] == "string"
+        item_bytes = ID_BYTES if is_text else np.dtype(stored["data_type"]).itemsize
+        if not is_text and np.dtype(stored["data_type"]).kind not in "biuf":
+            raise ValueError(f"type {stored['data_type']}")
+        counts, items = [-(-length // chunk) for length, chunk in sizes], prod(chunk for _, chunk in sizes)
+        if codecs != (("vlen-utf8" if is_text else "bytes"), "crc32c") or keys != ("default", "/"):
+            raise ValueError(f"codecs {codecs}, keys {keys}")
+        if prod(counts) > MOST_FILES or prod(counts) * items > (MOST_IDS if is_text else MOST_BYTES // item_bytes):
+            raise ValueError(f"{prod(counts)} files of {items} items")
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise CacheCorrupt(f"{array}/zarr.json: not that of a small array ({error}). {COPY_AGAIN}") from error
+    for place in product(*map(range, counts)):
+        file = array / "/".join(["c", *map(str, place)])
+        size = items * item_bytes + CRC_BYTES
+        bounds = {"most": min(size + (1 << 16), MOST_BYTES)} if is_text else {"exactly": size}
+        expect_size(file, remedy=COPY_AGAIN, **bounds)
+
+
+def read_fixed(group: Any, path: Place, name: str) -> AnyArray:
     """A small array of an opened zarr group, whole.
 
     Raises:
-        CacheCorrupt: it is not there, or its bytes do not match their crc32c.
+        CacheCorrupt: it is not there, its files are not what they must be, or do not match their crc32c.
     """
+    expect_readable(path / name)
     try:
         values: AnyArray = group[name][:]
     except (KeyError, FileNotFoundError) as error:
@@ -120,6 +175,8 @@ def expect_sealed(
     """
     if SEAL not in attributes:
         return
+    if not isinstance(attributes[SEAL], Mapping):
+        raise CacheCorrupt(f"{path}: its seal is no table of checksums. {COPY_AGAIN}")
     found = seal_of(attributes, ids, arrays)
     differing = [name for name, crc in found.items() if attributes[SEAL].get(name) != crc]
     if differing:
@@ -142,6 +199,8 @@ def attributes_of(split: Split, arrays: Mapping[str, int]) -> dict[str, Any]:
         "informs": dict(split.informs),
         **({} if split.frames is None else {"frames": split.frames.to_dict()}),
     }
+    if split.identities:
+        attributes["identities"] = True
     if split.factors:
         attributes["factors"] = {name: list(values) for name, values in split.factors.items()}
     if split.extents:
@@ -156,7 +215,7 @@ def described(path: Path) -> dict[str, int]:
     """crc32c of each array's description; the length of its first axis, which may grow, is left out."""
     found = {}
     for metadata in sorted(path.glob("*/zarr.json")):
-        stored = json.loads(metadata.read_text())
+        stored = read_json(metadata, most=MOST_JSON_BYTES, remedy=COPY_AGAIN)
         stored["shape"] = stored["shape"][1:]
         found[metadata.parent.name] = _crc(json.dumps(stored, sort_keys=True).encode())
     return found
@@ -168,7 +227,7 @@ def expect_described(path: Path) -> None:
     Raises:
         CacheCorrupt: names the arrays whose description was changed, or is none.
     """
-    group = json.loads((path / "zarr.json").read_text())
+    group = read_json(path / "zarr.json", most=MOST_JSON_BYTES, remedy=COPY_AGAIN)
     known = next(iter(group["attributes"].values())).get(SEAL, {}).get(DESCRIBED)
     if known is None:
         return

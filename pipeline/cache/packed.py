@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from numcodecs.zstd import Zstd
 
-from vidxfer.pipeline.cache.disk import write_all
 from vidxfer.pipeline.cache.frames import pack
 from vidxfer.pipeline.cache.layout import CRC_BYTES, AnyArray, ArrayLayout
 from vidxfer.pipeline.cache.remote import Place, is_remote
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.shard import ABSENT, REMEDY, _PartFile, crc_of, parse_index, read_index
+from vidxfer.pipeline.disk import write_all
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
+from vidxfer.pipeline.reading import open_regular
 
 ZSTD_LEVEL = 1
 UNKNOWN_BYTES = 1 << 62
@@ -197,7 +198,7 @@ def _named(path: Place) -> Iterator[None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
     with _named(path):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_regular(path, error=CacheCorrupt, remedy=REMEDY)
         try:
             yield fd
         finally:

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -22,10 +23,14 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, ObjectStore
 
-from vidxfer.pipeline.errors import CacheError
+from vidxfer.pipeline.errors import CacheCorrupt, CacheError
+from vidxfer.pipeline.reading import expect_length, open_regular, parsed, read_bytes
 
 SPLIT_NAMES = ("train", "val")
 """Splits that are looked for where a store cannot list what it holds."""
+
+CONNECT_TIMEOUT, ANSWER_TIMEOUT = timedelta(seconds=10), timedelta(seconds=30)
+"""Of one request to a store; a request reads at most some megabytes. It is repeated twice."""
 
 OBSTORE_SCHEMES = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "http", "https")
 
@@ -108,9 +113,19 @@ class RemotePath(os.PathLike[str]):
         """
         return self._found(None)
 
-    def read_text(self) -> str:
-        """The whole object as text. Raises as `read_bytes`."""
-        return self.read_bytes().decode()
+    def size_bytes(self) -> int:
+        """Length of the object. Raises as `read_bytes`."""
+
+        async def asked() -> int | None:
+            try:
+                return int(await self.store.getsize(self.key))
+            except FileNotFoundError:
+                return None
+
+        if (found := self._ask(asked())) is None:
+            raise FileNotFoundError(str(self))
+        assert isinstance(found, int)
+        return found
 
     def read_end(self, size_bytes: int) -> bytes:
         """The last bytes of the object. Raises as `read_bytes`."""
@@ -188,11 +203,44 @@ def local_folder(cache: Path | str | RemotePath) -> Path:
     return place if isinstance(place, Path) else Path(os.fspath(place))
 
 
+def read_whole(place: Place, *, most: int | None = None, exactly: int | None = None, remedy: str = "") -> bytes:
+    """A file or an object, whole; its length is asked first. `most` or `exactly`: bytes it may or must have.
+
+    Raises:
+        FileNotFoundError: it is not there. CacheCorrupt: it has another length, or is no regular file.
+        CacheError: the store does not answer. PathError: the system does not open the file.
+    """
+    if not is_remote(place):
+        return read_bytes(Path(place), most=most, exactly=exactly, error=CacheCorrupt, remedy=remedy)
+    expect_length(place, place.size_bytes(), most=most, exactly=exactly, error=CacheCorrupt, remedy=remedy)
+    return place.read_bytes()
+
+
+def expect_size(place: Place, *, most: int | None = None, exactly: int | None = None, remedy: str = "") -> None:
+    """Check kind and length of a file or an object that a library is going to read; that it is not there is no error.
+
+    Raises:
+        CacheCorrupt, CacheError, PathError: as `read_whole`.
+    """
+    try:
+        if is_remote(place):
+            expect_length(place, place.size_bytes(), most=most, exactly=exactly, error=CacheCorrupt, remedy=remedy)
+        else:
+            os.close(open_regular(Path(place), most=most, exactly=exactly, error=CacheCorrupt, remedy=remedy))
+    except FileNotFoundError:
+        return
+
+
+def read_json(place: Place, *, most: int, remedy: str = "") -> Any:
+    """What a JSON file or object says. Raises as `read_whole`, and ValueError where it is no JSON."""
+    return parsed(read_whole(place, most=most, remedy=remedy))
+
+
 def open_group(place: Place) -> zarr.Group:
     """The zarr group at a place, to be read."""
     if is_remote(place):
-        return zarr.open_group(place.store, path=place.key, mode="r", zarr_format=3)
-    return zarr.open_group(Path(place), mode="r", zarr_format=3)
+        return zarr.open_group(place.store, path=place.key, mode="r", zarr_format=3, use_consolidated=False)
+    return zarr.open_group(Path(place), mode="r", zarr_format=3, use_consolidated=False)
 
 
 def _store(scheme: str, url: str) -> Store:
@@ -203,8 +251,10 @@ def _store(scheme: str, url: str) -> Store:
         except ImportError:
             pass  # fsspec may have what it takes
         else:
-            plain = {"client_options": {"allow_http": True}} if scheme == "http" else {}
-            return ObjectStore(from_url(url, **plain), read_only=True)  # type: ignore[call-overload]
+            client = {"timeout": ANSWER_TIMEOUT, "connect_timeout": CONNECT_TIMEOUT, "allow_http": scheme == "http"}
+            retry = {"max_retries": 2, "retry_timeout": timedelta(seconds=60)}
+            store = from_url(url, client_options=client, retry_config=retry)  # type: ignore[call-overload]
+            return ObjectStore(store, read_only=True)
     try:
         return FsspecStore.from_url(url, read_only=True)
     except (ImportError, ValueError) as error:

@@ -7,6 +7,7 @@ what was never written reads as zeros.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from vidxfer.pipeline.cache.shard import read_plain
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.views import stored_view
 from vidxfer.pipeline.errors import CacheIncomplete
-from vidxfer.pipeline.shapes import View
+from vidxfer.pipeline.shapes import SourceFile, View
 
 VIEW_ARRAYS = ("frame_index", "crop", "resize_first", "flip", "grey")
 
@@ -36,6 +37,7 @@ class Rows:
 
     def __init__(self, split: Split, *, without: Container[int] = ()) -> None:
         self.split = split
+        self._identified: set[int] = set()  # shards that say which files they were read from
         self._small: dict[tuple[int, str, int], AnyArray] = {}
         states = np.stack([self._states_in(part, without) for part in range(len(split.parts))])
         # Of a row that failed in one part no views are used: a head is to draw from all of them, or from none.
@@ -61,7 +63,9 @@ class Rows:
         self._expect_views([row], [view])
         shard, place = divmod(row, self.split.shard_videos)
         part, within = self.split.part_of(view)
-        return stored_view({name: self._rows_of(name, shard, part) for name in VIEW_ARRAYS}, place, within)
+        found = stored_view({name: self._rows_of(name, shard, part) for name in VIEW_ARRAYS}, place, within)
+        height_px, width_px = (int(side) for side in self._rows_of("source_px", shard, part)[place])
+        return replace(found, source_px=(height_px, width_px)) if height_px and width_px else found
 
     def views_of(self, row: int) -> list[View]:
         """All stored views of a video."""
@@ -73,6 +77,15 @@ class Rows:
         shard, place = divmod(row, self.split.shard_videos)
         height_px, width_px = (int(side) for side in self._rows_of("source_px", shard)[place])
         return int(self._rows_of("frame_count", shard)[place]), height_px, width_px
+
+    def file_of(self, row: int) -> SourceFile | None:
+        """Which file the video was read from, as extraction saw it; None where the cache does not say."""
+        self.expect_stored([row])
+        shard, place = divmod(row, self.split.shard_videos)
+        if shard not in self._identified:
+            return None
+        file_bytes, hashed, turns = (int(number) for number in self._rows_of("source_file", shard)[place])
+        return (file_bytes, hashed, turns) if file_bytes else None
 
     def frame_lengths(self, row: int, view: int) -> AnyArray:
         """int32 [dense]: bytes of the JPEG of each dense frame of a stored view, where the split keeps dense frames."""
@@ -101,9 +114,11 @@ class Rows:
         split = self.split.parts[part]
         state = np.full(len(split.video_ids), GAP, dtype=np.uint8)
         state[split.video_rows] = PENDING
-        for shard in split.ledger.finished():
+        for shard, record in split.ledger.finished().items():
             if shard in without:
                 continue
+            if part == 0 and split.identities and "source_file" in record.crc32c:
+                self._identified.add(shard)
             rows = split.layout.rows(shard)
             state[rows.start : rows.stop] = self._rows_of("state", shard, part)[: len(rows)]
         return state

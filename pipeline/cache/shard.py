@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from crc32c import crc32c
 
-from vidxfer.pipeline.cache.disk import open_owned_part, part_of, publish, write_all
-from vidxfer.pipeline.cache.layout import CRC_BYTES, AnyArray, ArrayLayout
+from vidxfer.pipeline.cache.layout import CRC_BYTES, MOST_BYTES, AnyArray, ArrayLayout
+from vidxfer.pipeline.cache.remote import Place, read_whole
+from vidxfer.pipeline.disk import open_owned_part, part_of, publish, write_all
 from vidxfer.pipeline.errors import CacheCorrupt
+from vidxfer.pipeline.reading import open_regular
+from vidxfer.pipeline.writing import let_go
 
 ABSENT = 2**64 - 1
 """Offset and length of a chunk that was never written (Zarr v3, sharding codec)."""
@@ -39,10 +41,11 @@ class _PartFile:
     def __init__(self, array: ArrayLayout, final: Path) -> None:
         self.array = array
         self._final = final
-        self._fd = open_owned_part(final)
+        self._folder = final.parents[len(array.shape) + 1]  # what the array's key begins from
+        self._fd = open_owned_part(final, self._folder)
 
     def _publish(self, crc: bytes) -> int:
-        publish(self._fd, self._final)
+        publish(self._fd, self._final, self._folder)
         self.close()
         return int.from_bytes(crc, "little")
 
@@ -50,11 +53,7 @@ class _PartFile:
         """Let go of the file; what was not finished is removed."""
         if self._fd < 0:
             return
-        part = part_of(self._final)
-        with suppress(FileNotFoundError):
-            if os.fstat(self._fd).st_ino == part.stat().st_ino:
-                part.unlink()
-        os.close(self._fd)
+        let_go(self._fd, part_of(self._final), below=self._folder)
         self._fd = -1
 
 
@@ -103,7 +102,7 @@ class ShardFile(_PartFile):
         array = self.array
         chunk_bytes, per_row = array.chunk_bytes + CRC_BYTES, array.slots // array.file_shape[0]
         try:
-            fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_regular(source, exactly=array.file_bytes(self._rows), error=CacheCorrupt, remedy=REMEDY)
         except FileNotFoundError as error:
             raise CacheCorrupt(f"{source}: the file is missing though its shard is finished. {REMEDY}") from error
         try:
@@ -146,6 +145,8 @@ def read_index(fd: int, array: ArrayLayout, where: str) -> np.ndarray[Any, np.dt
     Raises:
         CacheCorrupt: the file is too short, the index's crc is wrong, or an entry points outside the file.
     """
+    if array.index_bytes > MOST_BYTES:
+        raise CacheCorrupt(f"{where}: its index would have {array.index_bytes} bytes, expected at most {MOST_BYTES}")
     data_bytes = os.fstat(fd).st_size - array.index_bytes
     return parse_index(os.pread(fd, array.index_bytes, max(data_bytes, 0)), data_bytes, array, where)
 
@@ -158,26 +159,27 @@ def parse_index(raw: bytes, data_bytes: int, array: ArrayLayout, where: str) -> 
         raise CacheCorrupt(f"{where}: the index at the end does not match its crc32c. {REMEDY}")
     index = np.frombuffer(raw[:-CRC_BYTES], dtype="<u8").reshape(array.slots, 2).astype(np.uint64)
     present = index[index[:, 0] != ABSENT]
-    wrong_length = array.packed_bytes is None and (present[:, 1] != array.chunk_bytes + CRC_BYTES).any()
+    wrong_length = array.packed_bytes is None and bool((present[:, 1] != array.chunk_bytes + CRC_BYTES).any())
+    wrong_length |= bool((present[:, 1] > np.uint64(array.most_chunk_bytes)).any())
     too_long = (present > np.uint64(data_bytes)).any() or (present.sum(axis=1) > np.uint64(data_bytes)).any()
     if wrong_length or too_long:
         raise CacheCorrupt(f"{where}: the index points outside the file. {REMEDY}")
     return index
 
 
-def read_plain(path: Path, array: ArrayLayout) -> AnyArray:
+def read_plain(path: Place, array: ArrayLayout) -> AnyArray:
     """The rows in a file that is not sharded, as an array of the layout's file shape.
 
     Raises:
-        CacheCorrupt: the file is missing, has another length, or does not match its crc32c.
+        CacheCorrupt: the file is missing, no regular file, has another length, or does not match its crc32c.
     """
+    expected = array.chunk_bytes + CRC_BYTES
+    if expected > MOST_BYTES:
+        raise CacheCorrupt(f"{path}: the layout says {expected} bytes, expected at most {MOST_BYTES}. {REMEDY}")
     try:
-        raw = path.read_bytes()
+        raw = read_whole(path, exactly=expected, remedy=REMEDY)
     except FileNotFoundError as error:
         raise CacheCorrupt(f"{path}: the file is missing though its shard is finished. {REMEDY}") from error
-    if len(raw) != array.chunk_bytes + CRC_BYTES:
-        expected = array.chunk_bytes + CRC_BYTES
-        raise CacheCorrupt(f"{path}: the file has {len(raw)} bytes, expected {expected}. {REMEDY}")
     if raw[-CRC_BYTES:] != crc_of(raw[:-CRC_BYTES]):
         raise CacheCorrupt(f"{path}: the file does not match its crc32c. {REMEDY}")
     values: AnyArray = np.frombuffer(raw[:-CRC_BYTES], dtype=array.numpy_dtype).reshape(array.file_shape)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from vidxfer.pipeline.cache.codecs.form import Form, codec_form
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.shapes import STEM
+from vidxfer.pipeline.typed import checked
 from vidxfer.pipeline.video.sampling import Sampling
 
 FORMAT = 1
@@ -30,6 +31,9 @@ WHICH_VIDEOS = ("dataset", "dataset_fingerprint", "split")
 
 NOT_ALWAYS_THERE = ("first_view", "square_pixels")
 """Fields that caches lack where they are 0 or false: those of before the field keep settings and fingerprint."""
+
+LARGEST_SIZE = 1 << 24
+"""Of any count among the settings: what is read from a file is not to make anybody reserve more."""
 
 SHARD_BYTES_TARGET = 1_000_000_000
 SHARD_VIDEOS_MOST = 64
@@ -203,10 +207,12 @@ class CacheSpec:
         """
         _expect_keys(stored, cls, "")
         _expect_keys(stored["sampling"], Sampling, "sampling.")
-        values, drawn = _tuples(stored), _tuples(stored["sampling"])
         try:
-            return cls(**{**values, "sampling": Sampling(**drawn)})
-        except (TypeError, ValueError) as error:
+            seed = checked(stored["sampling"]["seed"], int, "spec.sampling.seed")
+            sized = {**stored, "sampling": {**stored["sampling"], "seed": 0}}
+            spec: CacheSpec = checked(sized, cls, "spec", most=LARGEST_SIZE)
+            return replace(spec, sampling=replace(spec.sampling, seed=seed))
+        except ValueError as error:
             raise CacheError(f"the cache's settings cannot be meant: {error}") from error
 
     def expect_same(self, other: CacheSpec, where: object) -> None:
@@ -221,11 +227,6 @@ class CacheSpec:
         differing = {name: pair for name, pair in found.items() if pair[0] != pair[1]}
         if differing:
             raise CacheMismatch(where, differing)
-
-
-def _tuples(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has lists where the classes have tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
 
 
 def _flat(stored: Mapping[str, Any]) -> dict[str, object]:

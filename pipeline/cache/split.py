@@ -20,6 +20,7 @@ import numpy as np
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import SplitLayout
 from vidxfer.pipeline.cache.ledger import Failure, Ledger, ShardRecord, merged
+from vidxfer.pipeline.cache.remote import is_remote
 from vidxfer.pipeline.cache.spec import WHICH_VIDEOS, CacheSpec
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
 from vidxfer.pipeline.shapes import expect
@@ -60,6 +61,7 @@ class Split:
         extents: where the rows that hold videos begin and end, and which data set they came from; empty: all rows hold
             videos of the data set the spec names. Rows between extents have the id "" and no label.
         frames: how dense frames are kept; None: they are not, and training decodes the videos.
+        identities: which file each video was read from is kept; optional on disk, not in caches of 0.1.0.
         more_views: first view of each part that was added, as the group says; optional on disk.
         more: those parts, opened; the spec then counts their views too. () for a part by itself.
     """
@@ -80,6 +82,7 @@ class Split:
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extents: tuple[Extent, ...] = ()
     frames: FrameStore | None = None
+    identities: bool = False
     more_views: tuple[int, ...] = ()
     more: tuple[Split, ...] = ()
 
@@ -111,6 +114,7 @@ class Split:
             shard_videos=self.shard_videos,
             extents=tuple((one.first_row, one.end) for one in self.extents) or None,
             frames=self.frames,
+            identities=self.identities,
         )
 
     @property
@@ -140,6 +144,17 @@ class Split:
     def shard_count(self) -> int:
         """Number of shards."""
         return self.layout.shard_count
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of the cache; a part of the views lies one deeper than a split."""
+        return self.path.parents[1] if self.spec.first_view else self.path.parent
+
+    @property
+    def led_elsewhere(self) -> str | None:
+        """A line that says where the split lies, if it or its cache is a link, as to another disk; else None."""
+        linked = not is_remote(self.path) and (self.path.is_symlink() or self.cache_folder.is_symlink())
+        return f"{self.path} is behind a link: it is read and written at {self.path.resolve()}" if linked else None
 
     @property
     def lock_path(self) -> Path:
@@ -187,7 +202,15 @@ class Split:
                 f"{part.path} does not hold further views of {self.path}: its videos, settings or codec are others. "
                 "Copy the whole cache again from where it came."
             )
-        return replace(self, path=part.path, spec=spec, cache_id=part.cache_id, informs=part.informs, more_views=())
+        return replace(
+            self,
+            path=part.path,
+            spec=spec,
+            cache_id=part.cache_id,
+            informs=part.informs,
+            identities=part.identities,
+            more_views=(),
+        )
 
     def with_parts(self, opened: Sequence[Split]) -> Split:
         """This split and the parts that were added to it as one.

@@ -11,12 +11,10 @@ A split is made in a folder with a hidden name and renamed when it is whole, so 
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,12 +22,12 @@ import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-from vidxfer.pipeline.cache.disk import PART, FolderLock, disk_errors, expect_no_run, sync_folder
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
 from vidxfer.pipeline.cache.metadata import (
     ATTRIBUTE,
     COPY_AGAIN,
+    MOST_JSON_BYTES,
     attributes_of,
     described,
     expect_layout,
@@ -37,10 +35,14 @@ from vidxfer.pipeline.cache.metadata import (
     read_fixed,
 )
 from vidxfer.pipeline.cache.packed import ZSTD_LEVEL
-from vidxfer.pipeline.cache.remote import SPLIT_NAMES, RemotePath, local_folder, open_group, place_of
+from vidxfer.pipeline.cache.remote import SPLIT_NAMES, RemotePath, local_folder, open_group, place_of, read_json
+from vidxfer.pipeline.cache.said import described_by
 from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec
-from vidxfer.pipeline.cache.split import Extent, Split
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.disk import FolderLock, disk_errors, expect_no_run
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
+from vidxfer.pipeline.typed import checked
+from vidxfer.pipeline.writing import PART, make_folder, make_fresh_folder, remove, rename, sync_folder, sync_tree
 
 MAKE_IT = "vidxfer extract --dataset ssv2 --cache"
 
@@ -61,6 +63,7 @@ def create_split(
     informs: Mapping[str, Any] | None = None,
     factors: Mapping[str, Sequence[str]] | None = None,
     frames: FrameStore | None = None,
+    identities: bool = False,
 ) -> Split:
     """Make the split `spec.split` with every row pending, and open it. Arguments as in `Split`.
 
@@ -89,6 +92,7 @@ def create_split(
         factors=_factors(factors),
         fitted={name: np.asarray(values, dtype=np.float32) for name, values in (fitted or {}).items()},
         frames=frames,
+        identities=identities,
     )
     write_new(split)
     return split
@@ -109,19 +113,21 @@ def write_new(split: Split) -> None:
     if not split.video_ids:
         raise CacheError(f"{split.path}: there is not one video to store")
     with disk_errors(cache, 1 << 20):
-        cache.mkdir(parents=True, exist_ok=True)
+        make_folder(split.cache_folder)
+        make_folder(cache, below=split.cache_folder)
     with FolderLock(split.lock_path), disk_errors(split.path, 1 << 20):
         if split.path.exists():
             raise CacheError(f"{split.path} already exists. Open it, or use another folder (--cache).")
         for leftover in cache.glob(f".{split.path.name}.*{PART}"):  # ours alone: the lock is held
-            shutil.rmtree(leftover)
+            remove(leftover)
         building = cache / f".{split.path.name}.{split.cache_id}{PART}"
         try:
+            make_fresh_folder(building)
             _write_group(building, split)
-            _sync_tree(building)
-            building.rename(split.path)
+            sync_tree(building)
+            rename(building, split.path)
         except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
+            remove(building)
             raise
         sync_folder(cache)
 
@@ -155,39 +161,46 @@ def open_part(path: Path) -> Split:
 
 
 def _open(path: Path, stored: Mapping[str, Any]) -> Split:
-    spec = CacheSpec.from_dict(stored["spec"])
+    try:
+        return _opened(path, stored)
+    except (ValueError, OverflowError) as error:  # a value of the wrong type or range, or arrays it does not fit
+        raise CacheCorrupt(f"{path}/zarr.json: {error}. {COPY_AGAIN}") from error
+
+
+def _opened(path: Path, stored: Mapping[str, Any]) -> Split:
+    spec, said = CacheSpec.from_dict(stored["spec"]), described_by(path, stored)
     try:
         group = open_group(path)
     except (ValueError, KeyError, TypeError) as error:
         raise CacheCorrupt(f"{path}/zarr.json: no group that zarr opens ({error}). {COPY_AGAIN}") from error
-    extents = tuple(Extent(**extent) for extent in stored.get("extents", ()))
-    rows = extents[-1].end if extents else None  # arrays may be longer: an addition that was never finished
-
-    def fixed(name: str) -> Any:
-        return read_fixed(group, path, name)
-
+    rows = said.extents[-1].end if said.extents else None  # arrays may be longer: an addition that was never finished
+    fixed = partial(read_fixed, group, path)
+    ids = tuple(str(name) for name in fixed("video_id")[:rows])
+    if said.extents and len(ids) != rows:
+        raise ValueError(f"extents end at row {rows}, and there are {len(ids)} ids")
     opened = Split(
         path=path.absolute(),
         spec=spec,
-        cache_id=stored["cache_id"],
-        video_ids=tuple(str(name) for name in fixed("video_id")[:rows]),
+        cache_id=said.cache_id,
+        video_ids=ids,
         labels=fixed("label")[:rows],
-        class_names=tuple(stored["class_names"]),
-        text=fixed("text")[: len(stored["class_names"])],
+        class_names=said.class_names,
+        text=fixed("text")[: len(said.class_names)],
         channel_mean=fixed("channel_mean"),
         channel_std=fixed("channel_std"),
-        flip_pairs={int(label): int(flipped) for label, flipped in stored["flip_pairs"]},
-        shard_videos=int(stored["shard_videos"]),
-        informs=stored["informs"],
-        factors=_factors(stored.get("factors")),
+        flip_pairs=dict(said.flip_pairs),
+        shard_videos=said.shard_videos,
+        informs=said.informs,
+        factors=said.factors,
         fitted={name: fixed(name) for name in spec.fitted_shapes},
-        extents=extents,
+        extents=said.extents,
         frames=FrameStore.from_dict(stored["frames"]) if "frames" in stored else None,
-        more_views=tuple(stored.get("more_views", ())),
+        identities=said.identities,
+        more_views=said.more_views,
     )
     expect_sealed(path, stored, opened.video_ids, opened.fixed)
     for array in [*opened.layout.owned.values(), *opened.layout.fixed.values()]:
-        expect_layout(path, array, may_be_longer=bool(extents))
+        expect_layout(path, array, may_be_longer=bool(said.extents))
     return opened
 
 
@@ -206,15 +219,15 @@ def splits(cache_path: Path | str | RemotePath) -> list[str]:
 
 def _attributes(path: Path) -> dict[str, Any]:
     metadata = path / "zarr.json"
-    if not metadata.is_file():
+    try:
+        stored = read_json(metadata, most=MOST_JSON_BYTES, remedy=COPY_AGAIN)["attributes"][ATTRIBUTE]
+        version = checked(stored["format"], int, "format")
+    except FileNotFoundError as error:
         there = splits(path.parent)
         others = f" The folder has: {', '.join(there)}." if there else ""
         raise CacheError(
             f"no cache at {path}: {metadata} is not there.{others} Make it with `{MAKE_IT} {path.parent}`."
-        )
-    try:
-        stored = json.loads(metadata.read_text())["attributes"][ATTRIBUTE]
-        version = int(stored["format"])
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise CacheError(
             f"{metadata} is not vidxfer's: its attributes have no {ATTRIBUTE!r} with a format number. "
@@ -223,7 +236,7 @@ def _attributes(path: Path) -> dict[str, Any]:
     if version != FORMAT:
         raise CacheError(
             f"{path} has format {version}; this vidxfer reads format {FORMAT}. Install the version that made it"
-            f" ({stored.get('informs', {}).get('vidxfer', 'newer')}), or extract again."
+            ", or extract again."
         )
     missing = {"spec", "cache_id", "class_names", "flip_pairs", "shard_videos", "informs"} - set(stored)
     if missing:
@@ -261,13 +274,3 @@ def _create(group: Any, array: ArrayLayout) -> Any:
         fill_value=0,
         dimension_names=array.axes.split(),
     )
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    sync_folder(folder)

@@ -2,6 +2,7 @@
 
     --model ViT-B-16-quickgelu --pretrained openai          a name and a tag of open_clip (downloads once)
     --model ViT-B-16-quickgelu --pretrained weights.safetensors   a name and a local file
+    --model ViT-B-16-quickgelu --pretrained ViT-B-16.pt           OpenAI's own file (archive.py)
     --model ./my-clip                                       a folder with open_clip_config.json and weights
 
 Weights are never random: a tower without weights is an error. Files are read as safetensors or with
@@ -13,7 +14,9 @@ from __future__ import annotations
 import difflib
 import logging
 import pickle
+import struct
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,13 +24,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
+from vidxfer.pipeline.clip.archive import is_torchscript, read_torchscript
 from vidxfer.pipeline.clip.tower import ClipTower, TowerInfo, hash_weights
 from vidxfer.pipeline.errors import ClipError, UsageError
 from vidxfer.pipeline.precision import tower_precision
 
 DEFAULT_MODEL = "ViT-B-16-quickgelu"
 DEFAULT_TAG = "openai"
+MOST_LINES, MOST_WIDTH = 20, 400
+"""Of what a library says of a failure."""
 
 
 def choose_device(device: str) -> torch.device:
@@ -72,7 +79,7 @@ def load_tower(
     name, source = _resolve(open_clip, model, pretrained)
     with _quiet():
         loaded = _create(open_clip, name, source)
-        tokenizer = open_clip.get_tokenizer(name)
+        tokenizer = _tokenizer(open_clip, name)
     info = _describe(loaded, model, chosen)
     return ClipTower(loaded, tokenizer, info, where)
 
@@ -132,6 +139,8 @@ def _guard_activation(open_clip: Any, name: str, source: str) -> None:
     """Refuse a tower whose GELU is not the one its weights were trained with: features would be silently wrong."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     is_file = Path(source).is_file()
+    if Path(source).is_dir():
+        raise ClipError(f"--pretrained {source} is a folder; give a file in it, or the folder as --model")
     if not is_file and source not in tags:
         if f"{name}-quickgelu" in open_clip.list_models() and source in open_clip.list_pretrained_tags_by_model(
             f"{name}-quickgelu"
@@ -142,7 +151,7 @@ def _guard_activation(open_clip: Any, name: str, source: str) -> None:
         )
     has_quick = bool((open_clip.get_model_config(name) or {}).get("quick_gelu", False))
     if is_file:
-        wants_quick = "openai" in Path(source).name.lower() or has_quick
+        wants_quick = "openai" in Path(source).name.lower() or is_torchscript(Path(source)) or has_quick
     else:
         from open_clip.pretrained import get_pretrained_cfg
 
@@ -154,14 +163,44 @@ def _guard_activation(open_clip: Any, name: str, source: str) -> None:
         raise ClipError(f"weights {source!r} were trained with exact GELU: use --model {plain}, not {name}")
 
 
+_REFUSALS = (RuntimeError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError,
+             EOFError, ImportError, MemoryError, StopIteration, pickle.UnpicklingError, SafetensorError,
+             struct.error, zipfile.BadZipFile)  # fmt: skip
+"""What open_clip, torch and safetensors raise on a model or a file they cannot use."""
+
+
 def _create(open_clip: Any, name: str, source: str | None) -> Any:
+    archive = source is not None and is_torchscript(Path(source))
     try:
-        return open_clip.create_model(name, pretrained=source, precision="fp32", device="cpu", require_pretrained=True)
-    except (RuntimeError, FileNotFoundError, ValueError, OSError, KeyError, pickle.UnpicklingError) as error:
+        if not archive:
+            return open_clip.create_model(
+                name, pretrained=source, precision="fp32", device="cpu", require_pretrained=True
+            )
+        made = open_clip.create_model(name, load_weights=False, precision="fp32", device="cpu")
+        made.load_state_dict(read_torchscript(Path(str(source))))
+        return made
+    except _REFUSALS as error:
         raise ClipError(
-            f"cannot load {name}{f' with {source}' if source else ''}: {str(error).strip()}\n"
-            "Without a network, give the weights as a file: --pretrained FILE.safetensors (or a state dict .pt)."
+            f"cannot load {name}{f' with {source}' if source else ''}: {_told(error)}\n"
+            "Without a network, give the weights as a file: --pretrained FILE.safetensors (a state dict .pt, or "
+            "OpenAI's own file)."
         ) from error
+
+
+def _tokenizer(open_clip: Any, name: str) -> Any:
+    try:
+        return open_clip.get_tokenizer(name)
+    except _REFUSALS as error:
+        raise ClipError(f"cannot make the tokenizer of {name}: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    """What a library says of a failure, without what does not help: at most so many lines."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    more = [f"… and {len(lines) - MOST_LINES} more lines"] if len(lines) > MOST_LINES else []
+    return "\n".join(
+        [*(line if len(line) <= MOST_WIDTH else line[:MOST_WIDTH] + "…" for line in lines[:MOST_LINES]), *more]
+    )
 
 
 def _describe(loaded: Any, model: str, precision: str) -> TowerInfo:
@@ -208,6 +247,9 @@ def untrained_tower(model: str, *, device: str = "auto", precision: str = "auto"
             return load_tower(model, device=device, precision=precision)  # its weights are at hand
         name = model.replace("/", "-")
         _expect_known(open_clip, name, model)
-        loaded = open_clip.create_model(name, pretrained=None, load_weights=False, device="cpu")
+        try:
+            loaded = open_clip.create_model(name, pretrained=None, load_weights=False, device="cpu")
+        except _REFUSALS as error:
+            raise ClipError(f"cannot make {name}: {_told(error)}") from error
     info = _describe(loaded, model, chosen)
     return ClipTower(loaded, None, replace(info, weights_sha256="untrained"), where)

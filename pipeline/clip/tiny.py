@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from vidxfer.pipeline.reading import read_json
+from vidxfer.pipeline.writing import make_folder, whole_file, write_text
 
 CONTEXT, VOCABULARY = 77, 49408  # of open_clip's tokenizer, which the text tower must fit
 
@@ -36,11 +38,10 @@ TOY_CLIP_FOLDER = Path(__file__).parent / "toy"
 
 def copy_toy_clip(folder: Path) -> Path:
     """Copy the trained toy CLIP into `folder`, to be given as --model; other files there are replaced by name."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name in ("open_clip_config.json", "open_clip_model.safetensors"):
-        part = folder / f"{name}.part"
-        shutil.copyfile(TOY_CLIP_FOLDER / name, part)
-        part.replace(folder / name)
+        with whole_file(folder / name) as file:
+            file.write((TOY_CLIP_FOLDER / name).read_bytes())
     return folder
 
 
@@ -75,21 +76,20 @@ def write_tiny_clip(folder: Path, *, seed: int = 0, **sizes: int) -> Path:
         the folder, to be given as --model.
     """
     from open_clip.model import CLIP
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights = folder / "open_clip_model.safetensors"
     config = tiny_config(**sizes)
-    if weights.is_file() and json.loads((folder / "open_clip_config.json").read_text()) == config:
+    if weights.is_file() and read_json(folder / "open_clip_config.json", most=1 << 20) == config:
         return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "open_clip_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    make_folder(folder)
+    write_text(folder / "open_clip_config.json", json.dumps(config, indent=1) + "\n")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CLIP(**config["model_cfg"])
         model.load_state_dict({**model.state_dict(), **_text_weights(seed + 1, embed=config["model_cfg"]["embed_dim"])})
-    part = weights.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, part)
-    part.rename(weights)
+    with whole_file(weights) as file:
+        file.write(save({name: tensor.contiguous() for name, tensor in model.state_dict().items()}))
     return folder
 
 
@@ -114,9 +114,8 @@ def _text_weights(seed: int, *, embed: int) -> dict[str, torch.Tensor]:
 
 def save_half(state: dict[str, torch.Tensor], path: Path) -> int:
     """Write tensors in half precision, as CLIP's authors do; returns the bytes of the file."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    part = path.with_suffix(".part")
-    save_file({name: tensor.half().contiguous() for name, tensor in state.items()}, part)
-    part.rename(path)
+    with whole_file(path) as file:
+        file.write(save({name: tensor.half().contiguous() for name, tensor in state.items()}))
     return path.stat().st_size

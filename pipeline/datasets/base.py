@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -84,7 +84,7 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits over split, class names, ids, labels and segments. Order and paths do not matter."""
-        rows = sorted([v.id, v.label, v.start_seconds, v.end_seconds] for v in self.videos)
+        rows = sorted([v.id, v.label, v.start_seconds, v.end_seconds, *_frames(v)] for v in self.videos)
         text = json.dumps([self.split, self.class_names, rows], ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -141,6 +141,19 @@ def absent_note(absent: list[str], listed: int, folder: Path) -> tuple[str, ...]
             "Is this the folder that the list means?"
         )
     return (f"{len(absent)} of {listed} listed videos are not on disk: {_first(absent)}",)
+
+
+def unseen_note(
+    train: Iterable[int | None], other: Iterable[int | None], names: tuple[str, ...], split: str
+) -> list[str]:
+    """The note about classes that have videos in `split` and none in train: no head can learn them."""
+    unseen = sorted({names[label] for label in set(other) - set(train) if label is not None})
+    return [f"{len(unseen)} classes have videos in {split} and none in train: {_first(unseen)}"] if unseen else []
+
+
+def _frames(video: Video) -> list[object]:
+    """What a segment that is counted in frames adds to the fingerprint; other videos have the one of 0.1.0."""
+    return [] if video.frames is None else [[video.frames.start, video.frames.end, video.frames.fps]]
 
 
 def _fits(label: int | None, classes: int) -> bool:

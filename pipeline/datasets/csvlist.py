@@ -11,14 +11,18 @@ are numbers need a file classes.txt (or label_map.txt, one name per line) beside
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from vidxfer.pipeline.datasets.base import Dataset, absent_note, falls_into_val
-from vidxfer.pipeline.datasets.paths import SPLIT_WORDS, Fence, clean_text, nearest, read_text, split_of_word
-from vidxfer.pipeline.datasets.table import Row, read_rows
+from vidxfer.pipeline.datasets.base import Dataset, absent_note, falls_into_val, unseen_note
+from vidxfer.pipeline.datasets.classes import Classes, classes_of
+from vidxfer.pipeline.datasets.columns import Row
+from vidxfer.pipeline.datasets.disk import Finder
+from vidxfer.pipeline.datasets.lists import EXTENSIONS, find_lists, rows_in
+from vidxfer.pipeline.datasets.paths import Fence, clean_text, split_of_word
+from vidxfer.pipeline.datasets.segments import Segment
 from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.shapes import FRAME_FOLDER_FPS, Video
 
@@ -31,15 +35,6 @@ with lines such as
   path,label,start,end,split,id       label, start, end (seconds), split and id may be left out
   clips/a.mp4,opening a door,,,train,a"""
 
-EXTENSIONS = (".csv", ".tsv", ".txt", ".parquet")
-STEMS = ("train", "val", "list")
-CLASS_FILES = ("classes.txt", "label_map.txt")
-MOST_CLASSES = 100_000
-"""A number above this is an id in the wrong column, not a label."""
-
-_WORDS = sorted((word for words in SPLIT_WORDS.values() for word in words), key=len, reverse=True)
-_SPLIT_IN_NAME = re.compile(rf"(?<![a-z])(?:{'|'.join(_WORDS)})(?=list|[^a-z]|$)", re.IGNORECASE)
-
 
 def load(root: Path, split: str, *, labels: Path | None = None, val_fraction: float = 0.2) -> Dataset:
     """One split of a list.
@@ -49,93 +44,64 @@ def load(root: Path, split: str, *, labels: Path | None = None, val_fraction: fl
     Raises:
         DatasetError: no list was found, or a row of it cannot be meant; names file and line.
     """
-    folder = root if root.is_dir() else root.parent
-    lists = find_lists(labels or root)
-    rows_of = {word: _rows(file, folder) for word, file in lists.items()}
-    class_names, notes = _class_names(
-        rows_of, (labels or root) if (labels or root).is_dir() else (labels or root).parent
+    folder, source = root if root.is_dir() else root.parent, labels or root
+    lists = find_lists(source, folder)
+    if not lists:
+        raise DatasetError(
+            f"{source}: no list of videos. Looked for train, val and list with the endings "
+            f"{', '.join(EXTENSIONS)} in {source}, and for other lists that name videos and labels. Expected:\n{LAYOUT}"
+        )
+    notes: list[str] = []
+    rows_of = {word: _split_by_folder(file, rows_in(file, folder, notes)) for word, file in lists.items()}
+    classes = classes_of(
+        [row for rows in rows_of.values() for row in rows], source if source.is_dir() else source.parent
     )
     rows, split_notes = _rows_of_split(rows_of, lists, split, val_fraction)
-    videos, video_notes = _videos(rows, split, folder, class_names)
+    videos, video_notes = _videos(rows, split, folder, classes)
+    other = "val" if split == "train" else split
+    with suppress(DatasetError):  # one of the two splits has no rows: then nothing is unseen
+        trained, scored = (_rows_of_split(rows_of, lists, one, val_fraction)[0] for one in ("train", other))
+        split_notes += unseen_note(map(classes.label, trained), map(classes.label, scored), classes.names, other)
     return Dataset(
         name="csv",
         root=folder,
         split=split,
         videos=videos,
-        class_names=class_names,
-        notes=(*notes, *split_notes, *video_notes),
+        class_names=classes.names,
+        notes=(*notes, *classes.notes, *split_notes, *video_notes),
     )
 
 
-def is_list_name(name: str) -> bool:
-    """Whether a file of this name is taken for a list, as `find_lists` does."""
-    stem, extension = Path(name).stem, Path(name).suffix
-    return extension in EXTENSIONS and (split_of_word(stem) is not None or stem in ("list", "metadata"))
-
-
-def find_lists(source: Path) -> dict[str, Path]:
-    """The list files by split; one that serves all splits stands under "all".
-
-    Raises:
-        DatasetError: there is none; names what was looked for.
-    """
-    if source.is_file():
-        if _split_in_name(source) is None:
-            return {"all": source}
-        return {_split_in_name(path) or "": path for path in [*_siblings(source), source]}
-    found: dict[str, Path] = {}
-    for split, words in {**SPLIT_WORDS, "all": ("list", "metadata")}.items():
-        files = [source / f"{word}{extension}" for word in words for extension in EXTENSIONS]
-        files += [source / word / "metadata.csv" for word in words if split != "all"]
-        first = next((file for file in files if file.is_file()), None)
-        if first is not None and not (split == "all" and found):
-            found[split] = first
-    if not found:
-        raise DatasetError(
-            f"{source}: no list of videos. Looked for train, val and list with the endings {', '.join(EXTENSIONS)} "
-            f"in {source}. Expected:\n{LAYOUT}"
-        )
-    return found
-
-
-def _rows(file: Path, folder: Path) -> tuple[Row, ...]:
-    """The rows of a list; a metadata file means paths beside itself."""
-    rows = read_rows(file)
-    if file.stem != "metadata" or file.parent == folder or not file.is_relative_to(folder):
+def _split_by_folder(file: Path, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """The rows of one metadata file for all splits; where every path begins with a split's folder, of that split."""
+    words = [split_of_word(row.path.partition("/")[0]) for row in rows]
+    if file.stem != "metadata" or None in words or any(row.split for row in rows):
         return rows
-    beside = file.parent.relative_to(folder).as_posix()
-    return tuple(replace(row, path=f"{beside}/{row.path}") for row in rows)
-
-
-def _split_in_name(file: Path) -> str | None:
-    """ "k400_val_se320.txt" → "val", "testlist01.txt" → "test", "trainval.txt" → None."""
-    found = _SPLIT_IN_NAME.search(file.stem)
-    return split_of_word(found[0]) if found else None
-
-
-def _siblings(file: Path) -> list[Path]:
-    """The lists beside `file` whose names differ from its name only in the word for the split."""
-    words = [word for spellings in SPLIT_WORDS.values() for word in reversed(spellings)]
-    names = [_SPLIT_IN_NAME.sub(word, file.stem, count=1) + file.suffix for word in words]
-    return [path for name in names if (path := file.with_name(name)).is_file()]
+    return tuple(replace(row, split=word) for row, word in zip(rows, words, strict=True))
 
 
 def _rows_of_split(
     rows_of: dict[str, tuple[Row, ...]], lists: dict[str, Path], split: str, val_fraction: float
 ) -> tuple[list[Row], list[str]]:
+    """The rows named after the split; where nothing is named so, a share is val, the rest train, and none is test."""
     notes = []
     have = {row.split for row in rows_of.get("all", ()) if row.split} or (set(rows_of) - {"all"})
     wanted = split
     if have and split == "val" and "val" not in have and "test" in have:
         wanted = "test"
         notes.append("the list has no val rows; its test rows are used for val")
-    if have and wanted not in have:
+    if wanted not in (have or {"train", "val"}):
+        found = (
+            f"only {', '.join(sorted(have))}" if have else "and no split column: a share of them is val, the rest train"
+        )
         raise DatasetError(
-            f"{_named(lists)}: no {split} rows, only {', '.join(sorted(have))}. Add a list for {split} beside it "
-            "(train.csv, val.csv), or use one list.csv with a split column."
+            f"{_named(lists)}: no {split} rows, {found}. Add a list for {split} beside it "
+            "(train.csv, val.csv, test.csv), or use one list.csv with a split column."
         )
     if "all" not in rows_of:
         rows = [row for row in rows_of[wanted] if row.split in (None, wanted)]
+        if others := len(rows_of[wanted]) - len(rows):
+            notes.append(f"{others} rows of {clean_text(lists[wanted].name)} name another split and are left out")
     elif have:
         rows = [row for row in rows_of["all"] if row.split == wanted]
     else:  # by path, not by id: segments of one long video must not stand on both sides
@@ -148,104 +114,84 @@ def _rows_of_split(
     return rows, notes
 
 
-def _class_names(rows_of: dict[str, tuple[Row, ...]], folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    rows = [row for rows in rows_of.values() for row in rows]
-    labelled = [row for row in rows if row.label is not None]
-    notes = [] if len(labelled) == len(rows) else [f"{len(rows) - len(labelled)} rows carry no label"]
-    file = next((path for name in CLASS_FILES if (path := folder / name).is_file()), None)
-    if file is not None:
-        return tuple(clean_text(line.strip()) for line in read_text(file).splitlines() if line.strip()), notes
-    several = next((row for row in labelled if re.fullmatch(r"\d+(; *\d+)+", row.label or "")), None)
-    if several is not None:
-        raise DatasetError(f"{several.where}: {several.label!r} are several labels; one label per video is read")
-    if not labelled or not _are_numbers(labelled):
-        return tuple(sorted({clean_text(row.label) for row in labelled if row.label})), notes
-    highest = max(labelled, key=_number)
-    if _number(highest) >= MOST_CLASSES:
-        raise DatasetError(f"{highest.where}: label {highest.label!r}; numbers must be below {MOST_CLASSES}")
-    notes.append(
-        f"labels are numbers and there is no {CLASS_FILES[0]}: classes are called "
-        f"'0' to '{_number(highest)}', which means nothing to a text encoder"
-    )
-    if min(map(_number, labelled)) == 1:
-        notes.append("the smallest label is 1: class '0' has no videos")
-    return tuple(str(number) for number in range(_number(highest) + 1)), notes
-
-
-def _are_numbers(rows: list[Row]) -> bool:
-    return all(row.label is not None and re.fullmatch(r"[0-9]{1,9}(\.0)?", row.label) for row in rows)
-
-
-def _number(row: Row) -> int:
-    return int(float(row.label or 0))
-
-
-def _videos(
-    rows: list[Row], split: str, folder: Path, class_names: tuple[str, ...]
-) -> tuple[tuple[Video, ...], list[str]]:
-    fence = Fence(folder)
-    label_of = {name: label for label, name in enumerate(class_names)}
-    numbers = _are_numbers([row for row in rows if row.label is not None])
+def _videos(rows: list[Row], split: str, folder: Path, classes: Classes) -> tuple[tuple[Video, ...], list[str]]:
+    fence, finder = Fence(folder), Finder(folder)
     videos: dict[str, tuple[Video, Row]] = {}
-    repeats: Counter[str] = Counter()
+    repeats: list[Row] = []
+    alike: list[Row] = []
     absent = []
     for row in rows:
-        path = fence.path(row.path, where=row.where)
+        row, path = _found(row, fence, finder)
         segment = segment_of(row)
-        if (row.start_seconds, row.end_seconds) != (None, None) and path.is_dir():
+        if (row.segment.start_seconds, row.segment.end_seconds) != (None, None) and path.is_dir():
             raise DatasetError(
                 f"{row.where}: seconds cannot cut {clean_text(row.path)!r}, a folder of pictures without a clock; list "
-                "'folder offset frames label' (blanks between, no header)"
+                "start_frame and end_frame, or 'folder offset frames label' (blanks between, no header)"
             )
         video = Video(
             id=clean_text(row.id) if row.id else _id_from_path(row),
             path=path,
-            label=_label(row, label_of, numbers),
+            label=classes.label(row),
             split=split,
-            start_seconds=segment[0],
-            end_seconds=segment[1],
+            start_seconds=segment.start_seconds,
+            end_seconds=segment.end_seconds,
+            frames=segment.frames,
         )
         known, known_row = videos.setdefault(video.id, (video, row))
         if known_row is row:
             if not path.exists():
                 absent.append(clean_text(row.path))
-        elif known == video:
-            repeats[known_row.where] += 1
-        else:
+        elif known != video:
             raise DatasetError(f"{row.where}: id {video.id!r} stands already at {known_row.where}, with other values")
+        else:
+            (repeats if row.cells == known_row.cells else alike).append(known_row)
     notes = list(absent_note(absent, len(videos), folder))
     if repeats:
-        where, _ = repeats.most_common(1)[0]
-        notes.append(f"{repeats.total()} rows repeat an earlier row word for word (first {where}) and count once")
+        notes.append(
+            f"{len(repeats)} rows repeat an earlier row word for word (first {repeats[0].where}) and count once"
+        )
+    if alike:
+        notes.append(
+            f"{len(alike)} rows name a video again and differ only in what is not read (first {alike[0].where}); each "
+            "video counts once"
+        )
     return tuple(video for video, _ in videos.values()), notes
 
 
-def segment_of(row: Row) -> tuple[float | None, float | None]:
-    """Seconds from and to; of a part of a frame folder by its nominal clock, half a frame before the first one."""
+def _found(row: Row, fence: Fence, finder: Finder) -> tuple[Row, Path]:
+    """The row's path on disk, and the row with the path as the disk spells it; see `Finder`."""
+    path = fence.path(row.path, where=row.where)
+    if os.path.lexists(path):
+        return row, path
+    found = finder.find(row.path)
+    if found is None:
+        return row, path
+    listed = found.relative_to(fence.root).as_posix()
+    return replace(row, path=listed), fence.path(listed, where=row.where)
+
+
+def segment_of(row: Row) -> Segment:
+    """The row's stretch; of a part of a frame folder by its nominal clock, half a frame before the first one."""
     if row.offset is None or row.frames is None:
-        return row.start_seconds, row.end_seconds
-    return max(0.0, row.offset - 0.5) / FRAME_FOLDER_FPS, (row.offset + row.frames - 0.5) / FRAME_FOLDER_FPS
+        return row.segment
+    return Segment(
+        start_seconds=max(0.0, row.offset - 0.5) / FRAME_FOLDER_FPS,
+        end_seconds=(row.offset + row.frames - 0.5) / FRAME_FOLDER_FPS,
+    )
 
 
 def _id_from_path(row: Row) -> str:
     """The path as listed; with the segment where there is one, so that segments of one video differ."""
+    path, segment = clean_text(row.path), row.segment
     if row.offset is not None:
-        return f"{clean_text(row.path)}@{row.offset}+{row.frames}"
-    if row.start_seconds is None and row.end_seconds is None:
-        return clean_text(row.path)
-    end = "" if row.end_seconds is None else f"{row.end_seconds!r}"
-    return f"{clean_text(row.path)}@{row.start_seconds or 0.0!r}-{end}"
-
-
-def _label(row: Row, label_of: dict[str, int], numbers: bool) -> int | None:
-    if row.label is None:
-        return None
-    name = clean_text(row.label)
-    if name in label_of:
-        return label_of[name]
-    if numbers and _number(row) < len(label_of):
-        return _number(row)
-    raise DatasetError(f"{row.where}: label {name!r} is none of the {len(label_of)} classes{nearest(name, label_of)}")
+        return f"{path}@{row.offset}+{row.frames}"
+    if segment.frames is not None:
+        end = "" if segment.frames.end is None else segment.frames.end
+        return f"{path}@frames{segment.frames.start}-{end}"
+    if segment.start_seconds is None and segment.end_seconds is None:
+        return path
+    end = "" if segment.end_seconds is None else f"{segment.end_seconds!r}"
+    return f"{path}@{segment.start_seconds or 0.0!r}-{end}"
 
 
 def _named(lists: dict[str, Path]) -> str:

@@ -11,10 +11,11 @@ folder.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from vidxfer.pipeline.datasets.paths import Fence, clean_text, is_picture_name, is_video_name, list_folder
+from vidxfer.pipeline.datasets.paths import Fence, clean_text, is_litter, is_picture_name, is_video_name, list_folder
 from vidxfer.pipeline.errors import DatasetError
 
 
@@ -26,7 +27,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 def videos_below(folder: Path, fence: Fence, depth: int) -> Iterator[Path]:
     """Every video by name, in the order of names; links must stay inside, plain entries need no further look."""
     for entry in sorted(list_folder(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
+        if is_litter(entry.name):
             continue
         path = folder / entry.name
         if entry.is_symlink():
@@ -39,10 +40,10 @@ def videos_below(folder: Path, fence: Fence, depth: int) -> Iterator[Path]:
 
 
 def folders_in(folder: Path) -> Iterator[Path]:
-    """The folders in a folder, hidden ones left out: frame folders, where each is one video."""
+    """The folders in a folder, litter left out: frame folders, where each is one video."""
     fence = Fence(folder)
     for entry in list_folder(folder):
-        if entry.name.startswith("."):
+        if is_litter(entry.name):
             continue
         if entry.is_symlink():
             fence.path(folder / entry.name, where=clean_text(str(folder / entry.name)))
@@ -54,7 +55,7 @@ def holds_frames(folder: Path) -> bool:
     """Whether a folder is one video as pictures: it has a picture, and no video and no folder."""
     pictures = False
     for entry in list_folder(folder):
-        if entry.name.startswith("."):
+        if is_litter(entry.name):
             continue
         if is_video_name(entry.name) or is_folder(entry):
             return False
@@ -93,6 +94,45 @@ class Shelf:
         if at is not None and (place := self.folder / at) in self._paths:
             return place
         return self._exact.get(stem) or self._folded.get(stem.casefold())
+
+
+class Finder:
+    """Paths on disk for paths in a list: as written, else in another Unicode form, else by a name without its ending.
+
+    "café/a.mp4" finds a folder whose é is written as e and an accent (a Mac's); "20bn-jester-v1/7" finds 7.mp4.
+    Folders are listed once each.
+
+    Args:
+        root: below which the paths lie.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._listed: dict[Path, tuple[dict[str, str], dict[str, str]]] = {}
+
+    def find(self, relative: str) -> Path | None:
+        """The path; None where nothing on disk is meant. Stays inside only as far as `relative` does."""
+        place, parts = self._root, PurePosixPath(relative).parts
+        for number, part in enumerate(parts):
+            if not os.path.lexists(place / part):
+                names, stems = self._names(place)
+                key = unicodedata.normalize("NFC", part)
+                found = names.get(key) or (stems.get(key) if number == len(parts) - 1 else None)
+                if found is None:
+                    return None
+                part = found
+            place /= part
+        return place
+
+    def _names(self, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+        """Names in a folder, and of its videos, without endings, by their composed form."""
+        if folder not in self._listed:
+            entries = sorted(entry.name for entry in list_folder(folder)) if folder.is_dir() else []
+            composed = {name: unicodedata.normalize("NFC", name) for name in reversed(entries)}
+            names = {key: name for name, key in composed.items()}
+            stems = {key.rpartition(".")[0]: name for name, key in composed.items() if is_video_name(name)}
+            self._listed[folder] = names, stems
+        return self._listed[folder]
 
 
 def first_shelf(

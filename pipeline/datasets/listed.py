@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vidxfer.pipeline.datasets.base import Dataset, absent_note
-from vidxfer.pipeline.datasets.csvlist import find_lists, segment_of
-from vidxfer.pipeline.datasets.names import official_names
+from vidxfer.pipeline.datasets.columns import Row
+from vidxfer.pipeline.datasets.csvlist import segment_of
+from vidxfer.pipeline.datasets.lists import find_lists, rows_in
+from vidxfer.pipeline.datasets.names import by_look, looks_like, official_names
 from vidxfer.pipeline.datasets.paths import Fence, clean_text, is_video_name, nearest
-from vidxfer.pipeline.datasets.table import Row, read_rows
 from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.shapes import Video
 
@@ -39,10 +40,17 @@ def load_listed(kind: str, root: Path, split: str, *, labels: Path, folder: Path
     if file is None:
         raise DatasetError(f"{labels}: no list of {split} beside it, only of {', '.join(sorted(lists))}")
     names = official_names(kind)
-    label_of = {name: label for label, name in enumerate(names)}
+    label_of = by_look(names)
     fence = Fence(folder)
+    notes = [f"listed by {clean_text(file.name)}; numbers mean the official class names"]
     videos, absent = [], []
-    for row in read_rows(file):
+    rows = rows_in(file, folder, notes)
+    if split not in lists and not any(row.split for row in rows):
+        raise DatasetError(
+            f"{file}: neither its name nor a column says of which split it is. Put train, val or test into its name "
+            f"({file.stem}_{split}{file.suffix}), or add a column split."
+        )
+    for row in rows:
         if row.split not in (None, split):
             continue
         stem = Path(row.path).stem if is_video_name(row.path) else Path(row.path).name
@@ -50,18 +58,20 @@ def load_listed(kind: str, root: Path, split: str, *, labels: Path, folder: Path
         if found is None:
             absent.append(clean_text(row.path))
             found = stem, fence.path(row.path, where=row.where)
-        start, end = segment_of(row)
+        segment = segment_of(row)
         videos.append(
             Video(
                 id=clean_text(row.id or found[0]),
                 path=found[1],
                 label=_label(row, label_of),
                 split=split,
-                start_seconds=start,
-                end_seconds=end,
+                start_seconds=segment.start_seconds,
+                end_seconds=segment.end_seconds,
+                frames=segment.frames,
             )
         )
-    notes = [f"listed by {clean_text(file.name)}; numbers mean the official class names"]
+    if not videos:
+        raise DatasetError(f"{file}: no rows of {split}")
     notes += absent_note(absent, len(videos), folder)
     return Dataset(name=kind, root=root, split=split, videos=tuple(videos), class_names=names, notes=tuple(notes))
 
@@ -70,8 +80,8 @@ def _label(row: Row, label_of: dict[str, int]) -> int | None:
     if row.label is None:
         return None
     name = clean_text(row.label)
-    if name in label_of:
-        return label_of[name]
+    if looks_like(name) in label_of:
+        return label_of[looks_like(name)]
     if name.isdecimal() and int(name) < len(label_of):
         return int(name)
     raise DatasetError(f"{row.where}: label {name!r} is none of the {len(label_of)} classes{nearest(name, label_of)}")

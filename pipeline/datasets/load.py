@@ -2,12 +2,12 @@
 
 kind      root                                   labels
 ssv2      the folder with labels/ and videos     the folder of the .json files, or a list `id frames label`
-ssv1      the folder with the lists and folders of frames
+ssv1      the folder with the lists and folders of frames; jester the same
 k400      the folder with annotations/ and train/, val/; k600 and k700 the same; labels: the csv files, or a list
 ucf101    the folder with ucfTrainTestlist/ and UCF-101/; hmdb51 the same; three folds each
 epic100   the folder with the csv files and EPIC-KITCHENS/
 diving48  the folder with the .json files and rgb/
-folder    <split>/<class>/*, <class>/*, or *     a table file,label, when folders are not classes
+folder    <split>/<class>/*, or <class>/*        a table file,label, when folders are not classes
 csv       a list, or the folder of the videos    the list, when the root is only the folder of the videos
 auto      any of these                           as that one has it
 """
@@ -46,6 +46,7 @@ class _Asked:
 _ADAPTERS: dict[str, tuple[Callable[[_Asked], Dataset], str]] = {
     "ssv2": (lambda a: ssv2.load(a.root, a.split, labels=a.labels), ssv2.LAYOUT),
     "ssv1": (lambda a: ssv1.load(a.root, a.split, labels=a.labels), ssv1.LAYOUT),
+    "jester": (lambda a: ssv1.load(a.root, a.split, kind="jester", labels=a.labels), ssv1.LAYOUT_JESTER),
     **dict.fromkeys(
         kinetics.KINDS,
         (lambda a: kinetics.load(a.root, a.split, kind=a.kind, labels=a.labels), kinetics.LAYOUT),
@@ -65,8 +66,8 @@ _ADAPTERS: dict[str, tuple[Callable[[_Asked], Dataset], str]] = {
 }
 
 KINDS = tuple(_ADAPTERS)
-WITH_TEST = ("ssv2", "ssv1", *kinetics.KINDS, "epic100", "csv")
-"""Kinds with a third list, which may lack labels."""
+WITH_TEST = ("ssv2", "ssv1", "jester", *kinetics.KINDS, "epic100", "folder", "csv")
+"""Kinds with a third split, which may lack labels."""
 
 
 def load_dataset(

@@ -10,6 +10,8 @@ lists are copies from MMAction2 (see NOTICE).
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -43,6 +45,46 @@ def official_names(kind: str) -> tuple[str, ...]:
         raise UsageError(f"no official class names of {kind!r} here. Known: {', '.join(COUNTS)}.")
     text = (_FOLDER / f"{_FILE_OF.get(kind, kind)}.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())
+
+
+def looks_like(name: str) -> str:
+    """What a name looks like: accents composed, marks without width left out, blanks of any kind as one."""
+    shown = "".join(letter for letter in unicodedata.normalize("NFC", name) if unicodedata.category(letter) != "Cf")
+    return " ".join(shown.split())
+
+
+def one_spelling(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Each name -> the spelling that stands for all that look like it, and notes.
+
+    A look with one spelling keeps it, byte for byte; of several the composed form stands for all.
+    """
+    written: dict[str, set[str]] = {}
+    for name in names:
+        written.setdefault(looks_like(name), set()).add(name)
+    spelling = {name: look if len(group) > 1 else name for look, group in written.items() for name in group}
+    notes = [
+        f"{len(group)} spellings look like {look!r} and are one class (accents or blanks are written in several ways)"
+        for look, group in sorted(written.items())
+        if len(group) > 1
+    ]
+    folded: dict[str, list[str]] = {}
+    for look in sorted(written):
+        folded.setdefault(unicodedata.normalize("NFKC", look).casefold(), []).append(look)
+    notes += [
+        f"classes {' and '.join(map(repr, twins))} differ only in case or in the width of letters, and are "
+        f"{len(twins)} classes"
+        for twins in folded.values()
+        if len(twins) > 1
+    ]
+    return spelling, notes
+
+
+def by_look(names: Iterable[str]) -> dict[str, int]:
+    """The number of each name, under what the name looks like; of equal looks the first."""
+    found: dict[str, int] = {}
+    for number, name in enumerate(names):
+        found.setdefault(looks_like(name), number)
+    return found
 
 
 def spoken(name: str) -> str:

@@ -31,21 +31,33 @@ PICTURE_EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp"])
 
 SPLIT_WORDS = {
     "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "validate"),
+    "val": ("val", "valid", "validation", "validate", "dev", "eval"),
     "test": ("test", "testing"),
 }
-"""How data sets spell their splits."""
+"""How data sets spell their splits; letters of any case. The first of several that are there is taken."""
+
+_LITTER = frozenset(
+    ["@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "$recycle.bin", "lost+found",
+     "system volume information", "__macosx", "thumbs", "thumbs.db", "thumbnails", "desktop.ini", "__pycache__"]
+)  # fmt: skip
+_LITTER_BEGINS = (".", "synofile_thumb", "synophoto_thumb", "synovideo_video_screenshot")
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or what a NAS, a system or an editor leaves beside videos."""
+    lowered = name.lower()
+    return lowered.startswith(_LITTER_BEGINS) or lowered in _LITTER
 
 
 def is_video_name(name: str) -> bool:
-    """Whether a file of this name is taken for a video: a known extension, and not hidden."""
+    """Whether a file of this name is taken for a video: a known extension, and no litter."""
     last = name.rpartition("/")[2]
-    return not last.startswith(".") and os.path.splitext(last)[1].lower() in VIDEO_EXTENSIONS  # noqa: PTH122  # 5x faster
+    return not is_litter(last) and os.path.splitext(last)[1].lower() in VIDEO_EXTENSIONS  # noqa: PTH122  # 5x faster
 
 
 def is_picture_name(name: str) -> bool:
-    """Whether a file of this name is taken for a frame: a known extension, and not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_EXTENSIONS  # noqa: PTH122
+    """Whether a file of this name is taken for a frame: a known extension, and no litter."""
+    return not is_litter(name) and os.path.splitext(name)[1].lower() in PICTURE_EXTENSIONS  # noqa: PTH122
 
 
 @cache
@@ -157,6 +169,19 @@ class Fence:
         if plain:
             self._inside_folders.add(path.parent)
         return path
+
+    def below(self, listed: str) -> str:
+        """A path as a list writes it; an absolute one inside the root becomes the path below the root, also by links.
+
+        What leaves the root stays as it is: `path` refuses it.
+        """
+        if not listed.startswith("/") or "\0" in listed:
+            return listed
+        for place in (Path(listed), Path(os.path.realpath(os.path.dirname(listed))) / Path(listed).name):  # noqa: PTH120
+            for root in (self.root, self._real_root):
+                if place.is_relative_to(root) and ".." not in place.parts:
+                    return place.relative_to(root).as_posix()
+        return listed
 
 
 def inside(root: Path, relative: str | Path, *, where: str = "path") -> Path:

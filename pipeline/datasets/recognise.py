@@ -14,10 +14,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidxfer.pipeline.datasets import csvlist, diving48, epic, hmdb51, kinetics, ssv1, ssv2, ucf101
+from vidxfer.pipeline.datasets import diving48, epic, hmdb51, kinetics, ssv1, ssv2, ucf101
 from vidxfer.pipeline.datasets.disk import is_folder
+from vidxfer.pipeline.datasets.lists import EXTENSIONS, STEMS, find_lists, unread_lists
 from vidxfer.pipeline.datasets.names import official_names
-from vidxfer.pipeline.datasets.paths import clean_text, is_picture_name, is_video_name, list_folder, read_text
+from vidxfer.pipeline.datasets.paths import (
+    clean_text,
+    is_litter,
+    is_picture_name,
+    is_video_name,
+    list_folder,
+    read_text,
+)
+from vidxfer.pipeline.datasets.records import is_fiftyone, parsed_json
 from vidxfer.pipeline.errors import DatasetError
 
 MOST_FILES_LOOKED_AT = 2000
@@ -54,7 +63,7 @@ def recognise(root: Path, labels: Path | None = None) -> Recognised:
     found: dict[str, str] = {}
     lacks: dict[str, str] = {}
     for kind, marks, wanted in _specific(root, labels):
-        mark = next((mark for mark in marks if mark.exists()), None)
+        mark = next((mark for mark in marks if mark.exists() and not _is_of_another(kind, mark)), None)
         if mark is None:
             lacks[kind] = f"no {wanted}"
         else:
@@ -82,13 +91,26 @@ def _specific(root: Path, labels: Path | None) -> Iterator[tuple[str, list[Path]
     stems = ("labels.json", "train.json", "validation.json")
     ssv2_names = [prefix + stem for prefix in ssv2.PREFIXES for stem in stems]
     yield "ssv2", marks(ssv2.LABEL_FOLDERS, *ssv2_names), "labels.json or something-something-v2-labels.json"
-    ssv1_names = [f"{ssv1.STEM}{stem}.csv" for stem in ("train", "validation", "labels")]
-    yield "ssv1", marks(ssv1.LISTS_IN, *ssv1_names), f"{ssv1.STEM}train.csv"
+    for kind, stem in ssv1.STEMS.items():
+        names = [f"{stem}-{name}.csv" for name in ("train", "validation", "labels")]
+        yield kind, marks(ssv1.LISTS_IN, *names), names[0]
     yield "ucf101", marks(ucf101.LISTS_IN, "classInd.txt", "trainlist01.txt", "testlist01.txt"), "trainlist01.txt"
     yield "hmdb51", marks(hmdb51.LISTS_IN, "brush_hair_test_split1.txt", "walk_test_split1.txt"), "…_test_split1.txt"
     yield "epic100", marks(epic.LISTS_IN, "EPIC_100_train.csv", "EPIC_100_validation.csv"), "EPIC_100_train.csv"
     diving = [f"Diving48{version}_{split}.json" for version in ("_V2", "") for split in ("train", "test")]
     yield "diving48", marks(diving48.LISTS_IN, *diving), "Diving48_V2_train.json"
+
+
+def _is_of_another(kind: str, mark: Path) -> bool:
+    """Whether a file has the name of a mark and is FiftyOne's labels.json, or a list of paths called train.json."""
+    if kind != "ssv2" or mark.suffix != ".json":
+        return False
+    try:
+        table = parsed_json(mark)
+    except DatasetError:
+        return False  # whoever reads it as what it is called says what is wrong
+    first = table[0] if isinstance(table, list) and table else {}
+    return is_fiftyone(table) or (isinstance(first, dict) and bool(first) and not {"id", "template"} & set(first))
 
 
 def _kinetics(root: Path, labels: Path | None, found: dict[str, str], lacks: dict[str, str]) -> None:
@@ -131,12 +153,18 @@ def _general(root: Path, labels: Path | None, found: dict[str, str], lacks: dict
     if source.is_file():
         found["csv"] = f"{_shown(source, root)} is a file"
         return
-    names = sorted(entry.name for entry in list_folder(source))
-    lists = [name for name in names if csvlist.is_list_name(name)]
+    lists = find_lists(source, root)
     if lists:
-        found["csv"] = f"{lists[0]} is there"
+        found["csv"] = f"{_shown(next(iter(lists.values())), source)} is there"
         return
-    lacks["csv"] = f"no {', '.join(csvlist.STEMS)} with an ending of {', '.join(csvlist.EXTENSIONS)}"
+    unread = unread_lists(source, root)
+    if unread:
+        listed = "\n".join(f"  {why}" for why in unread.values())
+        raise DatasetError(
+            f"{root}: files name these videos, and cannot be read as lists of them:\n{listed}\nMend them, or take "
+            "folders as classes and leave these files unread: --dataset folder."
+        )
+    lacks["csv"] = f"no {', '.join(STEMS)} or metadata with an ending of {', '.join(EXTENSIONS)}"
     video = _first_video(root, MOST_DEEP)
     if video is not None:
         found["folder"] = f"{_shown(video, root)} is there"
@@ -150,7 +178,7 @@ def _first_video(place: Path, depth: int) -> Path | None:
     for entry in entries:
         if is_video_name(entry.name) or is_picture_name(entry.name):
             return place / entry.name
-    inner = [place / entry.name for entry in entries if is_folder(entry) and not entry.name.startswith(".")]
+    inner = [place / entry.name for entry in entries if is_folder(entry) and not is_litter(entry.name)]
     return next((video for path in inner if depth and (video := _first_video(path, depth - 1))), None)
 
 

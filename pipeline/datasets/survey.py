@@ -19,7 +19,7 @@ from pathlib import Path
 
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.datasets.disk import is_folder
-from vidxfer.pipeline.datasets.paths import clean_text, is_picture_name, is_video_name
+from vidxfer.pipeline.datasets.paths import clean_text, is_litter, is_picture_name, is_video_name
 from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.shapes import Video
 
@@ -76,7 +76,7 @@ def recording(kind: str, video: Video) -> str:
     """What the clip was cut from: two clips of one recording look alike. The id, where a set says nothing."""
     if (named := recording_of_id(kind, video.id)) != video.id:
         return named
-    if video.start_seconds is not None or video.end_seconds is not None:
+    if video.is_segment:
         return clean_text(video.path.name)
     return video.id
 
@@ -150,10 +150,10 @@ def _walk(folder: str, listed: set[str], above: set[str]) -> Iterator[str]:
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:
-    """The entries of a folder, hidden ones left out; none where it is not there."""
+    """The entries of a folder, litter left out; none where it is not there."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            return [entry for entry in entries if not is_litter(entry.name)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:

@@ -29,6 +29,8 @@ from vidxfer.pipeline.datasets.factors import FACTORS_FILE, by_class
 from vidxfer.pipeline.datasets.ssv2 import VIDEO_FOLDERS
 from vidxfer.pipeline.datasets.toy import FPS, ToyDesign, draw_clip
 from vidxfer.pipeline.errors import DatasetError, UsageError
+from vidxfer.pipeline.reading import read_json
+from vidxfer.pipeline.writing import make_folder, rename, write_text
 
 FORMAT = 2
 """Raised whenever the drawing changes, so that an older folder is not taken for this one's."""
@@ -112,7 +114,7 @@ def write_toy(
     paths = {id_: root / _file_of(layout, split, id_, design) for split in ids for id_ in ids[split]}
     world = _write_videos(root, paths, seed, design, progress)
     if (root / _UNFINISHED).exists():
-        (root / _UNFINISHED).replace(root / _MARK)
+        rename(root / _UNFINISHED, root / _MARK)
     return world
 
 
@@ -140,27 +142,27 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
     taken = [name for name in ("labels", *VIDEO_FOLDERS[:-1], "annotations", *SPLITS) if (root / name).exists()]
     if taken:
         raise DatasetError(f"{root}: holds {', '.join(taken)} that no toy world wrote; write into another folder")
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder(root)
     _write_json(root / _UNFINISHED, settings)
 
 
 def _settings_in(mark: Path) -> dict[str, Any]:
     try:
-        found = json.loads(mark.read_text(encoding="utf-8"))
+        found = read_json(mark, most=1 << 20, error=DatasetError)
     except ValueError as error:
         raise DatasetError(f"{mark}: not JSON: {error}. Delete the folder and write the toy world anew.") from error
     return found if isinstance(found, dict) else {}
 
 
 def _write_labels(folder: Path, ids: dict[str, range], design: ToyDesign) -> None:
-    folder.mkdir(exist_ok=True)
+    make_folder(folder, below=folder.parent)
     _write_json(folder / "labels.json", {name: str(label) for label, name in enumerate(design.class_names)})
     for split, stem in zip(SPLITS, ("train", "validation"), strict=True):
         _write_json(folder / f"{stem}.json", [_entry(id_, design) for id_ in ids[split]])
 
 
 def _write_lists(folder: Path, ids: dict[str, range], design: ToyDesign) -> None:
-    folder.mkdir(exist_ok=True)
+    make_folder(folder, below=folder.parent)
     for split, ids_of_split in ids.items():
         text = io.StringIO(newline="")
         rows = csv.writer(text, lineterminator="\n")
@@ -170,7 +172,7 @@ def _write_lists(folder: Path, ids: dict[str, range], design: ToyDesign) -> None
             word = {"val": "validate"}.get(split, split)
             name = design.class_names[class_of_id(id_, design)]
             rows.writerow((name, youtube_id, start, start + CLIP_SECONDS, word, 0))
-        _write_whole(folder / f"{split}.csv", text.getvalue())
+        write_text(folder / f"{split}.csv", text.getvalue())
 
 
 def clip_of_id(id_: int) -> tuple[str, int]:
@@ -210,7 +212,7 @@ def _write_videos(
     root: Path, paths: dict[int, Path], seed: int, design: ToyDesign, progress: Callable[[int, int], None] | None
 ) -> ToyWorld:
     for folder in {path.parent for path in paths.values()}:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, below=root)
     missing = [id_ for id_, path in paths.items() if not path.is_file()]
     reused = len(paths) - len(missing)
     if progress is not None and reused:
@@ -237,11 +239,4 @@ def _write_video(path: Path, id_: int, seed: int, design: ToyDesign) -> None:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    _write_whole(path, json.dumps(value, indent=1) + "\n")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(path.name + ".tmp")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_text(path, json.dumps(value, indent=1) + "\n")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidxfer.pipeline.cache.read.agree import Facts, expect_agree
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
@@ -127,24 +128,48 @@ def expect_made_for(recipe: Recipe, offer: Offer) -> None:
         raise CacheMismatch(f"recipe {recipe.name}", differing)
 
 
-HEAD_FIELDS = ("clip_weights_sha256", "channels", "tokens", "embed", "pixel_mean", "pixel_std", "square_pixels")
-SAMPLING_FIELDS = ("alpha", "image_px")
-"""What a head depends on; views, codec, videos and the like may differ between training and scoring."""
+def facts_of_head(recipe: Recipe, spec: CacheSpec) -> dict[str, Any]:
+    """What of a cache a head of this recipe reads: facts beside those of the spec.
+
+    Raises:
+        CacheError: the cache lacks what the head reads.
+    """
+    used = recipe.sparse_frames or spec.sparse_frames
+    return {
+        "head": recipe.head.kind,
+        "layers": recipe.head.needs(offer_of(spec, recipe, classes=1)).layers,
+        "sampling.dense_frames": used * spec.sampling.alpha,
+    }
 
 
-def expect_same_kind(where: object, found: CacheSpec, trained: CacheSpec, recipe: Recipe) -> None:
-    """Check that a cache holds the kind of tokens a head was trained on, and as many frames or a multiple.
+def expect_readable(
+    pair: str, where: object, found: Facts, spec: CacheSpec, recipe: Recipe, trained: Facts
+) -> list[str]:
+    """Check that a split gives a head what it was, or will be, trained on.
+
+    Args:
+        pair: key of `AGREE`. where: what the error names. found: facts of the split. spec: its settings.
+        recipe: of the head. trained: facts of what it is trained on, those of the head among them.
+
+    Returns:
+        Lines to be told, as `expect_agree` does.
 
     Raises:
         CacheMismatch: names each differing field with both values.
     """
-    pairs = {name: (getattr(found, name), getattr(trained, name)) for name in HEAD_FIELDS}
-    pairs |= {f"sampling.{n}": (getattr(found.sampling, n), getattr(trained.sampling, n)) for n in SAMPLING_FIELDS}
-    used = recipe.sparse_frames or trained.sparse_frames
-    if found.sparse_frames % used or (
-        recipe.head.fixed_frames and not recipe.sparse_frames and found.sparse_frames != used
-    ):
-        pairs["sampling.dense_frames"] = (found.sampling.dense_frames, used * trained.sampling.alpha)
-    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    if differing:
-        raise CacheMismatch(where, differing)
+    found, read = dict(found), tuple(trained["layers"])
+    frames = int(trained["sampling.dense_frames"])
+    if set(read) <= set(spec.layers):  # what lies beside them is not read
+        found["layers"] = read
+    whole = spec.sampling.dense_frames % frames == 0
+    if whole and (recipe.sparse_frames or not recipe.head.fixed_frames):  # as many as the head sees are drawn
+        found["sampling.dense_frames"] = frames
+    may = ("class_names",) if recipe.head.any_classes and pair == "cache with run" else ()
+    if may and _names(found) == _names(trained):
+        found["class_names"] = trained["class_names"]  # in another order: the head asks for none
+    return expect_agree(pair, where, found, trained, may=may)
+
+
+def _names(facts: Facts) -> set[object]:
+    names = facts.get("class_names")
+    return set(names) if isinstance(names, list | tuple) else set()

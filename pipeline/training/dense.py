@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -21,17 +22,21 @@ from vidxfer.pipeline.cache.packed import FrameReader
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.errors import CacheError, UsageError
+from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import Video, View
 from vidxfer.pipeline.training.bank import Bank
+from vidxfer.pipeline.training.same import NO_IDENTITIES, PUT_BACK, expect_same_file, expect_same_pictures
 from vidxfer.pipeline.training.shown import shown
 from vidxfer.pipeline.video.jpeg import Pixels, decode_frames
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import CutFrames, replay
 
-FramesFrom = Literal["auto", "cache", "videos"]
-"""What a person asks for: "auto" is the cache where it can serve."""
+FramesFrom = Literal["auto", "cache", "videos", "changed-videos"]
+"""What a person asks for: "auto" is the cache where it can serve. "changed-videos" takes files whose bytes are others
+than when the cache was made, as after a move to another container; frames, picture size and turn must agree."""
+
+VIDEOS = ("videos", "changed-videos")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +58,12 @@ def origin_of(split: Split, needs: Needs, asked: str) -> Origin | None:
     """
     if needs.pixels == "none":
         return None
-    why_not = None if asked == "videos" else _why_not(split, needs)
+    why_not = "as asked" if asked in VIDEOS else _why_not(split, needs)
     if asked == "cache" and why_not is not None:
         raise UsageError(f"--frames-from cache: {split.path}: {why_not}. Use --frames-from videos.")
-    if asked == "videos":
-        return Origin(cached=False, why="as asked")
-    return Origin(cached=False, why=why_not) if why_not is not None else Origin(cached=True, why=str(split.frames))
+    if why_not is None:
+        return Origin(cached=True, why=str(split.frames))
+    return Origin(cached=False, why=why_not if split.identities else f"{why_not}; {NO_IDENTITIES}")
 
 
 def expect_askable(split: Split, asked: str) -> None:
@@ -147,10 +152,22 @@ class VideoFrames:
 
     Args:
         rows: a reader of the split. needs: of the head. videos: id -> video.
+        may_differ: their bytes may be others than when the cache was made.
+        way_on: what else can be done where a video is another one; part of the error.
     """
 
-    def __init__(self, rows: Rows, needs: Needs, videos: Mapping[str, Video]) -> None:
+    def __init__(
+        self,
+        rows: Rows,
+        needs: Needs,
+        videos: Mapping[str, Video],
+        *,
+        may_differ: bool = False,
+        way_on: str = PUT_BACK,
+    ) -> None:
         self._rows, self._needs, self._videos = rows, needs, videos
+        self._may_differ, self._way_on = may_differ, way_on
+        self._same = np.zeros(len(rows.video_ids), bool)  # rows whose file was looked at: once is enough
 
     def begin(self, clips: Sequence[Clip], threads: Executor) -> Callable[[], Tensor]:
         """Start on some clips; what is returned waits for float32 [clip dense rgb height width]. Raises then too.
@@ -166,32 +183,62 @@ class VideoFrames:
         return lambda: torch.stack(list(started))
 
     def _replayed(self, clip: Clip) -> Tensor:
-        video = self._videos[self._rows.video_ids[clip.row]]
-        return dense_frames(video, clip.view, self._rows.split.spec, self._rows.source_of(clip.row)[0], self._needs)
+        video, rows = self._videos[self._rows.video_ids[clip.row]], self._rows
+        stored = rows.file_of(clip.row)
+        found = dense_frames(
+            video,
+            clip.view,
+            rows.split.spec,
+            rows.source_of(clip.row)[0],
+            needs=self._needs,
+            quarter_turns=None if stored is None else stored[2],
+            way_on=self._way_on,
+        )
+        if not self._same[clip.row] and not self._may_differ:  # last: what the pictures say is said better
+            expect_same_file(video, stored, way_on=self._way_on)
+        self._same[clip.row] = True
+        return found
 
 
-def dense_frames(video: Video, view: View, spec: CacheSpec, expected_frames: int, needs: Needs | None = None) -> Tensor:
+def dense_frames(
+    video: Video,
+    view: View,
+    spec: CacheSpec,
+    expected_frames: int,
+    *,
+    needs: Needs | None = None,
+    quarter_turns: int | None = None,
+    way_on: str = PUT_BACK,
+) -> Tensor:
     """Decode and replay the dense frames of one stored view: normalised float32 [dense rgb height width].
 
-    With `needs`, only the frames that such a head sees, or others around them.
+    Args:
+        video, view, spec: the video, one of its stored views, and the settings of the cache.
+        expected_frames, quarter_turns: of the video when the cache was made; 0 and None: not known. The size of its
+            pictures then is the view's `source_px`.
+        needs: only the frames that such a head sees, or others around them; None: all dense ones.
+        way_on: what can be done where the video is another one.
 
     Raises:
         VideoError: the file cannot be read frame-exactly.
-        CacheError: the file has another number of frames than when the cache was made (0: not known then).
+        CacheError: frames, picture size or turn are others than when the cache was made.
     """
     # known_good: extraction decoded this very file whole; here only its frame count is compared again.
     with open_video(
         video.path,
         start_seconds=video.start_seconds,
         end_seconds=video.end_seconds,
+        frames=video.frames,
         known_good=True,
         square_pixels=spec.square_pixels,
     ) as source:
-        if source.frame_count != expected_frames != 0:
-            raise CacheError(
-                f"{video.path}: {video.id!r} had {expected_frames} frames when the cache was made and now has "
-                f"{source.frame_count}: it is not the same file. Put the old one back, or extract again."
-            )
+        expect_same_pictures(
+            video,
+            frame_count=(expected_frames, source.frame_count),
+            source_px=(view.source_px, (source.height, source.width)),
+            quarter_turns=(quarter_turns, source.quarter_turns),
+            way_on=way_on,
+        )
         if needs is not None:
             view = replace(view, indices=shown(view.indices, needs, spec.sampling.alpha, source.frame_count))
         frames = source.read(view.indices)

@@ -6,9 +6,17 @@ After a crash both are cut back to the step of the checkpoint, so that the curve
 from __future__ import annotations
 
 import json
+import os
+import uuid
 import warnings
 from pathlib import Path
 from typing import Any, Self
+
+from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.reading import lines, opened, parsed
+from vidxfer.pipeline.writing import make_folder, open_growing, whole_file
+
+MOST_LINE_BYTES = 1 << 20
 
 
 class Journal:
@@ -21,12 +29,18 @@ class Journal:
     def __init__(self, path: Path, *, after_step: int) -> None:
         self._file = path / "metrics.jsonl"
         _cut_back(self._file, after_step)
-        self._lines = self._file.open("a", encoding="utf-8")
+        board = path / "tensorboard"
+        make_folder(board, below=path)
+        self._lines = os.fdopen(open_growing(self._file), "a", encoding="utf-8")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # tensorboard's own imports
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(path / "tensorboard"), purge_step=after_step + 1 if after_step else None)
+            self._board = SummaryWriter(
+                str(board),
+                purge_step=after_step + 1 if after_step else None,
+                filename_suffix=f".{uuid.uuid4().hex}",  # a name for which nobody has laid out a link
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -45,21 +59,30 @@ class Journal:
 
 
 def _cut_back(file: Path, after_step: int) -> None:
-    if not file.is_file():
+    """Write the file anew without the lines of later steps, one line in memory at a time."""
+    try:
+        with opened(file, error=RunError) as old, whole_file(file) as new:
+            for line in lines(old, file, most=MOST_LINE_BYTES, error=RunError):
+                try:
+                    entry = parsed(line)
+                except ValueError:
+                    continue  # torn by a crash; its step is done again
+                step = entry.get("step", after_step + 1) if isinstance(entry, dict) else None
+                if isinstance(step, int | float) and step <= after_step:
+                    new.write(line.rstrip(b"\n") + b"\n")
+    except FileNotFoundError:
         return
-    kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # torn by a crash; its step is done again
-        if isinstance(entry, dict) and entry.get("step", after_step + 1) <= after_step:
-            kept.append(line + "\n")
-    part = file.with_name(file.name + ".part")
-    part.write_text("".join(kept), encoding="utf-8")
-    part.replace(file)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Every line of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    """Every line of a run's metrics.jsonl.
+
+    Raises:
+        RunError: a line is no JSON, or there is no such file.
+    """
+    file = path / "metrics.jsonl"
+    try:
+        with opened(file, error=RunError) as found:
+            return [parsed(line) for line in lines(found, file, most=MOST_LINE_BYTES, error=RunError)]
+    except (FileNotFoundError, ValueError) as error:
+        raise RunError(f"{file} is missing or damaged: {error}") from error

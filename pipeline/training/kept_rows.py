@@ -16,10 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.errors import PathError, RunError
+from vidxfer.pipeline.reading import read_json
 
 MOST_NAMED = 5
 """Missing videos that are named one by one."""
+
+
+MOST_JSON_BYTES = 1 << 30
+"""Of rows.json: ten million ids of a hundred characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +55,9 @@ def read_rows(folder: Path, facts: dict[str, Any]) -> KeptRows:
     """
     file = folder / "rows.json"
     try:
-        ids = json.loads(file.read_text(encoding="utf-8"))
+        ids = read_json(file, most=MOST_JSON_BYTES)
         kept = KeptRows(ids=tuple(map(str, ids)), views=int(facts["views"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, PathError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} is missing or damaged ({error}). {_other(folder)}") from error
     if kept.facts() != facts:
         raise RunError(

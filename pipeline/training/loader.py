@@ -43,6 +43,7 @@ from vidxfer.pipeline.training.mixing import (
     mix_targets,
 )
 from vidxfer.pipeline.training.optimise import soft_targets
+from vidxfer.pipeline.training.same import FROM_CACHE, PUT_BACK
 from vidxfer.pipeline.training.shown import of_clip
 from vidxfer.pipeline.video.replay import CutFrames, finish
 
@@ -54,6 +55,7 @@ class ClipLoader(AheadLoader):
         split: the opened split.
         needs: the head's declaration.
         videos: id -> video, where dense frames are needed; None: they come from the cache.
+        may_differ: the bytes of the videos may be others than when the cache was made.
         device: where cached dense frames are decoded.
         decode_threads: clips decoded at the same time.
         read_threads: of the cache reader (see `open_reader`).
@@ -68,6 +70,7 @@ class ClipLoader(AheadLoader):
         needs: Needs,
         videos: dict[str, Video] | None,
         *,
+        may_differ: bool = False,
         device: torch.device | None = None,
         decode_threads: int = 2,
         read_threads: int = 2,
@@ -87,7 +90,10 @@ class ClipLoader(AheadLoader):
         if needs.pixels != "none" and videos is None:
             self._dense = CachedFrames(self.reader, needs, self.bank, device or torch.device("cpu"))
         elif needs.pixels != "none" and videos is not None:
-            self._dense = VideoFrames(self.reader, needs, videos)
+            way_on = PUT_BACK
+            if split.frames is not None and self.bank.group == 1:
+                way_on += " " + FROM_CACHE
+            self._dense = VideoFrames(self.reader, needs, videos, may_differ=may_differ, way_on=way_on)
 
     def __exit__(self, *what: object) -> None:
         super().__exit__(*what)

@@ -69,6 +69,7 @@ class OnlineLoader(AheadLoader):
             video.path,
             start_seconds=video.start_seconds,
             end_seconds=video.end_seconds,
+            frames=video.frames,
             known_good=row in self._whole,
             square_pixels=spec.square_pixels,
         ) as source:

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vidxfer.pipeline.cache.disk import FolderLock, disk_errors
 from vidxfer.pipeline.cache.store import splits
+from vidxfer.pipeline.disk import FolderLock, disk_errors
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.writing import PART, make_folder
 
 LOCK = "run.lock"
-UNFINISHED = {LOCK, *(name + end for name in ("rows.json", "run.json", "recipe.json") for end in ("", ".part"))}
-"""What a run leaves that was ended before it had begun."""
+UNFINISHED = {LOCK, "rows.json", "run.json", "recipe.json"}
+"""What a run leaves that was ended before it had begun, beside parts of these files."""
 
 MOST_NAMED = 3
 
@@ -33,7 +34,7 @@ def expect_run_or_nothing(folder: Path) -> None:
             raise UsageError(
                 f"{folder} is a cache, with the splits {', '.join(found)}, and not a run: name another one with --run"
             )
-        others = sorted(path.name for path in folder.iterdir() if path.name not in UNFINISHED)
+        others = sorted(path.name for path in folder.iterdir() if path.name not in UNFINISHED and path.suffix != PART)
         if others:
             more = " …" if len(others) > MOST_NAMED else ""
             raise UsageError(
@@ -52,6 +53,6 @@ def owned(folder: Path) -> Iterator[None]:
         CacheBusy: another process owns it. CacheError, CacheFull: it cannot be written.
     """
     with disk_errors(folder, 4096, option="--run"):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     with FolderLock(folder / LOCK, what="run", option="--run"):
         yield

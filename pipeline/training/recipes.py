@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads import HEADS, RECIPES
-from vidxfer.pipeline.heads.base import HeadConfig, config_from_dict
-from vidxfer.pipeline.heads.recipe import ClipShape, Mixing, Optimiser, Recipe
+from vidxfer.pipeline.heads.base import HeadConfig
+from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.typed import checked
 
 PARTS = ("head", "optimiser", "mixing", "clip")
 """Fields of a recipe that have fields of their own."""
@@ -144,24 +145,21 @@ def from_dict(found: dict[str, Any]) -> Recipe:
     """The inverse of `Recipe.to_dict`, also for the recipes that 0.1.0 wrote.
 
     Raises:
-        UsageError: unknown fields, or a kind of head there is not.
+        UsageError: unknown fields, a kind of head there is not, or a value of another type or range.
     """
     stored = _of_today(found) if isinstance(found.get("head"), str) or "dist" in found else dict(found)
     known = {one.name for one in fields(Recipe)}
     if unknown := sorted(set(stored) - known):
         raise UsageError(f"a recipe has no fields {unknown}. {nearest(unknown[0], sorted(known))}")
-    head = dict(stored["head"])
-    optimiser: dict[str, Any] = dict(stored.get("optimiser", {}))
-    if "betas" in optimiser:
-        optimiser["betas"] = tuple(optimiser["betas"])
-    clip = stored.get("clip")
-    parts: dict[str, Any] = {
-        "head": config_from_dict(_kind(head.pop("kind")), head),
-        "optimiser": Optimiser(**optimiser),
-        "mixing": Mixing(**stored.get("mixing", {})),
-        "clip": clip if clip is None or isinstance(clip, ClipShape) else ClipShape(**clip),
-    }
-    return Recipe(**{**stored, **parts})
+    if missing := [name for name in ("head", "epochs", "batch_clips") if name not in stored]:
+        raise UsageError(f"a resolved recipe says {', '.join(missing)} too")
+    try:
+        head = dict(checked(stored.get("head"), Mapping, "recipe.head"))
+        config = checked(head, _kind(head.pop("kind", None)), "recipe.head")
+        recipe: Recipe = checked({**stored, "head": config}, Recipe, "recipe")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return recipe
 
 
 def _of_today(found: dict[str, Any]) -> dict[str, Any]:

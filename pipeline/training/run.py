@@ -13,11 +13,10 @@ A checkpoint is written beside the old one and swapped in by renames, so that th
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -25,13 +24,27 @@ from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
-from vidxfer.pipeline.errors import RunError, UsageError
+from vidxfer.pipeline.cache.read.agree import AGREE, differing_fields
+from vidxfer.pipeline.errors import PathError, RunError, UsageError, difference
 from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.reading import expect_unpacked, read_bytes, read_json
+from vidxfer.pipeline.training.kept import made_from_of, result_of
 from vidxfer.pipeline.training.kept_rows import KeptRows, read_rows
 from vidxfer.pipeline.training.recipes import from_dict
+from vidxfer.pipeline.typed import checked
+from vidxfer.pipeline.writing import make_folder, make_fresh_folder, remove, rename, sync_folder, whole_file, write_text
+
+MOST_JSON_BYTES = 64 << 20
+"""Of a small file of a run: a result names every video without a score."""
+
+TEXT_BYTES = 1 << 16
+"""Of the embedding of one class, float32: no CLIP has so many numbers."""
+
+MOST_OVERHEAD_BYTES = 64 << 20
+"""Of a file of weights beside its numbers: names, shapes and types."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,20 +81,18 @@ class Run:
         """
         if (path / "recipe.json").is_file():
             old = cls.open(path)
+            row = AGREE["run with run"]
             differing = _differences(old.recipe.to_dict(), recipe.to_dict())
-            for name in ("cache_fingerprint", "world", "online", "init_from"):
-                if old.made_from.get(name) != made_from.get(name):
-                    differing[name] = (old.made_from.get(name), made_from.get(name))
+            differing |= differing_fields(row.must, old.made_from, made_from)
+            differing |= _differences(*({"init_from": one.get("init_from")} for one in (old.made_from, made_from)))
             if "cache_fingerprint" in differing:  # which of the settings behind it
                 differing |= _differences(old.made_from.get("spec", {}), made_from.get("spec", {}))
             if differing:
-                lines = [f"  {name}: the run has {a!r}, you ask for {b!r}" for name, (a, b) in differing.items()]
-                raise RunError(
-                    "\n".join([f"{path} holds a run with other settings:", *lines, "Choose another folder with --run."])
-                )
+                lines = [f"  {difference(name, *pair, row.sides)}" for name, pair in differing.items()]
+                raise RunError("\n".join([f"{path} {row.what}:", *lines, row.remedy]))
             old._recover()
             return cls(path, recipe, old.made_from)
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         fresh = cls(path, recipe, made_from)
         fresh.remember(rows)
         write_text(path / "recipe.json", json.dumps(recipe.to_dict(), indent=1))  # last: it marks the folder as a run
@@ -112,12 +123,12 @@ class Run:
         """
         try:
             recipe = from_dict(_table(path / "recipe.json"))
-            made_from = _table(path / "run.json")
+            made_from = made_from_of(path / "run.json", _table(path / "run.json"))
         except FileNotFoundError as error:
             raise RunError(
                 f"{path} is no run folder: {error.filename} is missing. Make one with: vidxfer train --run {path}"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, UsageError, PathError) as error:
             raise RunError(
                 f"{path}: recipe.json or run.json is damaged, or of another version of vidxfer ({error}). "
                 "Put it back, or train into another folder with --run."
@@ -140,32 +151,34 @@ class Run:
     def progress(self) -> Progress:
         """How far the current checkpoint is; the beginning when there is none."""
         file = self.checkpoint / "progress.json"
-        if not file.is_file():
+        if not file.exists() and not file.is_symlink():
             return Progress()
         with _damage_named(file):
-            return Progress(**_table(file))
+            found: Progress = checked(_table(file), Progress, "progress")
+            if min(found.epoch, found.step, found.global_step) < 0:
+                raise ValueError(f"{found} has a number below 0")
+            return found
 
     def save(self, head: torch.nn.Module, optimiser: torch.optim.Optimizer, text: Tensor, progress: Progress) -> None:
         """Write a whole checkpoint and swap it in."""
         self._recover()
         fresh, old = self.path / "checkpoint.new", self.path / "checkpoint.old"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+        make_fresh_folder(fresh)
         weights = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
-        save_file(weights, fresh / "weights.safetensors")
-        save_file({"text": text.detach().cpu().float().contiguous()}, fresh / "text.safetensors")
-        torch.save(optimiser.state_dict(), fresh / "optimiser.pt")
+        with whole_file(fresh / "weights.safetensors") as file:
+            file.write(save(weights))
+        with whole_file(fresh / "text.safetensors") as file:
+            file.write(save({"text": text.detach().cpu().float().contiguous()}))
+        with whole_file(fresh / "optimiser.pt") as file:
+            torch.save(optimiser.state_dict(), file)
         write_text(fresh / "progress.json", json.dumps(asdict(progress)))  # last: it marks the checkpoint as whole
-        for file in fresh.iterdir():
-            _sync(file)
-        _sync(fresh)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
         named = self.path / "checkpoint"
-        if named.exists():
-            named.rename(old)
-        fresh.rename(named)
-        _sync(self.path)
-        shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            rename(named, old)
+        rename(fresh, named)
+        sync_folder(self.path)
+        remove(old)
 
     def load_weights(self, head: torch.nn.Module) -> None:
         """Load the checkpoint's weights into a head of the run's recipe.
@@ -173,12 +186,11 @@ class Run:
         Raises:
             RunError: no checkpoint, a damaged file, or weights that do not fit; every mismatch is named.
         """
-        file = self.checkpoint / "weights.safetensors"
-        if not file.is_file():
+        file, wanted = self.checkpoint / "weights.safetensors", head.state_dict()
+        if not file.exists():
             raise RunError(f"{self.path} has no checkpoint yet: {file} is missing. Train first: vidxfer train")
         with _damage_named(file):
-            found = load_file(file)
-        wanted = head.state_dict()
+            found = load(read_bytes(file, most=_bytes_of(wanted.values()) + MOST_OVERHEAD_BYTES))
         wrong = [f"  {k}: in the file only" for k in sorted(found.keys() - wanted.keys())]
         wrong += [f"  {k}: missing in the file" for k in sorted(wanted.keys() - found.keys())]
         wrong += [
@@ -194,13 +206,20 @@ class Run:
         """Load the optimiser's state of the current checkpoint."""
         file = self.checkpoint / "optimiser.pt"
         with _damage_named(file):
-            optimiser.load_state_dict(torch.load(file, weights_only=True, map_location="cpu"))
+            held = [value for group in optimiser.param_groups for value in group["params"]]
+            raw = read_bytes(file, most=4 * _bytes_of(held) + MOST_OVERHEAD_BYTES)  # AdamW keeps two of each, and steps
+            expect_unpacked(stream := io.BytesIO(raw), file)
+            optimiser.load_state_dict(torch.load(stream, weights_only=True, map_location="cpu"))
 
     def text(self) -> Tensor:
         """Text embeddings [class embed] the head was trained with."""
         file = self.checkpoint / "text.safetensors"
         with _damage_named(file):
-            return load_file(file)["text"]
+            most = TEXT_BYTES * max(1, len(self.made_from.get("class_names", ()))) + MOST_OVERHEAD_BYTES
+            text = load(read_bytes(file, most=most))["text"]
+            if text.ndim != 2 or not text.is_floating_point() or not bool(text.isfinite().all()):
+                raise ValueError(f"text is {tuple(text.shape)} {text.dtype}, expected finite numbers [class embed]")
+            return text
 
     def keep_result(self, result: dict[str, Any]) -> None:
         """Remember how the finished run went; a later, empty repetition keeps what the run itself measured."""
@@ -214,13 +233,16 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """What `keep_result` kept; None while the run is not finished."""
         file = self.path / "result.json"
-        return json.loads(file.read_text()) if file.is_file() else None
+        if not file.exists() and not file.is_symlink():
+            return None
+        with _damage_named(file):
+            return result_of(file, _table(file))
 
     def _recover(self) -> None:
         """Give the current checkpoint its own name back."""
         named = self.path / "checkpoint"
         if (current := self.checkpoint) != named:
-            current.rename(named)
+            rename(current, named)
 
 
 @contextmanager
@@ -228,16 +250,8 @@ def _damage_named(file: Path) -> Iterator[None]:
     """Turn what a missing or damaged file of a checkpoint makes its reader raise into a RunError that names it."""
     try:
         yield
-    except (
-        OSError,
-        SafetensorError,
-        UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ) as error:
+    except (OSError, PathError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError,
+            TypeError) as error:  # fmt: skip
         raise RunError(
             f"{file} is missing or damaged: {error}\nPut it back, or train into another folder with --run."
         ) from error
@@ -245,7 +259,7 @@ def _damage_named(file: Path) -> Iterator[None]:
 
 def _table(file: Path) -> dict[str, Any]:
     """A JSON file that holds one object; ValueError if it holds something else."""
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = read_json(file, most=MOST_JSON_BYTES)
     if not isinstance(found, dict):
         raise ValueError(f"{file.name} holds no object")
     return found
@@ -255,17 +269,5 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tup
     return {name: (found.get(name), wanted.get(name)) for name in wanted if found.get(name) != wanted.get(name)}
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all: a temporary name, fsync, rename."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", errors="backslashreplace")  # paths need not be UTF-8
-    _sync(part)
-    part.rename(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(value.numel() * value.element_size() for value in tensors)

@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vidxfer.pipeline.errors import WeightsError
+from vidxfer.pipeline.reading import expect_unpacked, opened
+from vidxfer.pipeline.writing import make_folder, whole_file
 
 STATE = "model_state"
 SETTINGS = "vidxfer"
@@ -41,7 +43,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with opened(path, error=WeightsError) as file:
+            expect_unpacked(file, path, error=WeightsError)
+            found = torch.load(file, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
@@ -75,10 +79,9 @@ def write_checkpoint(path: Path, state: Mapping[str, Tensor]) -> None:
     Raises:
         WeightsError: there is something at `path` already, or it cannot be written.
     """
-    part = _part(path)
-    with part.open("wb") as file:
+    _make_room(path)
+    with whole_file(path) as file:
         torch.save({STATE: OrderedDict(state)}, file)
-    part.rename(path)
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
@@ -87,19 +90,18 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], settings: Mapping
     Raises:
         WeightsError: there is something at `path` already, or it cannot be written.
     """
-    part = _part(path)
+    _make_room(path)
     named = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    save_file(named, part, metadata={"format": "pt", SETTINGS: json.dumps(settings)})
-    part.rename(path)
+    with whole_file(path) as file:
+        file.write(save(named, metadata={"format": "pt", SETTINGS: json.dumps(settings)}))
 
 
-def _part(path: Path) -> Path:
+def _make_room(path: Path) -> None:
     expect_free(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
     except OSError as error:
         raise WeightsError(f"{path} cannot be written: {error}") from error
-    return path.with_name(path.name + ".part")
 
 
 def expect_free(path: Path) -> None:

@@ -16,9 +16,10 @@ import numpy as np
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.pipeline.video.container import Deadline, Limits, Opened, one_line, opened
-from vidxfer.pipeline.video.packets import Window, survey
+from vidxfer.pipeline.video.packets import survey
 from vidxfer.pipeline.video.paths import PathFailed, PtsPath, SequentialPath
 from vidxfer.pipeline.video.reader import open_video
+from vidxfer.pipeline.video.window import Window
 
 BACKENDS = ("auto", "decord", "pyav-pts", "pyav-sequential")
 

@@ -28,24 +28,30 @@ def nal_length_bytes(codec: str, extradata: bytes | None) -> int:
 def slice_types(codec: str, packet: bytes, length_bytes: int) -> set[int]:
     """NAL unit types of the slices in an h264 or hevc packet; compare with IDR and RANDOM_ACCESS."""
     mask, shift = (0x1F, 0) if codec == "h264" else (0x3F, 1)
-    units = _by_length(packet, length_bytes) if length_bytes else _by_start_code(packet)
-    kinds = {(first >> shift) & mask for first in units}
+    kinds = {(unit[0] >> shift) & mask for unit in _units(packet, length_bytes) if unit}
     return kinds & set(SLICES[codec])
 
 
-def _by_length(packet: bytes, length_bytes: int) -> Iterator[int]:
+def sequence_headers(codec: str, packet: bytes, length_bytes: int) -> tuple[bytes, ...]:
+    """The sequence parameter sets in an h264 or hevc packet: size, colours and cropping of what follows."""
+    mask, shift, kind = (0x1F, 0, 7) if codec == "h264" else (0x3F, 1, 33)
+    return tuple(unit for unit in _units(packet, length_bytes) if unit and (unit[0] >> shift) & mask == kind)
+
+
+def _units(packet: bytes, length_bytes: int) -> Iterator[bytes]:
+    """The NAL units, without what parts them."""
+    if not length_bytes:
+        at = packet.find(b"\0\0\1")
+        while 0 <= at < len(packet) - 3:
+            after = packet.find(b"\0\0\1", at + 3)
+            yield packet[at + 3 : after if after > 0 else len(packet)].rstrip(b"\0")
+            at = after
+        return
     at = 0
     while at + length_bytes < len(packet):
         unit_bytes = int.from_bytes(packet[at : at + length_bytes], "big")
-        yield packet[at + length_bytes]
+        yield packet[at + length_bytes : at + length_bytes + max(1, unit_bytes)]
         at += length_bytes + unit_bytes
-
-
-def _by_start_code(packet: bytes) -> Iterator[int]:
-    at = packet.find(b"\0\0\1")
-    while 0 <= at < len(packet) - 3:
-        yield packet[at + 3]
-        at = packet.find(b"\0\0\1", at + 3)
 
 
 def shown_pictures(codec: str, packet: bytes) -> int:

@@ -48,6 +48,7 @@ def examine(video: Video, *, quick: bool = False, decoder: Decoder = "auto") -> 
         decoder=decoder,
         start_seconds=video.start_seconds,
         end_seconds=video.end_seconds,
+        frames=video.frames,
         known_good=quick,
     ) as source:
         if not quick:

@@ -170,11 +170,11 @@ class Guard:
             good = child.resident_bytes() < self.limits.memory_bytes // 2
             value = pickle.loads(answer)
             with self._lock:
-                error = self._surprises.error_of(value, task.path)
-            if error is None:
+                found = self._surprises.error_of(value, task.path)
+            if found is None:
                 task.future.set_result(value)
             else:
-                task.future.set_exception(error)
+                task.future.set_exception(found)
                 good = good and isinstance(value, VidxferError | MemoryError)  # after any other nothing is certain
         if not good:
             self._stop(child)

@@ -17,28 +17,18 @@ from operator import itemgetter
 from typing import Any
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
-from vidxfer.pipeline.video.bitstream import IDR, RANDOM_ACCESS, nal_length_bytes, shown_pictures, slice_types
+from vidxfer.pipeline.video.bitstream import (
+    IDR,
+    RANDOM_ACCESS,
+    nal_length_bytes,
+    sequence_headers,
+    shown_pictures,
+    slice_types,
+)
 from vidxfer.pipeline.video.container import Deadline, Opened, demux_error, opened_again
+from vidxfer.pipeline.video.window import Window
 
 MICROSECONDS = 1_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Window:
-    """A stretch of time, start included, end not; in seconds from the start of the file; None is open."""
-
-    start_seconds: float | None = None
-    end_seconds: float | None = None
-
-    def holds(self, seconds: float) -> bool:
-        """Whether a frame shown at this time belongs to it."""
-        after = self.start_seconds is None or seconds >= self.start_seconds
-        return after and (self.end_seconds is None or seconds < self.end_seconds)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is the whole file."""
-        return self.start_seconds is None and self.end_seconds is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +42,7 @@ class Packets:
         faults: what keeps frames from being named by time stamp; empty: nothing.
         open_key_frames: key frames that are not IDR (h264, hevc).
         leading: packets shown before the key frame they follow.
+        headers_inside: key frames carry sequence headers of their own (h264, hevc).
         largest: time stamp of the largest packet: a picture that is not flat, if there is one. None without packets.
     """
 
@@ -61,6 +52,7 @@ class Packets:
     faults: list[str]
     open_key_frames: int
     leading: int
+    headers_inside: bool = False
     largest: int | None = None
 
 
@@ -100,7 +92,9 @@ def survey(video: Opened, deadline: Deadline, *, window: Window | None = None) -
         start_pts = Clock.of(video).pts(window.start_seconds)
         if _seeks(video, start_pts):
             packets = _collect(video, deadline, window)
-            if packets.starts and packets.starts[0][0] == 0 and packets.starts[0][1] <= start_pts:
+            if packets.headers_inside:  # one before the window may have set what these do not
+                window = None
+            elif packets.starts and packets.starts[0][0] == 0 and packets.starts[0][1] <= start_pts:
                 return packets
         # The seek failed, went too far, or to a frame that leans on earlier ones: look again, from the beginning.
         with opened_again(video) as fresh:
@@ -140,12 +134,14 @@ class _Survey:
 
     def __init__(self, video: Opened) -> None:
         self._video, self._codec = video, video.codec
+        self._file_header = bytes(video.stream.codec_context.extradata or b"")
         self._length_bytes = nal_length_bytes(self._codec, video.stream.codec_context.extradata)
         self._pts: list[int] = []
         self._starts: list[tuple[int, int]] = []
         self._count = self._missing = self._discarded = self._hidden = self._open = self._leading = 0
         self._first_is_key = False
         self._key_pts: int | None = None
+        self._headers: set[tuple[bytes, ...]] = set()
         self._largest: tuple[int, int | None] = (0, None)
 
     def add(self, packet: Any) -> None:
@@ -171,6 +167,8 @@ class _Survey:
         self._first_is_key |= position == 0
         self._key_pts = packet.pts
         kinds = slice_types(self._codec, bytes(packet), self._length_bytes) if self._codec in IDR else set()
+        if self._codec in IDR:
+            self._headers.add(sequence_headers(self._codec, bytes(packet), self._length_bytes))
         self._open += self._codec in IDR and not (kinds and kinds <= IDR[self._codec])
         may_start = self._codec not in IDR or bool(kinds and kinds <= RANDOM_ACCESS[self._codec])
         if may_start and packet.pts is not None:
@@ -184,6 +182,9 @@ class _Survey:
             (self._discarded, "packets cut by an edit list"),
             (self._hidden, "packets that show no or several pictures"),
         ]
+        differing = {unit for units in self._headers for unit in units if unit not in self._file_header}
+        if differing and len({units[-1:] for units in self._headers}) > 1:
+            counted.append((len(differing), "sequence headers that change what is shown on the way"))
         faults = [f"{count} {what}" for count, what in counted if count]
         if self._count and not self._first_is_key:
             faults.append("it does not begin with a key frame")
@@ -194,6 +195,7 @@ class _Survey:
             faults=faults,
             open_key_frames=self._open,
             leading=self._leading,
+            headers_inside=any(self._headers),
             largest=self._largest[1],
         )
 

@@ -18,16 +18,14 @@ from typing import Any
 from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.pipeline.video.container import Deadline, Opened, opened_again
 from vidxfer.pipeline.video.decode import Decoding, Look, Painter, Pixels, pyav_version
-from vidxfer.pipeline.video.packets import Clock, Packets, Window, start_before
+from vidxfer.pipeline.video.packets import MICROSECONDS, Clock, Packets, start_before
+from vidxfer.pipeline.video.window import Window
 
 KEPT_BYTES = 64 * 2**20
 """Decoded frames of a counting pass are kept, as YUV, up to this size: a short clip is then decoded once, not twice."""
 
 WORTH_A_SEEK = 4
 """Packets that a seek must skip to beat decoding on."""
-
-SECONDS_PAST_END = 5.0
-"""How far behind a segment's end decoding goes on where time stamps may jump back."""
 
 
 class PathFailed(Exception):
@@ -62,8 +60,8 @@ class SequentialPath:
             decoding = Decoding(fresh, deadline)
             for ordinal, frame in enumerate(decoding.frames()):
                 seconds = clock.seconds(frame.pts)
-                if not window.is_whole and not window.holds(seconds):
-                    if window.end_seconds is not None and seconds > window.end_seconds + SECONDS_PAST_END:
+                if not window.is_whole and not window.holds(seconds, ordinal):
+                    if window.is_over(seconds, ordinal):
                         break
                     continue
                 self._ordinals.append(ordinal)
@@ -166,7 +164,9 @@ class PtsPath:
         clock = Clock.of(video)
         self._video, self._packets, self._painter = video, packets, Painter()
         self._unchecked, self._passed = unchecked, False
-        self.pts: list[int] = [pts for pts in packets.order if window.holds(clock.seconds(pts))]
+        self.pts: list[int] = [
+            pts for number, pts in enumerate(packets.order) if window.holds(clock.seconds(pts), number)
+        ]
         self.look: Look | None = None
         if self.pts:
             self._run(plan_runs(packets, self.pts, [0])[0], deadline, paint=())
@@ -241,3 +241,11 @@ class PtsPath:
         if first_pts not in {pts for _, pts in self._packets.starts}:
             raise PathFailed(f"a seek to {start[1]} landed at {first_pts}, no key frame to start from")
         return bisect_left(self._packets.order, first_pts)
+
+
+def fits_in_memory(video: Opened) -> bool:
+    """Whether, by its header, the whole video can be kept as YUV; a wrong header costs time, not exactness."""
+    context, stream = video.stream.codec_context, video.stream
+    seconds = (video.container.duration or 0) / MICROSECONDS
+    frames = stream.frames or seconds * float(stream.average_rate or stream.guessed_rate or 0)
+    return context.height * context.width * 3 // 2 * frames <= KEPT_BYTES

@@ -25,7 +25,7 @@ import numpy as np
 from vidxfer.pipeline.errors import VideoError, VideoReason
 from vidxfer.pipeline.shapes import FRAME_FOLDER_FPS, Frames
 from vidxfer.pipeline.video.container import SQUARE, Deadline, Limits, check_picture, check_regular, one_line
-from vidxfer.pipeline.video.packets import Window
+from vidxfer.pipeline.video.window import Window
 
 NAME = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\.(?:jpe?g|png|webp|bmp))", re.IGNORECASE)
 FLOW = re.compile(r"(flow|[xy]_|[uv]_)", re.IGNORECASE)
@@ -45,6 +45,7 @@ class PictureFolder:
 
     decoder = "pictures"
     pixel_aspect = SQUARE
+    quarter_turns = 0
 
     def __init__(self, folder: Path, limits: Limits, window: Window | None = None) -> None:
         """List the folder and read the first picture's size.
@@ -158,11 +159,13 @@ def _series(folder: Path, limits: Limits, deadline: Deadline) -> list[str]:
 
 
 def _within(folder: Path, names: list[str], window: Window) -> list[str]:
-    """The pictures of a stretch of the nominal clock."""
+    """The pictures of a stretch of the nominal clock, or of their numbers counted from 0."""
+    first = math.ceil((window.start_seconds or 0.0) * FRAME_FOLDER_FPS)
     wanted = 0 if window.end_seconds is None else math.ceil(window.end_seconds * FRAME_FOLDER_FPS)
-    found = [name for place, name in enumerate(names) if window.holds(place / FRAME_FOLDER_FPS)]
+    if window.frames is not None:
+        first, wanted = window.frames.start, window.frames.end or 0
+    found = [name for place, name in enumerate(names) if window.holds(place / FRAME_FOLDER_FPS, place)]
     if wanted > len(names) or not found:
-        first = math.ceil((window.start_seconds or 0.0) * FRAME_FOLDER_FPS)
         detail = f"{len(names)} pictures, asked for those from {first} up to {wanted or 'the end'}"
         raise VideoError(VideoReason.BAD_SEGMENT, folder, detail)
     return found

@@ -15,7 +15,6 @@ FFmpeg notices at all. A file cut off at the end is refused even where it decode
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
@@ -25,13 +24,14 @@ from typing import Literal
 import numpy as np
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
-from vidxfer.pipeline.shapes import Frames
+from vidxfer.pipeline.shapes import Frames, FrameSpan
 from vidxfer.pipeline.video.container import Deadline, Limits, Opened, opened
 from vidxfer.pipeline.video.decord_path import DecordPath
 from vidxfer.pipeline.video.gate import Witness, judge, named_by_pts
-from vidxfer.pipeline.video.packets import MICROSECONDS, Clock, Window, survey
-from vidxfer.pipeline.video.paths import KEPT_BYTES, PathFailed, PtsPath, SequentialPath
+from vidxfer.pipeline.video.packets import Clock, survey
+from vidxfer.pipeline.video.paths import PathFailed, PtsPath, SequentialPath, fits_in_memory
 from vidxfer.pipeline.video.pictures import PictureFolder
+from vidxfer.pipeline.video.window import ENDS_BEHIND, SECONDS_BEHIND, Window
 
 __all__ = ["Decoder", "Limits", "PictureFolder", "VideoSource", "open_video"]
 
@@ -52,11 +52,12 @@ def open_video(
     decoder: Decoder = "auto",
     start_seconds: float | None = None,
     end_seconds: float | None = None,
+    frames: FrameSpan | None = None,
     limits: Limits | None = None,
     known_good: bool = False,
     square_pixels: bool = False,
 ) -> Iterator[VideoSource | PictureFolder]:
-    """Open a video (a file, or a folder of numbered pictures), or a segment of a file: start_seconds ≤ t < end_seconds.
+    """Open a video (a file or a folder of numbered pictures) or a segment: start_seconds ≤ t < end_seconds, or frames.
 
     Several threads may each have their own source; one source belongs to one thread.
 
@@ -64,6 +65,7 @@ def open_video(
         decoder: "auto" and "pyav" are PyAV, the faster one (docs/frames.md); "decord" is decord where the gate proves
             that its frames are the same, else PyAV. Pictures are read by Pillow whatever is asked for.
         start_seconds, end_seconds: counted from the file's first time stamp; read with PyAV.
+        frames: the segment by frame numbers instead; see `FrameSpan`.
         limits: what the video may cost; `Limits()` when None.
         known_good: the whole file was read before without an error: PyAV decodes only what leads to wanted frames.
         square_pixels: resize pictures whose pixels are not square, to stored width x aspect; default: as stored.
@@ -76,13 +78,13 @@ def open_video(
         raise ValueError(f"decoder={decoder!r}: auto, decord and pyav are known")
     limits = limits or Limits()
     path = Path(path)
-    window = _window(path, start_seconds, end_seconds)
+    window = Window.of(path, start_seconds, end_seconds, frames)
     if _is_folder(path):
         yield PictureFolder(path, limits, window)
         return
     deadline = Deadline(path, limits)
     with opened(path, limits, square_pixels=square_pixels) as video:
-        source = VideoSource(video, window)
+        source = VideoSource(video, window.at_rate(float(video.stream.average_rate or 0)))
         source._choose(deadline, use_decord=decoder == "decord", known_good=known_good)
         yield source
 
@@ -92,16 +94,6 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):  # a loop of links, a NUL: `check_regular` names it
         return False
-
-
-def _window(path: Path, start_seconds: float | None, end_seconds: float | None) -> Window:
-    for seconds in (start_seconds, end_seconds):
-        if seconds is not None and not math.isfinite(seconds):
-            raise VideoError(VideoReason.BAD_SEGMENT, path, f"{seconds} is not a time")
-    if end_seconds is not None and end_seconds <= (start_seconds or 0.0):
-        detail = f"from {start_seconds or 0:g} s to {end_seconds:g} s holds no time"
-        raise VideoError(VideoReason.BAD_SEGMENT, path, detail)
-    return Window(start_seconds=start_seconds, end_seconds=end_seconds)
 
 
 class VideoSource:
@@ -140,6 +132,11 @@ class VideoSource:
     def version(self) -> str:
         """Of the libraries behind `decoder`."""
         return self._way.version()
+
+    @property
+    def quarter_turns(self) -> int:
+        """Anticlockwise turns by 90 degrees that put the stored picture upright."""
+        return 0 if self._way.look is None else self._way.look.quarter_turns
 
     @property
     def decoder(self) -> str:
@@ -212,7 +209,7 @@ class VideoSource:
             raise VideoError(VideoReason.DECODE_FAILED, self._video.path, detail)
 
     def _choose(self, deadline: Deadline, *, use_decord: bool, known_good: bool) -> None:
-        if self._window.is_whole and not use_decord and not known_good and _fits(self._video):
+        if self._window.is_whole and not use_decord and not known_good and fits_in_memory(self._video):
             self.why = "decoded whole, once"
             self._way = SequentialPath(self._video, deadline, window=self._window)
         else:
@@ -263,16 +260,18 @@ class VideoSource:
 
     def _check_frames(self) -> None:
         if self.frame_count:
+            if not self._window.is_whole:
+                self._look_for_the_end()
             return
         if self._window.is_whole:
             raise VideoError(VideoReason.NO_FRAMES, self._video.path, "no frame was decoded")
-        detail = f"no frame is shown from {self._window.start_seconds or 0:g} s to {self._window.end_seconds} s"
-        raise VideoError(VideoReason.BAD_SEGMENT, self._video.path, detail)
+        raise VideoError(VideoReason.BAD_SEGMENT, self._video.path, f"no frame is shown {self._window}")
 
-
-def _fits(video: Opened) -> bool:
-    """Whether, by its header, the whole video can be kept as YUV; a wrong header costs time, not exactness."""
-    context, stream = video.stream.codec_context, video.stream
-    seconds = (video.container.duration or 0) / MICROSECONDS
-    frames = stream.frames or seconds * float(stream.average_rate or stream.guessed_rate or 0)
-    return context.height * context.width * 3 // 2 * frames <= KEPT_BYTES
+    def _look_for_the_end(self) -> None:
+        """Say so where the video ends long before the segment does."""
+        last_pts = self._way.pts[-1] or 0
+        if self._packets.order[-1] > last_pts:
+            return  # more of the video comes behind the segment
+        last_seconds, fps = Clock.of(self._video).seconds(last_pts), float(self._video.stream.average_rate or 0)
+        if self._window.seconds_behind(last_seconds, self.frame_count, fps) > SECONDS_BEHIND:
+            self.why += f"; {ENDS_BEHIND}"

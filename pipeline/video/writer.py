@@ -1,6 +1,6 @@
 """Frames into a small video file: for videos we generate ourselves (the toy world, tests), not for archives.
 
-uint8 [frame height width rgb] ──▶ libvpx-vp9, realtime ──▶ name.part ──rename──▶ name
+uint8 [frame height width rgb] ──▶ libvpx-vp9, realtime ──▶ a name of its own ──rename──▶ name
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vidxfer.pipeline.shapes import expect
+from vidxfer.pipeline.writing import whole_path
 
 FASTEST = {
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
@@ -52,9 +53,8 @@ def write_video(
     if frames.dtype != np.uint8 or not len(frames):
         raise ValueError(f"frames are {frames.dtype}{list(frames.shape)}, expected at least one uint8 frame")
     path = Path(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")  # FFmpeg chooses the container by suffix
     try:
-        with av.open(str(part.absolute()), "w") as container:
+        with whole_path(path) as own, av.open(str(own.absolute()), "w") as container:  # its suffix says which container
             stream: Any = container.add_stream(codec, rate=Fraction(fps).limit_denominator(100_000))
             stream.width, stream.height, stream.pix_fmt = sizes["width"], sizes["height"], pix_fmt
             stream.codec_context.thread_count = 1
@@ -62,10 +62,7 @@ def write_video(
             for picture in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
             container.mux(stream.encode(None))
-        part.replace(path)
     except (av.error.FFmpegError, ValueError) as error:
         if isinstance(error, OSError):
             raise
         raise ValueError(f"{path}: FFmpeg cannot write {codec} there: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidxfer.pipeline.cache.read.agree import expect_agree
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.clip.tower import hash_state
-from vidxfer.pipeline.errors import CacheMismatch, RunError, UsageError, WeightsError
+from vidxfer.pipeline.errors import RunError, UsageError, WeightsError
 from vidxfer.pipeline.heads import PUBLISHED, RELEASES
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.family import Release, Released
@@ -209,18 +210,21 @@ def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
         CacheMismatch: names each differing field with both values.
     """
     here = offer_of_split(split, recipe)
-    pairs: dict[str, tuple[object, object]] = {
-        "dense_frames": (here.sparse_frames * here.alpha, trained.sparse_frames * trained.alpha),
-        "alpha": (here.alpha, trained.alpha),
-        "channels": (here.channels, trained.channels),
-        "embed": (here.embed, trained.embed),
-        "patch_px": (here.patch_px, trained.patch_px),
+    found, wanted = _facts_of_offer(here), _facts_of_offer(trained)
+    if set(trained.layers) <= set(here.layers):  # what lies beside them is not read
+        found["layers"] = trained.layers
+    expect_agree("cache with weights", split.path, found, wanted)
+
+
+def _facts_of_offer(offer: Offer) -> dict[str, object]:
+    return {
+        "sampling.dense_frames": offer.sparse_frames * offer.alpha,
+        "sampling.alpha": offer.alpha,
+        "channels": offer.channels,
+        "embed": offer.embed,
+        "patch_px": offer.patch_px,
+        "layers": offer.layers,
     }
-    if not set(trained.layers) <= set(here.layers):
-        pairs["layers"] = (list(here.layers), list(trained.layers))
-    differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    if differing:
-        raise CacheMismatch(split.path, differing)
 
 
 def _write_run(request: ImportRequest, split: Split, recipe: Recipe, weights: Mapping[str, Tensor]) -> None:

@@ -13,18 +13,25 @@ from typing import Any
 import torch
 from torch import nn
 
+from vidxfer.pipeline.cache.read.agree import facts_of, facts_of_run, other_text
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.clip.load import choose_device
-from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch
+from vidxfer.pipeline.errors import CacheIncomplete
 from vidxfer.pipeline.heads.base import Head, Needs
 from vidxfer.pipeline.heads.zero_shot import FusedWithClip, ZeroShotClip
 from vidxfer.pipeline.precision import Where, head_precision
-from vidxfer.pipeline.training.build import build_head, expect_same_kind, offer_of_split
+from vidxfer.pipeline.training.build import (
+    build_head,
+    expect_readable,
+    facts_of_head,
+    offer_of_split,
+)
 from vidxfer.pipeline.training.metrics import Score, ranked, score
 from vidxfer.pipeline.training.owned import expect_run_or_nothing, owned
-from vidxfer.pipeline.training.run import Run, write_text
+from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.scoring import Scored, score_rows
+from vidxfer.pipeline.writing import write_text
 from vidxfer.stages.learning.sources import Source
 from vidxfer.stages.learning.union import UnionSource, source_of
 from vidxfer.stages.progress import Progress, Silent
@@ -95,7 +102,7 @@ def _evaluate(request: EvaluateRequest, folder: Path, shown: Progress) -> Evalua
     where = compute_on(request.device, request.precision)
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
-    head = head_to_score(request, split).to(where.device)
+    head = head_to_score(request, split, shown).to(where.device)
     if (origin := source.origin(head.needs)) is not None:
         shown.line(str(origin))
     scored, result = score_split(
@@ -126,18 +133,23 @@ def per_cache(source: Source, scored: Scored, result: Score) -> dict[str, Score]
     return scores
 
 
-def head_to_score(request: EvaluateRequest, split: Split) -> Head:
+def head_to_score(request: EvaluateRequest, split: Split, shown: Progress) -> Head:
     """The trained head over the split's own class names, CLIP alone, or both fused.
 
-    The class names need not be those of the training: a text-cosine head scores any label set.
+    The class names need not be those of the training: a text-cosine head scores any label set. What differs from the
+    training and may is told.
     """
     text = torch.from_numpy(split.text)
     clip = ZeroShotClip(text, float(split.informs["logit_scale"]))
     if request.run is None:
         return clip
     run = Run.open(request.run)
-    expect_fits_run(run, split)
-    offer = replace(offer_of_split(split, run.recipe), logit_scale=float(run.made_from["logit_scale"]))
+    for line in expect_fits_run(run, split):
+        shown.line(f"evaluate: {line}")
+    # The layers are those of the training: a head takes by default all that a cache has, and this one may have more.
+    layers = CacheSpec.from_dict(run.made_from["spec"]).layers
+    offer = offer_of_split(split, run.recipe)
+    offer = replace(offer, layers=layers, logit_scale=float(run.made_from["logit_scale"]))
     head = build_head(run.recipe, offer)
     run.load_weights(head)
     return FusedWithClip(head, clip, request.fuse_clip) if request.fuse_clip else head
@@ -149,16 +161,19 @@ def compute_on(device: str, precision: str) -> Where:
     return Where(device=chosen, precision=head_precision(precision, chosen))
 
 
-def expect_fits_run(run: Run, split: Split) -> None:
-    """Check that a split holds what the run was trained on.
+def expect_fits_run(run: Run, split: Split) -> list[str]:
+    """Check that a split holds what the run was trained on; returns what differs and may, in words.
 
     Raises:
         CacheMismatch: names each differing field with both values.
     """
     trained = CacheSpec.from_dict(run.made_from["spec"])
-    expect_same_kind(split.path, split.spec, trained, run.recipe)
-    if not run.recipe.head.any_classes and list(split.class_names) != run.made_from["class_names"]:
-        raise CacheMismatch(split.path, {"class_names": (len(split.class_names), len(run.made_from["class_names"]))})
+    asked = {**facts_of_run(run.made_from), **facts_of_head(run.recipe, trained)}
+    told = expect_readable("cache with run", split.path, facts_of(split), split.spec, run.recipe, asked)
+    if asked["templates"] is None and run.recipe.head.any_classes:  # a run of 0.1.0: it keeps the embeddings alone
+        differs = other_text(run.made_from["class_names"], run.text().numpy(), split.class_names, split.text)
+        told += [differs] if differs else []
+    return told
 
 
 def score_split(

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 
+from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of_run, facts_of_tower
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.draw import draw_guarded
-from vidxfer.pipeline.errors import CacheMismatch, UsageError, VideoError
+from vidxfer.pipeline.errors import UsageError, VideoError
 from vidxfer.pipeline.heads.base import Head, Needs
 from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.shapes import ClipBatch, Video
@@ -74,7 +75,7 @@ def predict(request: PredictRequest, progress: Progress | None = None) -> tuple[
         raise UsageError("no video given: vidxfer predict VIDEO... --checkpoint RUN")
     run = Run.open(request.run)
     trained = CacheSpec.from_dict(run.made_from["spec"])
-    tower = tower_of(run, trained, request)
+    tower = tower_of(run, trained, request, shown)
     where = compute_on(request.device, request.precision)
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
@@ -101,24 +102,21 @@ def predict(request: PredictRequest, progress: Progress | None = None) -> tuple[
     return tuple(answers)
 
 
-def tower_of(run: Run, trained: CacheSpec, request: PredictRequest) -> ClipTower:
-    """The tower the run was trained with.
+def tower_of(run: Run, trained: CacheSpec, request: PredictRequest, shown: Progress) -> ClipTower:
+    """The tower the run was trained with, in the arithmetic of its tokens unless another is asked for.
 
     Raises:
-        CacheMismatch: the weights are others.
+        CacheMismatch: its weights or its pictures are others; each field with both values.
     """
     known = run.made_from["clip"]
     tower = load_tower(
         request.model or known["model"],
         request.pretrained or known["pretrained"],
         device=request.device,
-        precision=request.precision,
+        precision=trained.clip_precision if request.precision == "auto" else request.precision,
     )
-    if tower.info.weights_sha256 != trained.clip_weights_sha256:
-        raise CacheMismatch(
-            run.path,
-            {"clip_weights_sha256": (trained.clip_weights_sha256[:12] + "…", tower.info.weights_sha256[:12] + "…")},
-        )
+    for line in expect_agree("run with tower", run.path, facts_of_run(run.made_from), facts_of_tower(tower.info)):
+        shown.line(f"predict: {line}")
     return tower
 
 

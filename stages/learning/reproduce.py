@@ -9,7 +9,6 @@ Nothing is computed again: the numbers are those of the run's last evaluation.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +18,10 @@ from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.heads import PUBLISHED, RECIPES
 from vidxfer.pipeline.heads.recipe import Published
+from vidxfer.pipeline.reading import lines, opened, parsed
 from vidxfer.pipeline.training.run import Run
+
+MOST_LINE_BYTES = 1 << 20  # of a prediction
 
 PUBLISHED_TEST_VIEWS = (3, 1)
 """Temporal views and crops of the release's test settings."""
@@ -91,15 +93,19 @@ def _read_predictions(run: Run, val: Split) -> tuple[int, int, int]:
         raise RunError(f"{file} is older than {weights}. Score it again: vidxfer evaluate --run {run.path}")
     right1 = right5 = 0
     known, seen = set(val.video_ids), set()
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-            name, label, guesses = entry["id"], entry["label"], entry["top5_labels"]
-            right1, right5 = right1 + (label == guesses[0]), right5 + (label in guesses)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise RunError(f"{file}:{number}: no line of an evaluation. Score again: vidxfer evaluate") from error
-        seen.add(name)
-    if not seen or not seen <= known:
+    with opened(file, error=RunError) as found:
+        for number, line in enumerate(lines(found, file, most=MOST_LINE_BYTES, error=RunError), start=1):
+            try:
+                entry = parsed(line)
+                name, label, guesses = entry["id"], entry["label"], entry["top5_labels"]
+                right1, right5 = right1 + (label == guesses[0]), right5 + (label in guesses)
+                seen.add(name)
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                raise RunError(f"{file}:{number}: no line of an evaluation. Score again: vidxfer evaluate") from error
+            if number > len(known) or name not in known:
+                seen.clear()
+                break
+    if not seen:
         raise RunError(f"{file} is not of the validation videos in {val.path}. Score the run with this cache first.")
     return right1, right5, len(seen)
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from vidxfer.pipeline.cache.layout import PENDING
+from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
@@ -25,7 +26,7 @@ from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.draw import draw_view
-from vidxfer.pipeline.errors import CacheMismatch, UsageError
+from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.ahead import AheadLoader
@@ -45,7 +46,7 @@ class Source:
         split: settings, ids, labels and text; on disk or in memory.
         find_videos: gives id -> video; called only when a head needs pixels.
         tower: on the online path; None: tokens are cached.
-        frames_from: "auto", "cache" or "videos": where dense frames beside cached tokens come from.
+        frames_from: one of `FramesFrom`: where dense frames beside cached tokens come from.
     """
 
     split: Split
@@ -92,7 +93,13 @@ class Source:
             origin = self.origin(needs)
             videos = self.find_videos() if origin is not None and not origin.cached else None
             return ClipLoader(
-                self.split, needs, videos, device=device, decode_threads=decode_threads, read_threads=read_threads
+                self.split,
+                needs,
+                videos,
+                may_differ=self.frames_from == "changed-videos",
+                device=device,
+                decode_threads=decode_threads,
+                read_threads=read_threads,
             )
         videos = self.find_videos()
         # A row of a gap is never asked for; any video stands in its place.
@@ -167,9 +174,11 @@ def online_sources(
             )
         found = {name: open_split(folder, name) for name in splits(folder)}
         known = found["train"].informs["clip"]
-        tower = load_tower(known["model"], known["pretrained"], device=clip.device, precision=clip.precision)
+        made_in = found["train"].spec.clip_precision
+        precision = made_in if clip.precision == "auto" else clip.precision
+        tower = load_tower(known["model"], known["pretrained"], device=clip.device, precision=precision)
         for split in found.values():
-            expect_tower(split, tower)
+            expect_tower(split, tower.info)
         return {
             name: Source(split=split, find_videos=cache(partial(dense_videos, split, root)), tower=tower)
             for name, split in found.items()
@@ -182,17 +191,6 @@ def online_sources(
         by_id = {video.id: video for video in dataset.videos}
         sources[name] = Source(split=split, find_videos=lambda by_id=by_id: by_id, tower=tower)  # type: ignore[misc]
     return sources
-
-
-def expect_tower(split: Split, tower: ClipTower) -> None:
-    """Check that a tower is the one a split was made with.
-
-    Raises:
-        CacheMismatch: it has other weights.
-    """
-    if tower.info.weights_sha256 != split.spec.clip_weights_sha256:
-        hashes = (split.spec.clip_weights_sha256[:12] + "…", tower.info.weights_sha256[:12] + "…")
-        raise CacheMismatch(split.path, {"clip_weights_sha256": hashes})
 
 
 def split_in_memory(

@@ -16,16 +16,24 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
+from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of, facts_of_run, other_text
+from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import splits
 from vidxfer.pipeline.clip.load import choose_device
-from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch, UsageError
+from vidxfer.pipeline.errors import CacheIncomplete, RunError, UsageError
 from vidxfer.pipeline.heads.base import expect_delivered
 from vidxfer.pipeline.precision import Where, head_precision
-from vidxfer.pipeline.training.build import expect_made_for, expect_same_kind, offer_of
+from vidxfer.pipeline.training.build import (
+    expect_made_for,
+    expect_readable,
+    facts_of_head,
+    offer_of,
+)
 from vidxfer.pipeline.training.kept_rows import KeptRows
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.run import Run
+from vidxfer.pipeline.training.validation import keep_validation
 from vidxfer.stages.learning.sources import Source, online_sources
 from vidxfer.stages.learning.take_up import ids_of, owned_run, rows_of_run
 from vidxfer.stages.learning.trainer import Trainer
@@ -56,19 +64,26 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     if request.recipe.batch_clips % fabric.world_size:
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
     split = sources["train"].split
-    expect_trainable(sources, request)
+    for told in expect_trainable(sources, request):
+        shown.line(f"train: {told}")
     views = split.spec.stored_views
     where = Where(device=fabric.device, precision=head_precision(request.precision, fabric.device))
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
     found = made_from(split, online=request.online, where=where, world=fabric.world_size)
     if request.init_from is not None:
-        found["init_from"] = beginning(request.init_from, found)
+        found["init_from"] = beginning(request, found, shown)
+    if request.run.is_symlink():
+        shown.line(f"{request.run} is behind a link: the run is written at {request.run.resolve()}")
     with ExitStack() as stack:
         run = owned_run(request, found, KeptRows(ids=ids_of(sources["train"], rows), views=views), fabric, stack)
         if run is None:
             return None
+        expect_text(run, split)
         rows, views = rows_of_run(run, sources["train"], rows, fabric, shown)
+        if "val" in sources and fabric.is_global_zero:
+            for told in keep_validation(run, sources["val"].split):
+                shown.line(f"train: {told}")
         trainer = Trainer(request, run, sources, (rows, views), fabric, where, shown, stack)
         report = trainer.run_epochs()
         if not fabric.is_global_zero:
@@ -78,8 +93,8 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
         return report
 
 
-def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> None:
-    """Check what can be checked before a run folder is made and hours are spent.
+def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> list[str]:
+    """Check what can be checked before a run folder is made and hours are spent; returns what is to be told.
 
     Raises:
         CacheMismatch: the recipe is for other frames or another CLIP, or the two splits are of different kinds.
@@ -93,23 +108,43 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> None:
     needs = request.recipe.head.needs(offer)
     expect_delivered(needs, offer)
     source.origin(needs)
-    if "val" in sources:
-        val = sources["val"].split
-        expect_same_kind(val.path, val.spec, spec, request.recipe)
+    if "val" not in sources:
+        return []
+    val, train = sources["val"].split, source.split
+    trained = {**facts_of(train), **facts_of_head(request.recipe, spec)}
+    return expect_readable("val with train", val.path, facts_of(val), val.spec, request.recipe, trained)
 
 
-def beginning(path: Path, found: dict[str, Any]) -> dict[str, Any]:
+def beginning(request: TrainRequest, found: dict[str, Any], shown: Progress) -> dict[str, Any]:
     """What a run that begins with another's weights remembers of it.
 
     Raises:
-        RunError: no run there. CacheMismatch: it was trained with another CLIP.
+        RunError: no run there. CacheMismatch: its head, its CLIP or what it reads is another; each field is named.
     """
+    assert request.init_from is not None
+    path, recipe = request.init_from, request.recipe
     other = Run.open(path)
-    field = "clip_weights_sha256"
-    theirs, ours = other.made_from["spec"][field], found["spec"][field]
-    if theirs != ours:
-        raise CacheMismatch(path, {field: (theirs, ours)})
+    theirs, ours = (
+        {**facts_of_run(made), **facts_of_head(one, CacheSpec.from_dict(made["spec"]))}
+        for one, made in ((other.recipe, other.made_from), (recipe, found))
+    )
+    may = ("class_names",) * recipe.head.any_classes + ("sampling.dense_frames",) * (not recipe.head.fixed_frames)
+    for line in expect_agree("beginning with run", path, theirs, ours, may=may):
+        shown.line(f"train: --init-from: {line}")
     return {"run": str(path.absolute()), "recipe": other.recipe.name, "global_step": other.progress().global_step}
+
+
+def expect_text(run: Run, split: Split) -> None:
+    """Check that a run is gone on with over the prompts it began with, where it keeps their embeddings alone (0.1.0).
+
+    Raises:
+        RunError: other prompts.
+    """
+    if "templates" in run.made_from or not run.progress().global_step:
+        return
+    differs = other_text(run.made_from["class_names"], run.text().numpy(), split.class_names, split.text)
+    if differs is not None:
+        raise RunError(f"{run.path} holds a run with other settings:\n  {differs}\nChoose another folder with --run.")
 
 
 def trainable_rows(source: Source, request: TrainRequest, shown: Progress) -> list[int]:
@@ -198,6 +233,7 @@ def made_from(split: Split, *, online: bool, where: Where = ON_CPU, world: int =
         "cache_fingerprint": split.spec.fingerprint,
         "spec": split.spec.to_dict(),
         "class_names": list(split.class_names),
+        "templates": list(facts_of(split)["templates"]),
         "logit_scale": split.informs["logit_scale"],
         "clip": split.informs["clip"],
         "data": split.informs["data"],

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of
 from vidxfer.pipeline.cache.read.union import Union, unite
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.datasets.k710 import map_labels, names_of
 from vidxfer.pipeline.datasets.survey import recording_of_id
-from vidxfer.pipeline.errors import CacheMismatch
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.dense import Origin
@@ -174,17 +174,16 @@ def text_of(class_names: Sequence[str], found: Sequence[Split]) -> np.ndarray[An
     """Embeddings [class embed] of class names: those of the caches, and CLIP's where none has the name.
 
     Raises:
-        CacheMismatch: the caches' texts were made with different templates.
+        CacheMismatch: the caches were made with other settings or other templates.
     """
     first = found[0]
-    templates = [list(split.informs.get("templates", ["{}"])) for split in found]
-    for split, other in zip(found, templates, strict=True):
-        if other != templates[0]:
-            raise CacheMismatch(split.path, {"text templates": (other, templates[0])})
+    for other in found[1:]:  # before CLIP embeds what none of them has
+        expect_agree("cache with cache", other.path, facts_of(other), facts_of(first))
     known = {name: split.text[label] for split in reversed(found) for label, name in enumerate(split.class_names)}
     missing = [name for name in class_names if name not in known]
     if missing:
         clip = first.informs["clip"]
         tower = load_tower(clip["model"], clip["pretrained"], device="cpu", precision="fp32")
-        known |= dict(zip(missing, tower.encode_text(missing, tuple(templates[0])).numpy(), strict=True))
+        templates = tuple(first.informs.get("templates", ("{}",)))
+        known |= dict(zip(missing, tower.encode_text(missing, templates).numpy(), strict=True))
     return np.stack([known[name] for name in class_names]).astype(np.float32)

@@ -170,6 +170,7 @@ def measure_dense(spec: CacheSpec, needs: Needs, dataset: Dataset, threads: int)
                 video.path,
                 start_seconds=video.start_seconds,
                 end_seconds=video.end_seconds,
+                frames=video.frames,
                 square_pixels=spec.square_pixels,
             ) as source,
         ):
@@ -178,7 +179,7 @@ def measure_dense(spec: CacheSpec, needs: Needs, dataset: Dataset, threads: int)
     if not good:
         return None
     again = replace(dataset, videos=good)
-    return _videos_per_second(lambda video: dense_frames(video, views[video.id], spec, 0, needs), again, threads)
+    return _videos_per_second(lambda video: dense_frames(video, views[video.id], spec, 0, needs=needs), again, threads)
 
 
 def _videos_per_second(work: Callable[[Video], object], dataset: Dataset, threads: int) -> float | None:

@@ -123,7 +123,7 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
     if request.measure:
         rates, jpeg_bytes = measured(request, tower, spec, needs, datasets[0], progress or Silent(), jpeg_bytes)
     clip = Clip(
-        token_bytes=spec.bytes_per_view if request.recipe is None else read_bytes(spec, needs),
+        token_bytes=spec.bytes_per_view if request.recipe is None else bytes_read(spec, needs),
         frame_bytes=jpeg_bytes,
         sparse_frames=needs.sparse_frames or spec.sparse_frames,
         seen_frames=needs.pixel_frames(spec.sparse_frames, spec.sampling.alpha),
@@ -164,8 +164,8 @@ def needs_of(spec: CacheSpec, recipe: Recipe | None, classes: int) -> Needs:
     return recipe.head.needs(offer)
 
 
-def read_bytes(spec: CacheSpec, needs: Needs) -> int:
-    """Bytes that are read of one stored view: whole chunks of codes and scales, and embeddings if wanted."""
+def bytes_read(spec: CacheSpec, needs: Needs) -> int:
+    """Bytes read of one stored view: whole chunks of codes and scales, and embeddings where they are wanted."""
     tokens = spec.sparse_frames * spec.tokens * sum(spec.form.token_bytes(spec.channels))
     return len(needs.layers) * tokens + (spec.sparse_frames * spec.embed * 2 if needs.embedding else 0)
 
@@ -184,7 +184,7 @@ def measured(
     found: dict[str, float | None] = {}
     with shown.bar("measure", 6, "steps") as bar:
         bar.advance(0, "disk")
-        chunk = read_bytes(spec, replace(needs, layers=needs.layers[:1], embedding=not needs.layers))
+        chunk = bytes_read(spec, replace(needs, layers=needs.layers[:1], embedding=not needs.layers))
         if known.disk_read_gb_per_second is None or known.disk_write_gb_per_second is None:
             disk = measure.measure_disk(existing_parent(request.cache), chunk)
             if disk is not None:

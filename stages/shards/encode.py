@@ -22,7 +22,7 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.draw import Drawn, draw, draw_guarded, sparse
 from vidxfer.pipeline.errors import VideoError
-from vidxfer.pipeline.shapes import Video, View
+from vidxfer.pipeline.shapes import SourceFile, Video, View
 from vidxfer.pipeline.video.container import SQUARE
 from vidxfer.pipeline.video.jpeg import encode_frames
 from vidxfer.pipeline.video.replay import cut_out, replay
@@ -36,7 +36,7 @@ class Prepared:
     Attributes:
         views: the drawn views. pixels: normalised float32 [view frame rgb height width], sparse frames only.
         decoder, why: which path decoded it, and the reason.
-        frame_count, source_px: of the video; (height, width) in pixels.
+        frame_count, source_px: of the video; (height, width) in pixels. source_file: which file it is.
         version, pixel_aspect: as in `Drawn`.
         jpegs: one per view and dense frame, where they are asked for. frame_quality: the lowest that was used.
     """
@@ -47,6 +47,7 @@ class Prepared:
     why: str
     frame_count: int
     source_px: tuple[int, int]
+    source_file: SourceFile
     jpegs: tuple[list[bytes], ...] | None = None
     frame_quality: int | None = None
     version: str = ""
@@ -91,6 +92,7 @@ def prepare(
         source_px=drawn.source_px,
         version=drawn.version,
         pixel_aspect=drawn.pixel_aspect,
+        source_file=drawn.source_file,
         jpegs=None if jpegs is None else tuple(files for files, _ in jpegs),
         frame_quality=None if jpegs is None else min(quality for _, quality in jpegs),
     )

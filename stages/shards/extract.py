@@ -13,7 +13,6 @@ new; else the other rows' bytes are taken over, each compared with its checksum.
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.video.container import SQUARE
 from vidxfer.pipeline.video.reader import NO_DECORD
+from vidxfer.pipeline.writing import remove
 from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.shards.behind import Behind
 from vidxfer.stages.shards.encode import Encoded, Prepared, encode_all, prepare_videos
@@ -196,6 +196,7 @@ def _add_behind(
         notes=notes,
         frame_count=prepared.frame_count,
         source_px=prepared.source_px,
+        source_file=prepared.source_file,
         frames=jpegs,
     )
     behind.do(partial(_add, add, quantise, codes), size_bytes)
@@ -239,7 +240,7 @@ def _own_folder(split: Split, task: ShardTask) -> Iterator[ShardWriter]:
         with ShardWriter(split, task.shard, folder) as writer:
             yield writer
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         raise
 
 

@@ -12,15 +12,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vidxfer.pipeline.cache.disk import disk_errors
 from vidxfer.pipeline.cache.frames import expect_same_frames
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split, open_split, splits
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.disk import disk_errors
 from vidxfer.pipeline.errors import CacheMismatch
 from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.pipeline.writing import make_folder
 from vidxfer.stages.describe import describe_split, frame_store
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.room import expect_room_for, layout_for
@@ -58,7 +59,7 @@ def prepare_splits(
         ],
     )
     with disk_errors(request.cache, 0):  # before the calibration, which takes a while
-        request.cache.mkdir(parents=True, exist_ok=True)
+        make_folder(request.cache)
     for dataset, spec in zip(datasets, specs, strict=True):
         if spec.split not in opened:
             opened[spec.split] = create(request, dataset, spec, tower, shown)
@@ -111,4 +112,5 @@ def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Cl
         },
         factors=dataset.factors,
         frames=frame_store(request.store, spec.sampling.image_px),
+        identities=True,
     )

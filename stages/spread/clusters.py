@@ -1,6 +1,7 @@
 """A dask cluster to extract on: made here with one worker per GPU, found at an address, or made of Slurm jobs.
 
-    --workers N           scheduler in this process ─▶ N worker processes, each with its own CUDA_VISIBLE_DEVICES
+    --workers N           scheduler in this process ─▶ N worker processes, each with its own CUDA_VISIBLE_DEVICES;
+                          all on loopback, with a key made for this run (private.py)
     --scheduler ADDRESS   whatever workers have joined there with --resources GPU=1
     --slurm JOBS          scheduler in this process ─▶ sbatch × JOBS, one worker each; ended jobs are submitted again
 
@@ -80,8 +81,10 @@ class Cluster:
 
 def worker_command(address: str) -> str:
     """The line that starts a worker which fits."""
+    key = " --tls-ca-file CA.pem --tls-cert CERT.pem --tls-key KEY.pem" if address.startswith("tls://") else ""
     return (
-        f"  CUDA_VISIBLE_DEVICES=0 dask worker {address} --nthreads 1 --resources GPU=1 --memory-limit 0 --no-dashboard"
+        f"  CUDA_VISIBLE_DEVICES=0 dask worker {address}{key} --nthreads 1 --resources GPU=1 --memory-limit 0 "
+        "--no-dashboard --dashboard-address 127.0.0.1:0"
     )
 
 
@@ -98,13 +101,21 @@ def connected(choice: EngineChoice, device: str, shown: Progress) -> Iterator[Cl
     import dask
     from distributed import Client
 
+    from vidxfer.stages.spread.private import of_files, warning_of
+
+    security = of_files(choice.tls)
     with exit_on_term(), dask.config.set(SETTINGS), _quiet():
         if choice.name == "scheduler":
-            with _client_at(Client, choice) as client:
+            with _client_at(Client, choice, security) as client:
+                if warning := warning_of(client.scheduler.address):
+                    shown.line(warning)
                 yield Cluster(client, shown)
         elif choice.name == "slurm":
             assert choice.slurm is not None
-            with slurm_cluster(choice.slurm) as jobs, Client(jobs.cluster, timeout=CONNECT_SECONDS) as client:
+            started_jobs = slurm_cluster(choice.slurm, security)
+            with started_jobs as jobs, Client(jobs.cluster, timeout=CONNECT_SECONDS) as client:
+                if warning := warning_of(client.scheduler.address):
+                    shown.line(warning)
                 shown.line(f"scheduler at {client.scheduler.address}; {choice.slurm.jobs} jobs submitted")
                 yield Cluster(client, shown, refill=jobs.refill)
         else:
@@ -117,17 +128,18 @@ def connected(choice: EngineChoice, device: str, shown: Progress) -> Iterator[Cl
 
 
 @contextmanager
-def _client_at(client: Any, choice: EngineChoice) -> Iterator[Any]:
+def _client_at(client: Any, choice: EngineChoice, security: Any) -> Iterator[Any]:
     where = choice.scheduler or choice.scheduler_file
     if choice.scheduler_file is not None and not choice.scheduler_file.is_file():
         raise ClusterError(f"{choice.scheduler_file}: no such file. `dask scheduler --scheduler-file FILE` writes it.")
     given = {"address": choice.scheduler} if choice.scheduler else {"scheduler_file": str(choice.scheduler_file)}
     try:
-        made = client(**given, timeout=CONNECT_SECONDS)
-    except (OSError, TimeoutError, ValueError) as error:
+        made = client(**given, timeout=CONNECT_SECONDS, security=security)
+    except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:  # the last two: tls:// without a key
         raise ClusterError(
             f"no dask scheduler answers at {where} ({error}). Start one with `dask scheduler`, and workers with\n"
             + worker_command(str(choice.scheduler or "--scheduler-file FILE"))
+            + "\nOne whose address begins with tls:// needs --tls-ca, --tls-cert and --tls-key."
         ) from error
     with made:
         yield made
@@ -136,20 +148,21 @@ def _client_at(client: Any, choice: EngineChoice) -> Iterator[Any]:
 @contextmanager
 def _local(workers: int, device: str) -> Iterator[Any]:
     """A scheduler here and one worker process per GPU; on a CPU the cores are divided among them."""
-    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed import Nanny, SpecCluster
 
+    from vidxfer.stages.spread.private import SchedulerAlone, WorkerAlone, made_for_this_run
+
+    security = made_for_this_run()
+    private = {"host": "127.0.0.1", "protocol": "tls://", "security": security, "dashboard": False}
     environments = worker_environments(workers, device, os.environ)
-    options = {"nthreads": 1, "resources": RESOURCES, "memory_limit": 0, "dashboard": False, "host": "127.0.0.1",
+    options = {**private, "nthreads": 1, "resources": RESOURCES, "memory_limit": 0, "worker_class": WorkerAlone,
                "silence_logs": logging.CRITICAL, "preload": [signals.__name__]}  # fmt: skip
     spec = {
         number: {"cls": Nanny, "options": {**options, "env": environment}}
         for number, environment in enumerate(environments)
     }
-    scheduler = {
-        "cls": Scheduler,
-        "options": {"dashboard": False, "dashboard_address": ":0", "host": "127.0.0.1", "port": 0},
-    }
-    with SpecCluster(workers=spec, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster:
+    scheduler = {"cls": SchedulerAlone, "options": {**private, "port": 0}}
+    with SpecCluster(workers=spec, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL) as cluster:
         yield cluster
 
 

@@ -38,8 +38,11 @@ class SlurmJobs:
 
 
 @contextmanager
-def slurm_cluster(choice: SlurmChoice) -> Iterator[SlurmJobs]:
+def slurm_cluster(choice: SlurmChoice, security: Any = None) -> Iterator[SlurmJobs]:
     """Submit the jobs; they are cancelled when the block ends.
+
+    Args:
+        security: key and certificates of scheduler and jobs, a `distributed.Security`; None: they have none.
 
     Raises:
         UsageError: dask-jobqueue is not installed. ClusterError: this machine has no `sbatch`.
@@ -49,26 +52,29 @@ def slurm_cluster(choice: SlurmChoice) -> Iterator[SlurmJobs]:
             "--slurm: there is no `sbatch` here. Run this on a node that submits jobs, or start workers yourself and "
             "use --scheduler. `--slurm-dry-run` prints the job script anywhere."
         )
-    with _made(choice) as cluster:
+    with _made(choice, security) as cluster:
         yield SlurmJobs(cluster, choice.jobs)
 
 
-def job_script(choice: SlurmChoice) -> str:
-    """The script that would be submitted.
+def job_script(choice: SlurmChoice, security: Any = None) -> str:
+    """The script that would be submitted; `security` as for `slurm_cluster`.
 
     Raises:
         UsageError: dask-jobqueue is not installed.
     """
-    with _made(choice) as cluster:
+    with _made(choice, security) as cluster:
         return str(cluster.job_script())
 
 
 @contextmanager
-def _made(choice: SlurmChoice) -> Iterator[Any]:
+def _made(choice: SlurmChoice, security: Any) -> Iterator[Any]:
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
         raise UsageError('--slurm needs dask-jobqueue: pip install "vidxfer[slurm]"') from error
+    from vidxfer.stages.spread.private import WORKER_CLASS, SchedulerAlone
+
+    extra = ["--resources", "GPU=1", "--no-dashboard", "--worker-class", WORKER_CLASS, "--memory-limit", "0"]
     directives = [*([f"--gres={choice.gres}"] if choice.gres else []), *choice.directives]
     with SLURMCluster(
         queue=choice.partition,
@@ -78,11 +84,13 @@ def _made(choice: SlurmChoice) -> Iterator[Any]:
         processes=1,
         job_cpu=choice.cpus,
         memory=choice.memory,
-        worker_extra_args=["--resources", "GPU=1", "--no-dashboard", "--memory-limit", "0"],  # Slurm watches memory
+        worker_extra_args=extra,  # Slurm watches memory
         job_name="vidxfer",
         job_extra_directives=directives,
         job_script_prologue=list(choice.setup),
         log_directory=None if choice.log_folder is None else str(choice.log_folder),
-        scheduler_options={"dashboard_address": ":0", "dashboard": False, "port": 0},
+        security=security,
+        scheduler_cls=SchedulerAlone,
+        scheduler_options={"dashboard": False, "port": 0},
     ) as cluster:
         yield cluster

@@ -15,12 +15,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.write.staging import SealedShard
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
-from vidxfer.pipeline.errors import CacheMismatch, ClusterError, VidxferError
+from vidxfer.pipeline.errors import ClusterError, VidxferError
 from vidxfer.stages.settings import ClipChoice, ExtractRequest
 from vidxfer.stages.shards.extract import ShardTask, extract_shard
 from vidxfer.stages.shards.prepare import prepare_splits
@@ -60,15 +61,7 @@ def run_task(task: ShardTask, run: str) -> SealedShard:
             f"a worker sees another cache at {split.path} than the process that leads it. They must share that folder."
         )
     tower = _tower(task.request.clip, run)
-    spec, info = split.spec, tower.info
-    if (info.weights_sha256, info.precision) != (spec.clip_weights_sha256, spec.clip_precision):
-        raise CacheMismatch(
-            split.path,
-            {
-                "clip_weights_sha256": (spec.clip_weights_sha256, info.weights_sha256),
-                "clip_precision": (spec.clip_precision, info.precision),
-            },
-        )
+    expect_tower(split, tower.info)
     teller = _Teller(run, {"kind": "videos", "attempt": task.attempt})
     with _replaced_after_surprise():
         return extract_shard(task, split, tower, teller.advance)

@@ -16,10 +16,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.cache.write.grow import Addition, grow
-from vidxfer.pipeline.cache.write.more_views import begin_views, begun_views, join_views, views_to_add
+from vidxfer.pipeline.cache.write.more_views import (
+    begin_views,
+    begun_views,
+    expect_same_files,
+    join_views,
+    views_to_add,
+)
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
@@ -27,12 +34,12 @@ from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheBusy, CacheError, UsageError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.stages.engine import EngineChoice
-from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.progress import Progress, Silent, say
 from vidxfer.stages.room import expect_room_for, layout_for
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest, library_versions
 from vidxfer.stages.shards.extract import ShardTask, task_of
 from vidxfer.stages.spread.engines import engine_for
-from vidxfer.stages.upkeep.addition import addition_of, expect_asked, expect_tower, views_wanted
+from vidxfer.stages.upkeep.addition import addition_of, expect_asked, views_wanted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +117,7 @@ def add(request: AddRequest, progress: Progress | None = None) -> tuple[AddRepor
     clip = clip_of(request, opened[0])
     tower = load_tower(clip.model, clip.pretrained, device=clip.device, precision=clip.precision)
     for split in opened:
-        expect_tower(split, tower)
+        expect_tower(split, tower.info)
     return tuple(
         _add_split(request, clip, tower, split, dataset, shown) for split, dataset in zip(opened, datasets, strict=True)
     )
@@ -134,6 +141,7 @@ def _add_split(
     addition = addition_of(split, dataset, request.data, tower)
     with ExitStack() as stack:
         writers = [stack.enter_context(SplitWriter(part)) for part in split.parts]
+        say(shown, split.led_elsewhere)
         coming = _grown(request, split, addition, writers, stack)
         whole = open_split(request.cache, split.spec.split)
         joining = coming if _asks_for(request, whole) else None
@@ -145,6 +153,8 @@ def _add_split(
         given = [_tasks(request, clip, one.split, some, videos) for one, some in zip(todo, ours, strict=True)]
         left = _extracted(todo, given, shown)
         pending = {shard for one in todo for shard in one.pending()} - {k for some in ours for k in some}
+        for writer in writers[1:]:
+            expect_same_files(writers[0].split, writer)
         if joining is not None and not joining.pending():
             join_views(writers[0], joining)
         failed = {
@@ -192,7 +202,8 @@ def _grown(
     sizes = [(split.spec, videos)] * bool(videos)
     if begins:
         sizes.append((views_to_add(split, views).spec, split.video_count + videos))
-    layouts = [layout_for(spec, count, shard_videos=split.shard_videos, frames=split.frames) for spec, count in sizes]
+    kept = {"shard_videos": split.shard_videos, "frames": split.frames, "identities": split.identities}
+    layouts = [layout_for(spec, count, **kept) for spec, count in sizes]  # type: ignore[arg-type]  # as the split has it
     expect_room_for(request.cache, layouts)
     coming = None if begun is None else stack.enter_context(SplitWriter(begun))
     if videos:  # in the first part last: it says which rows count

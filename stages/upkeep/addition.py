@@ -8,7 +8,6 @@ asked settings, tower, data set ─▶ same as the cache's? ─▶ Addition: the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,26 +51,6 @@ def views_wanted(split: Split, begun: Split | None, asked: int | None) -> int:
             f"`vidxfer cache add --views {coming}` finishes that. Or remove that folder to give it up."
         )
     return asked
-
-
-def expect_tower(split: Split, tower: ClipTower) -> None:
-    """Check that a tower gives the tokens that the split holds.
-
-    Raises:
-        CacheMismatch: names each field in which it differs.
-    """
-    info = tower.info
-    same = replace(
-        split.spec,
-        clip_weights_sha256=info.weights_sha256,
-        clip_precision=info.precision,  # type: ignore[arg-type]  # checked by the spec
-        channels=info.channels,
-        tokens=info.tokens,
-        embed=info.embed,
-        pixel_mean=info.pixel_mean,
-        pixel_std=info.pixel_std,
-    )
-    split.spec.expect_same(same, split.path)
 
 
 def addition_of(split: Split, dataset: Dataset, data: DataSource, tower: ClipTower) -> Addition:

@@ -21,6 +21,7 @@ from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
 from vidxfer.pipeline.cache.codecs.closeness import Closeness, LayerCloseness
 from vidxfer.pipeline.cache.codecs.fit import Fitted, Fitting
 from vidxfer.pipeline.cache.codecs.form import codec_form
+from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.spec import CacheSpec
@@ -28,9 +29,10 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import choose_device, load_tower
 from vidxfer.pipeline.errors import UsageError, VideoError
-from vidxfer.stages.learning.sources import dense_videos, expect_tower
+from vidxfer.pipeline.training.same import NO_IDENTITIES, expect_same_file, expect_same_pictures
+from vidxfer.stages.learning.sources import dense_videos
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.shards.encode import encode_all, prepare_all
+from vidxfer.stages.shards.encode import Prepared, encode_all, prepare_all
 from vidxfer.stages.upkeep.stored import decoded, even_rows, read_row
 
 TRUTHS = ("pixels", "stored")
@@ -198,7 +200,7 @@ class Truth:
             self._tower = load_tower(
                 clip["model"], clip["pretrained"], device=request.device, precision=split.spec.clip_precision
             )
-            expect_tower(split, self._tower)
+            expect_tower(split, self._tower.info)
 
     def as_stored(self, row: int) -> Tensor:
         """What the cache gives back for a row: float tokens [view layer frame token channel]."""
@@ -213,6 +215,8 @@ class Truth:
                     yield row, self.as_stored(row)
                     bar.advance()
                 return
+            if not split.identities:
+                self._shown.line(f"{split.spec.split}: {NO_IDENTITIES}")
             videos = [self._videos[split.video_ids[row]] for row in rows]
             ready = prepare_all(videos, split.spec, threads=self._request.decode_threads)
             found = encode_all(ready, split.spec, self._tower, batch_frames=self._request.batch_frames)
@@ -221,4 +225,12 @@ class Truth:
                 if isinstance(one, VideoError):
                     self.refused[split.video_ids[row]] = f"{one.reason}: {one.detail}"
                 else:
+                    self._expect_same(row, one.prepared)
                     yield row, one.tokens.float()
+
+    def _expect_same(self, row: int, now: Prepared) -> None:
+        """Raise CacheError unless a video that was read again is the one of a stored row."""
+        video, (frames, *size_px) = self._videos[self._reader.split.video_ids[row]], self._reader.source_of(row)
+        source_px = (size_px[0], size_px[1]) if all(size_px) else None
+        expect_same_pictures(video, frame_count=(frames, now.frame_count), source_px=(source_px, now.source_px))
+        expect_same_file(video, self._reader.file_of(row))

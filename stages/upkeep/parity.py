@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
+from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.split import Split
@@ -27,9 +28,9 @@ from vidxfer.pipeline.draw import sparse
 from vidxfer.pipeline.errors import CacheError, CacheIncomplete, UsageError, VideoError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.dense import dense_frames
+from vidxfer.pipeline.training.same import NO_IDENTITIES, expect_same_file
 from vidxfer.stages.learning.sources import dense_videos
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.upkeep.addition import expect_tower
 from vidxfer.stages.upkeep.stored import decoded, even_rows, read_row
 
 SLACK = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 3e-2}
@@ -110,7 +111,7 @@ def parity(request: ParityRequest, progress: Progress | None = None) -> tuple[Sp
     )
     found = []
     for split in opened:
-        expect_tower(split, tower)
+        expect_tower(split, tower.info)
         with open_reader(split) as reader:
             found.append(_of_split(reader, tower, request, progress or Silent()))
     return tuple(found)
@@ -123,6 +124,8 @@ def _of_split(reader: TokenReader, tower: ClipTower, request: ParityRequest, sho
     videos = dense_videos(split, request.root)
     compare = _Comparison(split, tower)
     unreadable: dict[str, str] = {}
+    if not split.identities:
+        shown.line(f"{split.spec.split}: {NO_IDENTITIES}")
     with shown.bar(f"parity {split.spec.split}", len(rows), "videos") as bar:
         for row in rows:
             name = split.video_ids[row]
@@ -146,13 +149,14 @@ def taps_of(reader: TokenReader, row: int, video: Video, tower: ClipTower) -> Te
     """CLIP's tokens of the stored views of a row, computed now: float32 [view layer frame token channel].
 
     Raises:
-        VideoError: the video cannot be read. CacheError: it has another number of frames than it had.
+        VideoError: the video cannot be read. CacheError: it is another one than when the cache was made.
     """
     spec, frames = reader.split.spec, reader.source_of(row)[0]
     views = [
         tower.taps(dense_frames(video, sparse(view, spec), spec, frames), spec.layers).tokens.float()
         for view in reader.views_of(row)
     ]
+    expect_same_file(video, reader.file_of(row))
     return torch.stack(views)
 
 

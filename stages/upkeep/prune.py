@@ -22,7 +22,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheError, UsageError
-from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.progress import Progress, Silent, say
 from vidxfer.stages.room import expect_room_for
 from vidxfer.stages.upkeep.recode import RecodeRequest, expect_finished, new_spec, open_target, recode_shard, to_write
 from vidxfer.stages.upkeep.rewrite import as_they_are, rewrite_shard
@@ -97,6 +97,7 @@ def _prune_split(asked: RecodeRequest, source: Split, spec: CacheSpec, shown: Pr
     name = spec.split
     with open_reader(source) as reader:
         target = open_target(asked, source, spec, reader, torch.device("cpu"), shown)
+        say(shown, target.led_elsewhere)
         with SplitWriter(target) as writer:
             pending = to_write(source, writer)
             left = sum(len(target.layout.rows(shard)) for shard in pending)

@@ -35,7 +35,7 @@ from vidxfer.pipeline.cache.store import new_cache_id, open_split, splits, write
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheError, CacheIncomplete, CacheMismatch, UsageError
-from vidxfer.stages.progress import Bar, Progress, Silent
+from vidxfer.stages.progress import Bar, Progress, Silent, say
 from vidxfer.stages.room import expect_room_for
 from vidxfer.stages.settings import library_versions
 from vidxfer.stages.upkeep.rewrite import as_they_are, fail_rows, rewrite_shard
@@ -163,6 +163,7 @@ def recode_split(
         )
     with open_reader(source, threads=request.read_threads) as reader:
         target = open_target(request, source, spec, reader, device, shown)
+        say(shown, target.led_elsewhere)
         with SplitWriter(target) as writer:
             pending, finished = to_write(source, writer), target.ledger.finished()
             resumed = sum(record.stored for shard, record in finished.items() if shard not in pending)

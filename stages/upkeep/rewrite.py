@@ -19,6 +19,7 @@ from vidxfer.pipeline.cache.read.batch import Codes, TokenReader
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.write.shard_writer import ShardWriter
 from vidxfer.pipeline.errors import VideoError, VideoReason
+from vidxfer.pipeline.shapes import NOT_KNOWN
 from vidxfer.stages.progress import Bar
 
 Quantise = Callable[[Codes], tuple[Tensor, Tensor | None]]
@@ -50,6 +51,7 @@ def rewrite_shard(reader: TokenReader, target: Split, writer: ShardWriter, bar: 
             [reader.view(row, view) for view in kept],
             frame_count=frame_count,
             source_px=(height_px, width_px),
+            source_file=reader.file_of(row) or NOT_KNOWN,
             frames=None if frames is None else [[bytes(one) for one in frames.files(row, view)] for view in kept],
         )
         bar.advance()

@@ -22,7 +22,7 @@ from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.cache.write.more_views import begun_views
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheError, UsageError
-from vidxfer.stages.progress import Bar, Progress, Silent
+from vidxfer.stages.progress import Bar, Progress, Silent, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +99,7 @@ def verify_split(split: Split, request: VerifyRequest, shown: Progress) -> Split
     with shown.bar(f"verify {split.spec.title}", len(records), "shards") as bar:
         found = find_damage(split, records, request.read_threads, bar)
     if found and request.drop_damaged:
+        say(shown, split.led_elsewhere)
         with SplitWriter(split) as writer:
             for shard, lines in found.items():
                 writer.drop(shard, lines[0])

@@ -11,20 +11,23 @@ since is read again, and so is what a limit, a crash or the disk may have refuse
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO, get_args
+from typing import TextIO, cast, get_args
 
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import RunError, UsageError, VideoReason
+from vidxfer.pipeline.reading import lines, opened, parsed
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.video.container import SQUARE
 from vidxfer.pipeline.video.guard import Guard
 from vidxfer.pipeline.video.reader import Decoder
+from vidxfer.pipeline.writing import make_folder, open_growing, whole_file
 from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.settings import DataSource
@@ -42,6 +45,7 @@ MAY_PASS = {
 }
 """Reasons that another run, or another machine, may not find again."""
 
+MOST_LINE_BYTES = 1 << 20
 NEEDED = {"split", "id", "seen", "quick", "asked", "reason"}
 
 
@@ -196,29 +200,43 @@ def read_lines(path: Path) -> dict[tuple[str, str], Line]:
     Raises:
         RunError: the file is something else.
     """
-    raw = path.read_bytes() if path.exists() else b""
-    whole = raw[: raw.rfind(b"\n") + 1]
     found: dict[tuple[str, str], Line] = {}
-    for number, text in enumerate(whole.splitlines(), start=1):
-        try:
-            line = json.loads(text)
-            if missing := NEEDED - set(line):
-                raise KeyError(*missing)
-            found[line["split"], line["id"]] = line
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                f"{path}, line {number}: not a line of `vidxfer data check` ({type(error).__name__}). Give another "
-                "file with --out, or remove this one: the check then begins anew."
-            ) from error
-    if len(whole) < len(raw):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
+    whole_bytes = 0
+    try:
+        with opened(path, error=RunError) as file:
+            for number, text in enumerate(lines(file, path, most=MOST_LINE_BYTES, error=RunError), start=1):
+                if not text.endswith(b"\n"):
+                    break
+                whole_bytes += len(text)
+                line = _line_of(path, number, text)
+                found[line["split"], line["id"]] = line
+            torn = os.fstat(file.fileno()).st_size > whole_bytes
+    except FileNotFoundError:
+        return found
+    if torn:
+        fd = open_growing(path)
+        os.ftruncate(fd, whole_bytes)
+        os.close(fd)
     return found
 
 
+def _line_of(path: Path, number: int, text: bytes) -> Line:
+    try:
+        line = parsed(text)
+        if missing := NEEDED - set(line):
+            raise KeyError(*missing)
+        hash((line["split"], line["id"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path}, line {number}: not a line of `vidxfer data check` ({type(error).__name__}). Give another "
+            "file with --out, or remove this one: the check then begins anew."
+        ) from error
+    return cast(Line, line)
+
+
 def _appended(path: Path) -> TextIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a", encoding="utf-8")
+    make_folder(path.parent)
+    return os.fdopen(open_growing(path), "a", encoding="utf-8")
 
 
 def failed_path(out: Path) -> Path:
@@ -231,4 +249,5 @@ def write_failed(path: Path, lines: list[Line]) -> None:
     rows = [("split", "id", "reason", "detail", "path")]
     rows += [tuple(str(line[name]) for name in rows[0]) for line in lines]  # type: ignore[misc]
     text = "".join("\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8", "surrogateescape"))

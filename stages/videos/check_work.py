@@ -50,7 +50,7 @@ def key_of(video: Video, how: How) -> Line:
         "split": video.split,
         "id": video.id,
         "path": str(video.path),
-        "seen": [*seen, video.start_seconds, video.end_seconds],
+        "seen": [*seen, video.start_seconds, video.end_seconds, *([str(video.frames)] if video.frames else [])],
         "quick": how.quick,
         "asked": how.decoder,
     }

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.datasets.base import Dataset, unseen_note
 from vidxfer.pipeline.datasets.load import AUTO, SPLITS, WITH_TEST
 from vidxfer.pipeline.datasets.recognise import recognise
 from vidxfer.pipeline.datasets.survey import Repeat, Some, files_on_disk, left_over, missing, repeats
@@ -116,7 +116,8 @@ def splits_there(data: DataSource) -> tuple[list[Dataset], dict[str, str]]:
     if data.root is not None and data.kind == AUTO:
         recognised = recognise(data.root, data.labels)
         data, noted = replace(data, kind=recognised.kind), (str(recognised),)
-    found, absent = [], {}
+    found: list[Dataset] = []
+    absent: dict[str, str] = {}
     for split in SPLITS if data.kind in WITH_TEST else SPLITS[:2]:
         try:
             dataset = data.load(split)
@@ -124,6 +125,10 @@ def splits_there(data: DataSource) -> tuple[list[Dataset], dict[str, str]]:
             if split != "test":
                 absent[split] = str(error)
         else:
+            if found and found[0].split == "train":
+                trained, scored = ([video.label for video in one.videos] for one in (found[0], dataset))
+                note = unseen_note(trained, scored, dataset.class_names, split)
+                dataset = replace(dataset, notes=tuple(dict.fromkeys((*dataset.notes, *note))))
             found.append(replace(dataset, notes=(*noted, *dataset.notes)))
             noted = ()
     if not found:

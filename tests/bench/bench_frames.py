@@ -105,6 +105,7 @@ def made(folder: Path, kind: Videos, videos: int) -> dict[int, Path]:
         file = root / "train" / "one" / f"{number}.{kind.suffix}"
         write_video(file, pictures(kind, number), fps=30, codec=kind.codec, options=kind.options)
     (root / "val" / "one" / file.name).hardlink_to(file)  # the layout wants both splits
+    (root / "classes.txt").write_text("one\n")  # one class is meant
     clip = write_tiny_clip(folder / f"clip-{kind.suffix}", image_px=224, patch_px=56, channels=64, blocks=1, embed=32)
     caches = {}
     for quality in QUALITIES:

@@ -285,6 +285,17 @@ One file of {hour} seconds at {fps} frames per second, h264 with B-frames, a key
 found by seeking to the key frame before it and counting by time stamps.
 
 {long}
+
+## Colours, and where a file ends
+
+Colour matrices that FFmpeg 8 does not convert (YCgCo, BT.2020 of constant luminance, and those of H.273 from 11 on) are
+read as older FFmpeg and decord read them: constant luminance with the numbers of BT.2020, the others as files without a
+tag. The frames of both decoders, whole or of a segment, are then equal. Primaries and transfer change no pixel. Any
+other frame that FFmpeg cannot turn into rgb refuses its video with `decode_failed`.
+
+An mp4 or mov is cut off where one of its samples ends behind the file, as its tables say; the text names the picture.
+A box that states too many bytes is no reason: an mdat of any size, and the end of a moov that lists no samples. A
+Matroska file and an AVI may state up to 64 bytes too many.
 """
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from vidxfer.pipeline.training.recipes import RECIPES
+
 HERE = Path(__file__).parent
 
 
@@ -31,3 +33,22 @@ def test_a_benchmark_runs_and_writes_its_own_block(script: str, words: tuple[str
     assert text.count(f"python tests/bench/{script}.py --quick") == 1
     assert all(word in text for word in words), text
     assert [path.name for path in tmp_path.iterdir()] == ["bench.md"], "what was written for measuring is gone"
+
+
+def test_the_first_look_at_a_gpu_runs_on_a_cpu_too() -> None:
+    command = [sys.executable, str(HERE / "gpu_smoke.py"), "--small", "--here", "--parts", "goldens,recipes,epochs"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("gradients right") == 4
+    assert done.stdout.count(" ms a step") == len(RECIPES)
+    assert done.stdout.count(": an epoch of 16 clips in ") == 5
+
+
+def test_a_part_of_the_first_look_that_fails_is_a_result_and_not_its_end(tmp_path: Path) -> None:
+    script = tmp_path / "gpu_smoke.py"
+    parts = "PARTS = {'broken': None, 'fine': lambda *_: ['x'], "
+    script.write_text((HERE / "gpu_smoke.py").read_text().replace("PARTS = {", parts))
+    done = subprocess.run([sys.executable, str(script), "--parts", "broken,fine"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "broken: FAILED: TypeError: 'NoneType' object is not callable" in done.stdout
+    assert "fine: passed" in done.stdout

@@ -66,7 +66,7 @@ def test_every_byte_is_durable_before_the_shard_is_marked(
 ) -> None:
     split = world.make(tmp_path)
     events: list[tuple[str, str]] = []
-    fsync, pwrite, rename = os.fsync, os.pwrite, Path.rename
+    fsync, pwrite, rename = os.fsync, os.pwrite, os.rename
 
     def named(fd: int) -> str:
         return str(Path(f"/proc/self/fd/{fd}").readlink().relative_to(tmp_path))
@@ -79,13 +79,13 @@ def test_every_byte_is_durable_before_the_shard_is_marked(
         events.append(("write", named(fd)))
         return pwrite(fd, payload, offset)
 
-    def noting_rename(path: Path, target: Path) -> Path:
-        events.append(("name", str(target.relative_to(tmp_path))))
-        return rename(path, target)
+    def noting_rename(name: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        events.append(("name", f"{named(dst_dir_fd)}/{target}"))
+        rename(name, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "fsync", noting_fsync)
     monkeypatch.setattr(os, "pwrite", noting_pwrite)
-    monkeypatch.setattr(Path, "rename", noting_rename)
+    monkeypatch.setattr(os, "rename", noting_rename)
     with SplitWriter(split) as writer, writer.shard(1) as shard:
         for row in shard.rows:
             world.add(shard, split, row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,19 +125,19 @@ class Killed(BaseException):
 def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The `step`-th rename or write of the block does not happen, and nothing after it."""
     done = [0]
-    rename, setitem = Path.rename, zarr.Array.__setitem__
+    rename, setitem = os.rename, zarr.Array.__setitem__
 
     def counting(real: Any) -> Any:
-        def work(*arguments: Any) -> Any:
+        def work(*arguments: Any, **words: Any) -> Any:
             if done[0] == step:
                 raise Killed
             done[0] += 1
-            return real(*arguments)
+            return real(*arguments, **words)
 
         return work
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", counting(rename))
+        patch.setattr(os, "rename", counting(rename))
         patch.setattr(zarr.Array, "__setitem__", counting(setitem))
         yield done
 

@@ -241,22 +241,23 @@ def test_what_memory_cannot_hold_is_read_past_the_file_cache(filled: Split, monk
     assert plain.memory_bytes() > 0
 
 
-@pytest.mark.parametrize("refused_at", ["open", "preadv"])
+@pytest.mark.parametrize("refused_at", ["fcntl", "preadv"])
 def test_a_file_system_without_direct_reads_is_read_as_usual(
     filled: Split, monkeypatch: pytest.MonkeyPatch, refused_at: str
 ) -> None:
-    real = getattr(os, refused_at)
+    module = fcntl if refused_at == "fcntl" else os
+    real, ask = getattr(module, refused_at), fcntl.fcntl
 
-    def refuses(first: Any, second: Any, *more: Any, **words: Any) -> Any:
-        flags = second if refused_at == "open" else fcntl.fcntl(first, fcntl.F_GETFL)
+    def refuses(fd: int, *more: Any) -> Any:
+        flags = more[-1] if more[0] == fcntl.F_SETFL else ask(fd, fcntl.F_GETFL)
         if flags & os.O_DIRECT:
             raise OSError(errno.EINVAL, "Invalid argument")
-        return real(first, second, *more, **words)
+        return real(fd, *more)
 
     expected = CacheReader(filled).read(STORED, [1] * len(STORED)).codes
     before = open_descriptors()
     with CacheReader(filled, direct=True) as reader:
-        monkeypatch.setattr(files.os, refused_at, refuses)
+        monkeypatch.setattr(module, refused_at, refuses)
         assert torch.equal(reader.read(STORED, [1] * len(STORED)).codes, expected)
         reader.close()
         assert open_descriptors() == before

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,6 +19,7 @@ import torch
 from obstore.store import LocalStore, MemoryStore
 from zarr.storage import ObjectStore
 
+from vidxfer.pipeline.cache import remote as remote_room
 from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.cache.read.plain import ZarrReader, open_reader
 from vidxfer.pipeline.cache.read.reader import CacheReader
@@ -228,3 +232,12 @@ def test_making_a_split_behind_a_url_writes_nothing(local: Split, tmp_path: Path
             text=local.text, channel_mean=local.channel_mean, channel_std=local.channel_std,
         )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_accepts_and_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_room, "ANSWER_TIMEOUT", timedelta(seconds=0.3))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(CacheError, match="the store does not answer as it should"):
+            splits(f"http://127.0.0.1:{silent.getsockname()[1]}/zarr")
+        assert time.monotonic() - began < 60

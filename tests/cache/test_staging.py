@@ -69,7 +69,7 @@ def test_a_shard_that_was_marked_before_the_crash_is_not_marked_again(
 ) -> None:
     split = world.make(tmp_path)
     with monkeypatch.context() as patched, SplitWriter(split) as writer:
-        patched.setattr(staging.shutil, "rmtree", lambda *_, **__: None)  # killed between the mark and the tidying
+        patched.setattr(staging, "remove", lambda *_, **__: None)  # killed between the mark and the tidying
         writer.adopt(written(world, split, 0))
     ledger = split.ledger.path.read_bytes()
     assert [name for name in hidden(split) if name.endswith(".commit")]
@@ -99,7 +99,7 @@ class PowerCut(BaseException):
 def cut_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     """Let `calls` renames and ledger writes happen, then end."""
     left = calls
-    rename, write = Path.rename, os.pwrite
+    rename, write = os.rename, os.pwrite
 
     def count() -> None:
         nonlocal left
@@ -107,15 +107,15 @@ def cut_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
             raise PowerCut
         left -= 1
 
-    def counted_rename(path: Path, target: Path) -> Path:
+    def counted_rename(name: str, target: str, **folders: int) -> None:
         count()
-        return rename(path, target)
+        rename(name, target, **folders)
 
     def counted_write(fd: int, payload: bytes, offset: int) -> int:
         count()
         return write(fd, payload, offset)
 
-    monkeypatch.setattr(Path, "rename", counted_rename)
+    monkeypatch.setattr(os, "rename", counted_rename)
     monkeypatch.setattr(os, "pwrite", counted_write)
 
 

@@ -124,7 +124,7 @@ def test_half_a_split_is_never_seen(world: Any, tmp_path: Path, monkeypatch: pyt
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(store, "_sync_tree", power_cut)
+        patched.setattr(store, "sync_tree", power_cut)
         with pytest.raises(KeyboardInterrupt):
             world.make(tmp_path)
     (tmp_path / ".train.0123.part" / "tokens").mkdir(parents=True)  # what kill -9 leaves

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vidxfer.pipeline.cache import disk
+from vidxfer.pipeline import disk
 from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.write.writer import ShardWriter, SplitWriter

@@ -55,6 +55,11 @@ def ssv1(root: Path, annotations: Path) -> Iterator[Dataset]:
     yield load_dataset("ssv1", root, "val")
 
 
+def jester(root: Path, annotations: Path) -> Iterator[Dataset]:
+    lists = {"jester-v1-train___csv": "0;Swiping Left\n", "jester-v1-labels___csv": "Swiping Right\nSwiping Left\n"}
+    yield load_dataset("jester", files(root, **{"20bn-jester-v1__0___mp4": ""}, **lists), "train")
+
+
 def k400(root: Path, annotations: Path) -> Iterator[Dataset]:
     copied(root, annotations / "samples/kinetics-400_val_sample.csv", "annotations/val.csv")
     files(root, **{"val__0wR5jVB-WPk_000417_000427___mp4": ""})
@@ -132,6 +137,8 @@ ROWS = {
                 "`id frames label`; test answers"),
     "ssv1": Row(make=ssv1, lists="real labels, written list", tests=("test_something",),
                 traps="folders of jpgs; numbers of sorted names; labels file missing"),
+    "jester": Row(make=jester, lists="written lists", tests=("test_labels_kept",),
+                  traps="folders of jpgs, mp4 or webm; numbers of sorted names; test list without labels"),
     "k400": Row(make=k400, lists="real csv, real list of another toolkit", tests=("test_kinetics", "test_lists_more"),
                 traps="flat, class folders, without times, `_256`, replacements; ids with - and _ read from the right; "
                 "spellings of val; rows without a label; a list of another toolkit by official names"),
@@ -149,11 +156,17 @@ ROWS = {
                    "quoted lists; unlabelled test; verb and noun as factors"),
     "diving48": Row(make=diving48, lists="written json", tests=("test_epic_diving",),
                     traps="both releases; names missing; frames that do not start at 0 refused; four factors"),
-    "folder": Row(make=folder, lists="written tree", tests=("test_folder", "test_recognise"),
-                  traps="split folders or none; a class called train; folders of pictures; links in circles"),
-    "csv": Row(make=csv, lists="real lists", tests=("test_csvlist", "test_lists_more"),
-               traps="csv, tsv, ;, ::, blanks, parquet, metadata.csv; segments in seconds; frame folders, also "
-               "with an offset; several labels and single-frame lists refused"),
+    "folder": Row(make=folder, lists="written tree", tests=("test_folder", "test_recognise", "test_names_and_places"),
+                  traps="split folders or none; a class called train; folders of pictures; links in circles; "
+                  "one class; "
+                  "names in two Unicode forms; previews of a NAS"),
+    "csv": Row(make=csv, lists="real lists", tests=("test_csvlist", "test_lists_more", "test_segments",
+                                                    "test_labels_kept", "test_names_and_places"),
+               traps="csv, tsv, ;, ::, blanks, parquet, json, jsonl; Hugging Face's metadata files, FiftyOne; "
+               "segments in "
+               "seconds, clock times and frames; names beside numbers; absolute paths; frame folders, also "
+               "with an offset; "
+               "several labels and single-frame lists refused"),
 }  # fmt: skip
 
 

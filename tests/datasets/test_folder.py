@@ -25,7 +25,9 @@ def test_split_folders_share_their_class_names(touch: Touch, word: str) -> None:
     assert rows(train) == [("train/-cup, full/b.WEBM", "-cup, full"), ("train/door/a.mp4", "door")]
     assert rows(val) == [(f"{word}/door/c.avi", "door"), (f"{word}/only here/d.mkv", "only here")]
     assert train.class_names == val.class_names == ("-cup, full", "door", "only here")
-    assert train.notes == ()
+    place = "test" if word == "test" else "val"
+    unseen = () if place == "test" else ("1 classes have videos in val and none in train: 'only here'",)
+    assert train.notes == unseen
 
 
 def test_without_split_folders_videos_are_divided_by_their_id(touch: Touch) -> None:
@@ -51,11 +53,14 @@ def test_a_train_folder_alone_is_divided(touch: Touch) -> None:
     assert val.class_names == ("a", "b")
 
 
-def test_a_flat_folder_is_one_class_named_after_it(touch: Touch) -> None:
+def test_a_flat_folder_is_one_class_only_where_a_file_of_class_names_says_so(touch: Touch) -> None:
     root = touch(*(f"clips/{number}.mp4" for number in range(20))) / "clips"
+    with pytest.raises(DatasetError, match=r"all videos would be of one class, 'clips'\. Give the list of labels"):
+        load_dataset("folder", root, "train")
+    (root / "classes.txt").write_bytes(b"\xef\xbb\xbfclips\r\n")
     train = load_dataset("folder", root, "train")
     assert train.class_names == ("clips",)
-    assert train.notes[0] == "flat folder: all 20 videos are of the one class 'clips'"
+    assert "flat folder: all 20 videos are of the one class 'clips'" in train.notes
 
 
 def test_a_table_gives_labels_by_path_name_or_stem(touch: Touch) -> None:
@@ -94,7 +99,7 @@ def test_a_table_that_cannot_be_meant_is_refused(touch: Touch, text: str, messag
 def test_what_is_left_out_is_told(touch: Touch) -> None:
     root = touch(
         "train/a/1.mp4", "train/a/deep/2.mp4", "train/a/notes.txt", "train/a/.hidden.mp4", "train/.hidden/x.mp4",
-        "train/loose.mp4", "val/a/3.mp4", "annotations/x.csv",
+        "train/loose.mp4", "val/a/3.mp4", "val/b/4.mp4", "annotations/x.csv",
     )  # fmt: skip
     train = load_dataset("folder", root, "train")
     assert [video.id for video in train.videos] == ["train/a/1.mp4", "train/a/deep/2.mp4"]
@@ -103,11 +108,12 @@ def test_what_is_left_out_is_told(touch: Touch) -> None:
         "train: 1 files are not videos by their name (1 .txt)",
         "1 videos outside of class folders are left out, 'loose.mp4' first",
         "1 videos lie deeper than their class folder; the first folder is taken as their class",
+        "1 classes have videos in val and none in train: 'b'",
     )
 
 
 def test_undecodable_names_get_clean_ids(tmp_path: Path) -> None:
-    for folder in (b"train/caf\xe9", b"val/caf\xe9"):
+    for folder in (b"train/caf\xe9", b"val/caf\xe9", b"val/other"):
         place = tmp_path / os.fsdecode(folder)
         place.mkdir(parents=True)
         (place / os.fsdecode(b"-a\xff b\n.mp4")).write_bytes(b"x")
@@ -123,7 +129,7 @@ def test_links_may_stay_inside_but_not_leave_or_go_round(
     outside = tmp_path_factory.mktemp("outside")
     (outside / "a").mkdir()
     (outside / "a/x.mp4").write_bytes(b"x")
-    root = touch("train/a/1.mp4", "val/a/2.mp4")
+    root = touch("train/a/1.mp4", "val/a/2.mp4", "val/c/2.mp4")
     (root / "train/a/again.mp4").symlink_to("1.mp4")
     assert len(load_dataset("folder", root, "train")) == 2
 
@@ -140,7 +146,7 @@ def test_a_split_folder_may_be_a_link(touch: Touch, tmp_path_factory: pytest.Tem
     outside = tmp_path_factory.mktemp("disk")
     (outside / "a").mkdir()
     (outside / "a/x.mp4").write_bytes(b"x")
-    root = touch("val/a/2.mp4")
+    root = touch("val/a/2.mp4", "val/b/2.mp4")
     (root / "train").symlink_to(outside)
     assert [video.id for video in load_dataset("folder", root, "train").videos] == ["train/a/x.mp4"]
 

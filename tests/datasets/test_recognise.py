@@ -18,6 +18,7 @@ KINETICS = "label,youtube_id,time_start,time_end,split\n{},aaaaaaaaaaa,0,10,val\
 SIGNS = {
     "ssv2": ["labels/labels.json", "20bn-something-something-v2/1.webm"],
     "ssv1": ["something-something-v1-train.csv", "20bn-something-something-v1/1/00001.jpg"],
+    "jester": ["jester-v1-train.csv", "20bn-jester-v1/1/00001.jpg"],
     "ucf101": ["ucfTrainTestlist/trainlist01.txt", "UCF-101/A/v_A_g01_c01.avi"],
     "hmdb51": ["testTrainMulti_7030_splits/walk_test_split1.txt", "walk/a.avi"],
     "epic100": ["EPIC_100_train.csv", "EPIC-KITCHENS/P01/videos/P01_01.MP4"],

@@ -142,7 +142,7 @@ def test_a_cache_of_another_kind_is_refused_field_by_field(toy: Any, spec_dir: A
     file = official_file(spec_dir, "b16_ssv2_8+16f", tmp_path, old=False, blocks=False)
     with pytest.raises(CacheMismatch) as refused:
         import_weights(ImportRequest(file=file, cache=toy.int8, run=tmp_path / "run"))
-    assert refused.value.fields.keys() >= {"dense_frames", "channels", "embed", "patch_px", "layers"}
+    assert refused.value.fields.keys() >= {"sampling.dense_frames", "channels", "embed", "patch_px", "layers"}
     assert not (tmp_path / "run").exists()
 
 

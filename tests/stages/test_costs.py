@@ -113,7 +113,7 @@ def test_a_rate_of_nothing_is_refused() -> None:
 
 
 def test_a_head_without_pixels_decodes_nothing_cached_and_online_what_clip_sees() -> None:
-    """A probe on 8 frames: 8 kB of embeddings at 1 GB/s; CLIP sees 800 frames/s, JPEGs are 100 frames/s."""
+    """A probe on 8 frames: 8 kB of embeddings at 1 GB/s; online 8 frames through CLIP at 800/s; JPEGs at 100/s."""
     probe = Clip(token_bytes=8_000, frame_bytes=10_000, sparse_frames=8, seen_frames=0)
     machine = Rates(
         disk_read_gb_per_second=1, clip_frames_per_second=800, dense_clips_per_second=20, jpeg_frames_per_second=100

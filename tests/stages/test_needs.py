@@ -19,7 +19,7 @@ from vidxfer.pipeline.video.reader import VideoSource, open_video
 from vidxfer.pipeline.video.replay import replay
 from vidxfer.stages.learning.predict import pixel_views
 from vidxfer.stages.learning.sources import Source, dense_videos
-from vidxfer.stages.planning.plan import needs_of, read_bytes
+from vidxfer.stages.planning.plan import bytes_read, needs_of
 
 NEEDS = {
     "none": Needs(embedding=True),
@@ -125,7 +125,7 @@ def test_the_bill_of_a_recipe_counts_what_its_head_reads(toy: Any) -> None:
     """float16: 17 tokens of 64 channels in 4 frames are 8704 bytes a layer; 4 embeddings of 32 are 256 bytes."""
     spec = open_split(toy.float16, "train").spec
     recipes = {"probe": 256, "attentive-probe": 8704, "dist-toy": 3 * 8704}
-    assert {name: read_bytes(spec, needs_of(spec, named(name), 8)) for name in recipes} == recipes
-    assert read_bytes(spec, needs_of(spec, None, 8)) == 3 * 8704 + 256
+    assert {name: bytes_read(spec, needs_of(spec, named(name), 8)) for name in recipes} == recipes
+    assert bytes_read(spec, needs_of(spec, None, 8)) == 3 * 8704 + 256
     half = needs_of(open_split(toy.int8, "train").spec, named("attentive-probe"), 8)
-    assert read_bytes(open_split(toy.int8, "train").spec, half) == 8704 // 2 + 4 * 17 * 2
+    assert bytes_read(open_split(toy.int8, "train").spec, half) == 8704 // 2 + 4 * 17 * 2

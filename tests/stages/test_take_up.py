@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from vidxfer.pipeline.cache.disk import FolderLock
 from vidxfer.pipeline.cache.store import open_split
+from vidxfer.pipeline.disk import FolderLock
 from vidxfer.pipeline.errors import CacheBusy, RunError, UsageError
 from vidxfer.pipeline.training.journal import read_metrics
 from vidxfer.pipeline.training.run import Run

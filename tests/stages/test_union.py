@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidxfer.pipeline.cache.read.union import expect_same_tokens
+from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.datasets.names import official_names
 from vidxfer.pipeline.errors import CacheMismatch, UsageError
@@ -136,10 +136,10 @@ def test_train_and_evaluate_take_several_caches(
 
 def test_caches_of_other_settings_or_classes_are_refused(caches: dict[str, Path], toy: Any) -> None:
     one, other = open_split(caches["k400"], "train"), open_split(caches["k700"], "train")
-    expect_same_tokens(one, other)  # int8 and float16 go together
+    expect_agree("cache with cache", other.path, facts_of(other), facts_of(one))  # int8 and float16 go together
     wrong = replace(other, spec=replace(other.spec, clip_weights_sha256="0" * 64))
     with pytest.raises(CacheMismatch, match="clip_weights_sha256"):
-        expect_same_tokens(one, wrong)
+        expect_agree("cache with cache", wrong.path, facts_of(wrong), facts_of(one))
     with pytest.raises(UsageError, match=r"classes are none of k710: '"):
         source_of((caches["k400"], toy.int8), "train", labels_as="k710")
     with pytest.raises(UsageError, match="is none of k710, union"):

@@ -119,8 +119,8 @@ def crashing(monkeypatch: pytest.MonkeyPatch, at: int) -> list[str]:
 
         return step
 
-    monkeypatch.setattr(Path, "rename", guard("rename", Path.rename))
-    monkeypatch.setattr(Path, "mkdir", guard("mkdir", Path.mkdir))
+    monkeypatch.setattr(os, "rename", guard("rename", os.rename))
+    monkeypatch.setattr(os, "mkdir", guard("mkdir", os.mkdir))
     monkeypatch.setattr(shutil, "rmtree", guard("rmtree", shutil.rmtree))
     monkeypatch.setattr(torch, "save", guard("torch.save", torch.save))
     monkeypatch.setattr(os, "fsync", guard("fsync", os.fsync))
@@ -156,7 +156,7 @@ def test_the_moments_of_a_save_that_are_tried_are_all_of_them(run: Run, monkeypa
     with monkeypatch.context() as patched:
         done = crashing(patched, 1000)
         run.save(*trained(2.0), Progress(epoch=2, global_step=9))
-    assert done.count("rename") == 3  # progress.json, the old checkpoint away, the new one in its place
+    assert done.count("rename") == 6  # four files, the old checkpoint away, the new one in its place
     assert len(done) < MOMENTS
 
 
@@ -261,7 +261,7 @@ def test_small_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
     file = tmp_path / "run.json"
     write_text(file, json.dumps({"a": 1}))
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(Crash()))
+        patched.setattr(os, "rename", lambda *_, **__: (_ for _ in ()).throw(Crash()))
         with pytest.raises(Crash):
             write_text(file, json.dumps({"a": 2}))
     assert json.loads(file.read_text()) == {"a": 1}

@@ -18,6 +18,7 @@ from av.stream import Disposition
 
 COUNT, HEIGHT, WIDTH = 40, 96, 128
 X264 = {"preset": "veryfast", "g": "8", "bf": "2", "crf": "20"}
+ALL = slice(None)
 Change = Callable[[Any], None]
 
 
@@ -47,14 +48,12 @@ def made(path: Path, frames: np.ndarray, *, codec: str = "libx264", options: dic
     return path
 
 
-def filtered(
-    source: Path, target: Path, what: str, *, which: slice = slice(None), change: Change | None = None
-) -> Path:
+def filtered(source: Path, target: Path, what: str, *, which: slice = ALL, change: Change | None = None) -> Path:
     """Copy packets; those in the slice, by number, go through a bitstream filter. Headers are rewritten with all."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         stream = old.streams.video[0]
         copy = new.add_stream_from_template(stream)
-        whole = which == slice(None)
+        whole = which == ALL
         chain = BitStreamFilterContext(what, stream, copy if whole else None)
         if change is not None:
             change(copy)
@@ -85,16 +84,6 @@ def together(target: Path, sources: list[Path], dispositions: list[Disposition])
 
 def turned(degrees: float, **mirror: bool) -> Change:
     return lambda stream: stream.set_display_rotation(degrees, **mirror)
-
-
-def patched(source: Path, target: Path, changes: dict[bytes, bytes]) -> Path:
-    """Replace bytes, each of which must be there once."""
-    data = source.read_bytes()
-    for old, new in changes.items():
-        assert (data.count(old), len(old)) == (1, len(new)), old
-        data = data.replace(old, new)
-    target.write_bytes(data)
-    return target
 
 
 VP9 = {"deadline": "realtime", "cpu-used": "8", "g": "8", "auto-alt-ref": "0"}

@@ -62,7 +62,7 @@ ODD: dict[str, tuple[Maker, str | None]] = {
     "bottom field first.mkv": (coded(**{"x264-params": "bff=1"}), "interlaced frames"),
     "interlaced in the middle.mkv": (
         lambda s, p: joined(p, [(s / BASE, 16), (s / "fields.mp4", 8), (s / BASE, 40)]),
-        "8 interlaced frames",
+        "sequence headers that change",
     ),
     "orientation, all h264.mp4": (sei("h264", set(range(40))), "other pixels"),
     "orientation, all h264.mkv": (sei("h264", set(range(40))), "outside mov/mp4"),
@@ -79,11 +79,11 @@ ODD: dict[str, tuple[Maker, str | None]] = {
     "bt2020.mp4": (metadata("matrix_coefficients=9", "hevc.mp4"), None),
     "range on the way.mkv": (
         lambda s, p: joined(p, [(s / BASE, 16), (s / "full.mp4", 8), (s / BASE, 40)]),
-        "change on the way",
+        "sequence headers that change",
     ),
     "matrix on the way.mkv": (
         lambda s, p: joined(p, [(s / BASE, 16), (s / "bt709.mp4", 8), (s / BASE, 40)]),
-        "change on the way",
+        "sequence headers that change",
     ),
     "full range vp9.webm": (lambda s, p: filtered(s / "vp9.webm", p, "vp9_metadata=color_range=pc"), None),
     "bt2020 vp9.webm": (lambda s, p: filtered(s / "vp9.webm", p, "vp9_metadata=color_space=bt2020"), None),
@@ -99,7 +99,7 @@ def sources(tmp_path_factory) -> Path:
     made(folder / OTHER, colours(seed=3))
     flat = colours()
     flat[[0, 19, 39]] = 40  # what is compared first, in the middle and last, looks the same upside down
-    made(folder / FLAT, flat)
+    made(folder / FLAT, flat, options={"preset": "veryfast", "g": "8", "bf": "2", "qp": "0"})  # without loss
     made(folder / "hevc.mp4", colours(), codec="libx265", options=HEVC)
     made(folder / "vp9.webm", colours(), codec="libvpx-vp9", options=VP9)
     made(folder / "fields.mp4", colours(), options={**X264, "x264-params": "tff=1"})

@@ -9,6 +9,8 @@ for shard in range(split.shard_count):
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.shard import read_plain
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheCorrupt
+from vidxfer.pipeline.reading import opened
 
 CLIPS_PER_READ = 4
 
@@ -47,16 +50,16 @@ def damage_of(reader: CacheReader, shard: int, record: ShardRecord | None = None
     if record is None:
         return []
     found: list[str] = []
-    for name, array in split.layout.owned.items():
+    for array in split.layout.arrays_of(record.crc32c):
         path = split.path / array.key(shard)
         if not path.is_file():
             found.append(f"{path}: missing")
             continue
-        with path.open("rb") as file:
-            file.seek(max(path.stat().st_size - CRC_BYTES, 0))
+        with opened(path, error=CacheCorrupt) as file:
+            file_bytes = os.fstat(file.fileno()).st_size
+            file.seek(max(file_bytes - CRC_BYTES, 0))
             crc32c = int.from_bytes(file.read(CRC_BYTES), "little")
-        expected_bytes = split.layout.file_bytes(array, shard, record.bytes)
-        if path.stat().st_size != expected_bytes or crc32c != record.crc32c[name]:
+        if file_bytes != split.layout.file_bytes(array, shard, record.bytes) or crc32c != record.crc32c[array.name]:
             found.append(f"{path}: length or crc32c is not what the ledger says")
         elif not array.chunk_shape:
             try:

@@ -9,6 +9,7 @@ Indices stay: 16 bytes per chunk, 46 MB for 240,000 videos of 12 layers.
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import resource
@@ -21,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from vidxfer.pipeline.cache.layout import ArrayLayout
+from vidxfer.pipeline.cache.layout import ArrayLayout, SplitLayout
 from vidxfer.pipeline.cache.shard import REMEDY, read_index
-from vidxfer.pipeline.errors import CacheCorrupt, CacheError
+from vidxfer.pipeline.errors import CacheCorrupt, PathError
+from vidxfer.pipeline.reading import open_regular, opened
 
 OPEN_FILES_MOST = 256
 ALIGNED_BYTES = 4096  # O_DIRECT: offset, length and memory are multiples of it
@@ -57,17 +59,17 @@ class OpenFiles:
         self._most = min(OPEN_FILES_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
         weakref.finalize(self, _close_all, self._open)  # a reader that nobody closed
 
-    def take(self, folder: Path, array: ArrayLayout, shard: int) -> OpenFile:
-        """The file of an array's shard, for use until `give_back`; `folder`: of the split.
+    def take(self, folder: Path, layout: SplitLayout, array: ArrayLayout, shard: int) -> OpenFile:
+        """The file of an array's shard, for use until `give_back`; `folder`, `layout`: of the split.
 
         Raises:
-            CacheCorrupt: it is missing, cut off, or its index is damaged. CacheError: it cannot be opened.
+            CacheCorrupt: it is missing, has another length, or its index is damaged. PathError: it cannot be opened.
         """
         path = folder / array.key(shard)
         with self._lock:
             file = self._open.get(path)
             if file is None:
-                file = self._open[path] = self._opened(path, array)
+                file = self._open[path] = self._opened(path, array, array.file_bytes(len(layout.rows(shard))))
             file.users += 1
             self._open.move_to_end(path)
             if len(self._open) > self._most:
@@ -86,39 +88,34 @@ class OpenFiles:
         with self._lock:
             _close_all(self._open)
 
-    def _opened(self, path: Path, array: ArrayLayout) -> OpenFile:
+    def _opened(self, path: Path, array: ArrayLayout, file_bytes: int) -> OpenFile:
+        bounds: dict[str, Any] = {"exactly": file_bytes, "error": CacheCorrupt, "remedy": REMEDY}
         try:
             if path not in self._indices:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    self._indices[path] = np.ascontiguousarray(read_index(fd, array, str(path))[:, 0])
-                finally:
-                    os.close(fd)
+                with opened(path, **bounds) as file:
+                    self._indices[path] = np.ascontiguousarray(read_index(file.fileno(), array, str(path))[:, 0])
             direct = self._direct and array.name == "tokens"
-            fd, direct = _open_direct(path) if direct else (os.open(path, os.O_RDONLY | os.O_CLOEXEC), False)
+            fd, direct = _open_direct(path, bounds) if direct else (open_regular(path, **bounds), False)
         except FileNotFoundError as error:
             raise CacheCorrupt(f"{path}: the file is missing though its shard is finished. {REMEDY}") from error
-        except OSError as error:
-            raise CacheError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from error
         return OpenFile(path=path, fd=fd, direct=direct, offsets=self._indices[path])
 
 
-def _open_direct(path: Path) -> tuple[int, bool]:
+def _open_direct(path: Path, bounds: dict[str, Any]) -> tuple[int, bool]:
     """A descriptor, and whether it reads past the file cache: not every file system can, and some say so only later."""
     if hasattr(os, "O_DIRECT"):
-        fd = -1
+        fd = open_regular(path, **bounds)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
             with mmap.mmap(-1, ALIGNED_BYTES) as first:
                 os.preadv(fd, [first], 0)
         except OSError as error:
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
             if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
+                raise PathError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from error
         else:
             return fd, True
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
+    return open_regular(path, **bounds), False
 
 
 def _close_all(files: OrderedDict[Path, OpenFile]) -> None:

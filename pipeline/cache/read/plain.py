@@ -27,6 +27,7 @@ from vidxfer.pipeline.cache.remote import is_remote, open_group, store_errors
 from vidxfer.pipeline.cache.shard import ABSENT, REMEDY, parse_index
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
+from vidxfer.pipeline.reading import opened
 
 REMOTE_THREADS = 8
 """Clips fetched at the same time where each request has a long way."""
@@ -166,13 +167,12 @@ class ZarrReader(TokenReader):
             if is_remote(path):
                 raw = path.read_end(array.index_bytes)
             else:
-                with path.open("rb") as file:
-                    file.seek(-array.index_bytes, 2)
+                file_bytes = data_bytes + array.index_bytes
+                with opened(path, exactly=file_bytes, error=CacheCorrupt, remedy=REMEDY) as file:
+                    file.seek(data_bytes)
                     raw = file.read()
         except FileNotFoundError as error:
             raise CacheCorrupt(f"{path}: the file is missing though its shard is finished. {REMEDY}") from error
-        except OSError as error:
-            raise CacheCorrupt(f"{path}: the file is cut off. {REMEDY}") from error
         offsets: AnyArray = parse_index(raw, data_bytes, array, str(path))[:, 0]
         return offsets
 

@@ -104,8 +104,9 @@ class CacheReader(TokenReader):
                 for name in targets:
                     for shard in shards[first : first + SHARDS_AT_ONCE]:
                         part, number = divmod(shard, self.split.shard_count)
-                        array = self.split.parts[part].layout.owned[name]
-                        in_use.append(self._files.take(self._folders[part], array, number))
+                        layout = self.split.parts[part].layout
+                        array = layout.owned[name]
+                        in_use.append(self._files.take(self._folders[part], layout, array, number))
                         places = np.flatnonzero(shard_of == shard)
                         offsets = self._offsets(array, in_use[-1], wanted[name], places, rows, within)
                         runs += runs_of(wanted[name], in_use[-1], places, offsets)

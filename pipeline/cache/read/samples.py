@@ -14,11 +14,12 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vidxfer.pipeline.cache.codec import Dequantiser
-from vidxfer.pipeline.cache.disk import disk_errors, part_of, sync_folder
 from vidxfer.pipeline.cache.layout import AnyArray
 from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.cache.views import view_arrays
+from vidxfer.pipeline.disk import disk_errors
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.writing import make_folder, whole_file, whole_path
 
 KINDS = (".npz", ".safetensors")
 
@@ -54,15 +55,13 @@ def write_samples(path: Path, arrays: dict[str, AnyArray], names: dict[str, list
     """
     if path.suffix not in KINDS:
         raise UsageError(f"{path}: a file that ends in {' or '.join(KINDS)} is wanted")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(path)
+    make_folder(path.parent)
     with disk_errors(path, sum(values.nbytes for values in arrays.values())):
         if path.suffix == ".npz":
-            with part.open("wb") as file:
+            with whole_file(path) as file:
                 texts = {name: np.array(values) for name, values in names.items()}
                 np.savez(file, allow_pickle=False, **arrays, **texts)
         else:
             plain = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
-            save_file(plain, part, metadata={name: json.dumps(values) for name, values in names.items()})
-        part.rename(path)
-        sync_folder(path.parent)
+            with whole_path(path) as own:
+                save_file(plain, own, metadata={name: json.dumps(values) for name, values in names.items()})

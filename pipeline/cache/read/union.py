@@ -19,11 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.errors import CacheIncomplete, CacheMismatch
-
-MAY_DIFFER = ("codec", "calibration_videos", "sampling.seed")
-"""Settings that need not be equal: they change how a split stores tokens, not which tokens a head is to see."""
+from vidxfer.pipeline.errors import CacheIncomplete
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +72,7 @@ def unite(
         CacheMismatch: two splits were made with other settings. CacheIncomplete: no rows are kept.
     """
     for other in members[1:]:
-        expect_same_tokens(members[0], other)
+        expect_agree("cache with cache", other.path, facts_of(other), facts_of(members[0]))
     if not any(len(rows) for rows in keep):
         raise CacheIncomplete("not one video is left of " + ", ".join(str(split.path) for split in members))
     mapped = []
@@ -110,19 +108,3 @@ def unite(
         member_of=np.repeat(np.arange(len(members)), [len(rows) for rows in keep]),
         row_of=np.concatenate([np.asarray(rows, dtype=np.int64) for rows in keep]),
     )
-
-
-def expect_same_tokens(first: Split, other: Split) -> None:
-    """Check that a head may see rows of both.
-
-    Raises:
-        CacheMismatch: names each differing setting with both values.
-    """
-    ours, theirs = first.spec.passport["tokens"], other.spec.passport["tokens"]
-    differing = {
-        name: (theirs.get(name), value)
-        for name, value in ours.items()
-        if theirs.get(name) != value and name not in MAY_DIFFER
-    }
-    if differing:
-        raise CacheMismatch(other.path, differing)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,13 +23,24 @@ from typing import Any
 import numpy as np
 import zarr
 
-from vidxfer.pipeline.cache.disk import disk_errors, part_of, sync_folder
 from vidxfer.pipeline.cache.layout import AnyArray
-from vidxfer.pipeline.cache.metadata import ATTRIBUTE, DESCRIBED, SEAL, attributes_of, described
+from vidxfer.pipeline.cache.metadata import (
+    ATTRIBUTE,
+    COPY_AGAIN,
+    DESCRIBED,
+    MOST_JSON_BYTES,
+    SEAL,
+    attributes_of,
+    described,
+)
+from vidxfer.pipeline.cache.remote import read_json
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Extent, Split
 from vidxfer.pipeline.cache.write.writer import SplitWriter
+from vidxfer.pipeline.disk import disk_errors
 from vidxfer.pipeline.errors import CacheMismatch
+from vidxfer.pipeline.reading import expect_plain_tree
+from vidxfer.pipeline.writing import sync_tree, whole_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +139,10 @@ def grow(writer: SplitWriter, addition: Addition) -> Split:
             ("text", classes, new.text[classes:]),
         ):
             if len(values):
+                expect_plain_tree(old.path / name)  # zarr writes there by path
                 _lengthen(old.path / name, first + len(values))
                 zarr.open_group(old.path, mode="r+")[name][first : first + len(values)] = values
-            _sync_below(old.path / name)
+            sync_tree(old.path / name)
         write_attributes(new)
     writer.split = new
     return new
@@ -140,36 +151,22 @@ def grow(writer: SplitWriter, addition: Addition) -> Split:
 def _lengthen(array: Path, length: int) -> None:
     """Give an array at least this many rows; what it holds stays."""
     metadata = array / "zarr.json"
-    stored = json.loads(metadata.read_text())
+    stored = read_json(metadata, most=MOST_JSON_BYTES, remedy=COPY_AGAIN)
     if stored["shape"][0] < length:
         stored["shape"][0] = length
-        _write_whole(metadata, stored)
+        _write_whole(metadata, stored, array.parent)
 
 
 def write_attributes(split: Split) -> None:
     """Put another description of a part in the place of the one that is there; there is always one of the two."""
     metadata = split.path / "zarr.json"
-    stored = json.loads(metadata.read_text())
+    stored = read_json(metadata, most=MOST_JSON_BYTES, remedy=COPY_AGAIN)
     known = stored["attributes"][ATTRIBUTE].get(SEAL, {}).get(DESCRIBED)
     stored["attributes"][ATTRIBUTE] = attributes_of(split, described(split.path) if known is None else known)
-    _write_whole(metadata, stored)
+    _write_whole(metadata, stored, split.path)
 
 
-def _write_whole(file: Path, content: Any) -> None:
+def _write_whole(file: Path, content: Any, split: Path) -> None:
     """Written beside, durable, then renamed: there is always one of the two."""
-    part = part_of(file)
-    with part.open("w") as stream:
-        json.dump(content, stream, indent=2)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.rename(file)
-    sync_folder(file.parent)
-
-
-def _sync_below(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    with whole_file(file, below=split) as stream:
+        stream.write(json.dumps(content, indent=2).encode())

@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from vidxfer.pipeline.cache.disk import disk_errors
 from vidxfer.pipeline.cache.layout import STORED
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import new_cache_id, open_part, write_new
 from vidxfer.pipeline.cache.write.grow import write_attributes
 from vidxfer.pipeline.cache.write.writer import SplitWriter
+from vidxfer.pipeline.disk import disk_errors
 from vidxfer.pipeline.errors import CacheError, CacheIncomplete
+from vidxfer.pipeline.shapes import SourceFile
 
 
 def begun_views(split: Split) -> Split | None:
@@ -75,16 +76,7 @@ def join_views(first: SplitWriter, added: SplitWriter) -> None:
     """
     if pending := added.pending():
         raise CacheIncomplete(f"{added.split.path}: {len(pending)} shards are pending; the views do not count yet")
-    if others := _other_files(first.split, added.split):
-        for shard in sorted({row // added.split.shard_videos for row in others}):
-            added.drop(shard, "videos are other files than those of the first views")
-        names = ", ".join(first.split.video_ids[row] for row in others[:5])
-        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-        raise CacheError(
-            f"{first.split.path}: {names}{more}: not the files that the first views were extracted from: frames or "
-            "picture size differ. The added views do not count; their shards were taken back. Put the old files back "
-            "and run the same command again."
-        )
+    expect_same_files(first.split, added)
     split = first.split
     joined = replace(split, more_views=(*split.more_views, added.split.spec.first_view))
     with disk_errors(split.path, 1 << 20):
@@ -92,8 +84,33 @@ def join_views(first: SplitWriter, added: SplitWriter) -> None:
     first.split = joined
 
 
+def expect_same_files(first: Split, added: SplitWriter) -> None:
+    """Check that a part's views are of the files that the first views are of, as far as both say.
+
+    Raises:
+        CacheError: videos are other files than when the first views were extracted; their shards are taken back.
+    """
+    others = _other_files(first, added.split)
+    if not others:
+        return
+    for shard in sorted({row // added.split.shard_videos for row in others}):
+        added.drop(shard, "videos are other files than those of the first views")
+    names = ", ".join(first.video_ids[row] for row in others[:5])
+    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+    raise CacheError(
+        f"{first.path}: {names}{more}: not the files that the first views were extracted from: frames, picture size, "
+        "length or bytes differ. The added views of these videos do not count; their shards were taken back. Put the "
+        "old files back and run the same command again."
+    )
+
+
 def _other_files(first: Split, added: Split) -> list[int]:
     """Rows stored in both parts whose video has another length or size in the second."""
     ours, theirs = Rows(first), Rows(added)
     both = np.flatnonzero((ours.state == STORED) & (theirs.state == STORED)).tolist()
-    return [row for row in both if ours.source_of(row) != theirs.source_of(row)]
+    return [row for row in both if _seen(ours, row, theirs.file_of(row)) != _seen(theirs, row, ours.file_of(row))]
+
+
+def _seen(rows: Rows, row: int, other: SourceFile | None) -> tuple[object, ...]:
+    """What a part knows of the file that a row was read from, as far as another part knows it too."""
+    return *rows.source_of(row), None if other is None else rows.file_of(row)

@@ -17,15 +17,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from vidxfer.pipeline.cache.disk import disk_errors, expect_room, sync_folder
-from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED, AnyArray
+from vidxfer.pipeline.cache.layout import FAILED, MAY_LACK, PENDING, STORED, AnyArray
 from vidxfer.pipeline.cache.ledger import Failure, ShardRecord
 from vidxfer.pipeline.cache.packed import PackedFile, packed_views
 from vidxfer.pipeline.cache.shard import PlainFile, ShardFile, read_plain
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.views import view_arrays
+from vidxfer.pipeline.disk import disk_errors, expect_room
 from vidxfer.pipeline.errors import ClipError, VideoError
-from vidxfer.pipeline.shapes import View, expect
+from vidxfer.pipeline.shapes import NOT_KNOWN, SourceFile, View, expect
+from vidxfer.pipeline.writing import make_folder, sync_folder
 
 TOKEN_ARRAYS = ("tokens", "scale")
 """What depends on the codec and the layers; everything else follows from the views alone."""
@@ -62,11 +63,12 @@ class ShardWriter:
     def __enter__(self) -> Self:
         self._started = time.monotonic()
         expect_room(self._split.path, self._bytes)
+        in_place = self.folder == self._split.path  # which may be a link, as a staging folder may not
         try:
             with disk_errors(self._split.path, self._bytes):
                 for name, array in self._split.layout.owned.items():
                     final = self.folder / array.key(self.shard)
-                    final.parent.mkdir(parents=True, exist_ok=True)
+                    make_folder(final.parent, below=self.folder if in_place else self.folder.parent)
                     if array.packed_bytes is not None:
                         self._packed[name] = PackedFile(array, final, len(self.rows))
                     elif array.chunk_shape:
@@ -96,6 +98,7 @@ class ShardWriter:
         notes: Mapping[str, str] | None = None,
         frame_count: int = 0,
         source_px: tuple[int, int] = (0, 0),
+        source_file: SourceFile = NOT_KNOWN,
         frames: Sequence[Sequence[bytes]] | None = None,
     ) -> None:
         """Store one video.
@@ -108,6 +111,7 @@ class ShardWriter:
             views: one per stored view.
             notes: what to count in the ledger, e.g. {"decoder": "decord"}.
             frame_count, source_px: frames and (height, width) of the video; 0 = unknown.
+            source_file: which file it is, where the split keeps that.
             frames: one JPEG per view and dense frame, where the split keeps them; else None.
 
         Raises:
@@ -131,8 +135,10 @@ class ShardWriter:
         if frames is not None:
             with disk_errors(self._split.path, self._bytes):
                 self._add_frames(place, frames)
-        for name, values in {**geometry, "frame_count": frame_count, "source_px": source_px}.items():
-            self._plain[name].values[place] = values
+        source = {"frame_count": frame_count, "source_px": source_px, "source_file": source_file}
+        for name, values in {**geometry, **source}.items():
+            if name in self._plain:
+                self._plain[name].values[place] = values
         self._plain["state"].values[place] = STORED
         for what, value in (notes or {}).items():
             self._notes.setdefault(what, Counter())[value] += 1
@@ -180,8 +186,9 @@ class ShardWriter:
                     sharded.copy(places, folder / sharded.array.key(self.shard))
             for packed in self._packed.values():
                 packed.copy(places, folder / packed.array.key(self.shard))
-        for plain in self._plain.values():
-            plain.values[places] = read_plain(folder / plain.array.key(self.shard), plain.array)[places]
+        for name, plain in self._plain.items():
+            if name not in MAY_LACK or name in record.crc32c:
+                plain.values[places] = read_plain(folder / plain.array.key(self.shard), plain.array)[places]
         self._without_tokens.update(rows if apart else ())
         if not (self._plain["state"].values[places] == STORED).all():
             raise ValueError(f"shard {self.shard}: rows to be taken over were not all stored")
@@ -248,7 +255,11 @@ class ShardWriter:
         )
 
     def _written_bytes(self) -> int:
-        fixed = [file.array.file_bytes(len(self.rows)) for file in [*self._sharded.values(), *self._plain.values()]]
+        fixed = [
+            file.array.file_bytes(len(self.rows))
+            for name, file in [*self._sharded.items(), *self._plain.items()]
+            if name not in MAY_LACK
+        ]
         return sum(fixed) + sum(file.file_bytes for file in self._packed.values())
 
     def _close(self) -> None:

@@ -11,16 +11,17 @@ its successor; and a sealed shard that nobody moved yet is not computed again.
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidxfer.pipeline.cache.disk import PART, disk_errors, sync_folder, write_all
-from vidxfer.pipeline.cache.ledger import Ledger, ShardRecord
+from vidxfer.pipeline.cache.ledger import MOST_LINE_BYTES, Ledger, ShardRecord
 from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.disk import disk_errors
+from vidxfer.pipeline.errors import PathError
+from vidxfer.pipeline.reading import read_json
+from vidxfer.pipeline.writing import PART, make_folder, remove, rename, sync_folder, whole_file
 
 SEAL, COMMIT = "shard.json", ".commit"
 
@@ -60,15 +61,8 @@ def sealed_by(split: Split, attempt: str) -> SealedShard | None:
 def seal(split: Split, folder: Path, record: ShardRecord) -> SealedShard:
     """Say, durably and after every other byte, that the shard in `folder` is whole."""
     payload = (Ledger.line_of(record, split.cache_id)).encode()
-    with disk_errors(folder, len(payload)):
-        fd = os.open(folder / (SEAL + PART), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            write_all(fd, payload, 0)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        (folder / (SEAL + PART)).rename(folder / SEAL)
-        sync_folder(folder)
+    with disk_errors(folder, len(payload)), whole_file(folder / SEAL, below=folder.parent) as file:
+        file.write(payload)
     return SealedShard(record=record, folder=folder)
 
 
@@ -79,7 +73,7 @@ def adopt(split: Split, sealed: SealedShard) -> None:
         return
     commit = split.path.with_name(f".{split.path.name}.{sealed.record.shard}{COMMIT}")
     with disk_errors(split.path, 4096):
-        sealed.folder.rename(commit)
+        rename(sealed.folder, commit)
         sync_folder(commit.parent)
     _finish(split, commit, sealed.record)
 
@@ -94,11 +88,11 @@ def recover(split: Split) -> list[int]:
     for commit in sorted(split.path.parent.glob(f".{split.path.name}.*{COMMIT}")):
         record = _sealed(split, commit)
         if record is None:  # of another split that once had this name
-            shutil.rmtree(commit, ignore_errors=True)
+            remove(commit)
             continue
         moved = not any((commit / array.key(record.shard)).exists() for array in split.layout.owned.values())
         if moved and split.ledger.finished().get(record.shard) == record:
-            shutil.rmtree(commit, ignore_errors=True)  # marked before the crash: only the empty folder was left
+            remove(commit)  # marked before the crash: only the empty folder was left
             continue
         _finish(split, commit, record)
         found.append(record.shard)
@@ -119,7 +113,7 @@ def sweep_staged(split: Split, *, keep_sealed: bool = False) -> None:
     for folder in _staged(split):
         record = _sealed(split, folder) if keep_sealed else None
         if record is None or record.shard in finished:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
 
 def _staged(split: Split) -> list[Path]:
@@ -130,18 +124,19 @@ def _staged(split: Split) -> list[Path]:
 def _sealed(split: Split, folder: Path) -> ShardRecord | None:
     """The record of a sealed folder of this very split."""
     try:
-        entry = json.loads((folder / SEAL).read_bytes())
+        entry = read_json(folder / SEAL, most=MOST_LINE_BYTES)
         if entry["cache_id"] != split.cache_id:
             return None
         record = Ledger.record_of(entry)
         rows = split.layout.rows(record.shard)
-    except (OSError, ValueError, KeyError, TypeError):  # never sealed, torn, or of a shard that does not exist
+    except (OSError, PathError, ValueError, KeyError, TypeError, AttributeError):
+        # never sealed, torn, of a shard that does not exist, or nothing that a writer of ours made
         return None
     return record if (record.first_row, record.last_row) == (rows[0], rows[-1]) else None
 
 
 def _is_whole(split: Split, folder: Path, record: ShardRecord) -> bool:
-    for array in split.layout.owned.values():
+    for array in split.layout.arrays_of(record.crc32c):
         file = folder / array.key(record.shard)
         if not file.is_file() or file.stat().st_size != split.layout.file_bytes(array, record.shard, record.bytes):
             return False
@@ -153,7 +148,7 @@ def _finish(split: Split, commit: Path, record: ShardRecord) -> None:
     shard = record.shard
     marked = split.ledger.finished().get(shard)
     if marked == record:  # all but the folder's end had been done
-        shutil.rmtree(commit, ignore_errors=True)
+        remove(commit)
         return
     if marked is not None:
         split.ledger.drop(shard, "written again")
@@ -161,12 +156,12 @@ def _finish(split: Split, commit: Path, record: ShardRecord) -> None:
         for name, array in split.layout.owned.items():
             source, final = commit / array.key(shard), split.path / array.key(shard)
             if source.is_file():
-                final.parent.mkdir(parents=True, exist_ok=True)
-                source.rename(final)
+                make_folder(final.parent, below=split.path)
+                rename(source, final, below=commit.parent, target_below=split.path)
             folder = final.parent
             while folder != split.path / name:  # c/<shard>/0/…: each may be new
                 sync_folder(folder)
                 folder = folder.parent
             sync_folder(folder)
     split.ledger.append(record)
-    shutil.rmtree(commit, ignore_errors=True)
+    remove(commit)

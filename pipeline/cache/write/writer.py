@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from vidxfer.pipeline.cache.disk import FolderLock, disk_errors, sweep_parts
 from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.write.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.write.staging import SealedShard, adopt, recover, sweep_staged
+from vidxfer.pipeline.disk import FolderLock, disk_errors
 from vidxfer.pipeline.errors import CacheError
+from vidxfer.pipeline.writing import folder_below, sweep_parts
 
 __all__ = ["ShardWriter", "SplitWriter"]
 
@@ -30,6 +31,7 @@ class SplitWriter:
     Raises:
         CacheBusy: on entering, when another process writes this split; names its pid.
         CacheError: on entering, when the folder cannot be written.
+        PathError: on entering, when its lock or its ledger is a link, or a part of its views lies behind one.
     """
 
     def __init__(self, split: Split) -> None:
@@ -39,10 +41,18 @@ class SplitWriter:
         self._lock = FolderLock(split.lock_path)
 
     def __enter__(self) -> Self:
+        if self.split.cache_folder != self.split.path.parent:
+            with disk_errors(self.split.path, 0), folder_below(self.split.path, self.split.cache_folder):
+                pass  # the split itself may be a link to another disk, a part within the cache may not
         self._lock.__enter__()
-        with disk_errors(self.split.path, 0):
-            sweep_parts(self.split.path)
-            recover(self.split)
+        try:
+            self.split.ledger.expect_writable()
+            with disk_errors(self.split.path, 0):
+                sweep_parts(self.split.path)
+                recover(self.split)
+        except BaseException:
+            self._lock.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,7 +65,7 @@ class SplitWriter:
         """Shards still to be written: no ledger line, or a file is missing or has the wrong length."""
         finished, layout = self.split.ledger.finished(), self.split.layout
         shards = range(layout.shard_count)
-        return [k for k in shards if k not in finished or not self._is_whole(k, finished[k].bytes)]
+        return [k for k in shards if k not in finished or not self._is_whole(finished[k])]
 
     @contextmanager
     def shard(self, shard: int) -> Iterator[ShardWriter]:
@@ -84,10 +94,10 @@ class SplitWriter:
         """Mark a shard that a `ShardWriter`, here or in another process, has finished."""
         self.split.ledger.append(record)
 
-    def _is_whole(self, shard: int, written_bytes: int) -> bool:
-        layout = self.split.layout
-        for array in layout.owned.values():
+    def _is_whole(self, record: ShardRecord) -> bool:
+        layout, shard = self.split.layout, record.shard
+        for array in layout.arrays_of(record.crc32c):
             file = self.split.path / array.key(shard)
-            if not file.is_file() or file.stat().st_size != layout.file_bytes(array, shard, written_bytes):
+            if not file.is_file() or file.stat().st_size != layout.file_bytes(array, shard, record.bytes):
                 return False
         return True

@@ -18,8 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vidxfer.pipeline.errors import CacheBusy, CacheError, CacheFull, UsageError
-
-PART = ".part"
+from vidxfer.pipeline.writing import PART, open_growing, open_owned, rename
 
 
 @contextmanager
@@ -77,10 +76,10 @@ def write_all(fd: int, payload: bytes | memoryview, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def publish(fd: int, final: Path) -> None:
+def publish(fd: int, final: Path, below: Path) -> None:
     """Make the part file of `final`, open as `fd`, durable and give it its name. The folder is still to be synced."""
     os.fsync(fd)
-    part_of(final).rename(final)
+    rename(part_of(final), final, below=below)
 
 
 def part_of(final: Path) -> Path:
@@ -88,57 +87,17 @@ def part_of(final: Path) -> Path:
     return final.with_name(final.name + PART)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def open_owned_part(final: Path) -> int:
-    """Open the empty part file of `final` and hold it: the lock ends with the process, however it ends.
+def open_owned_part(final: Path, below: Path) -> int:
+    """Make the part file of `final` and hold it; no link below the folder `below` is followed.
 
     Raises:
         CacheBusy: another process holds it.
     """
     part = part_of(final)
-    while True:
-        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(fd)
-            raise CacheBusy(f"{part}: another process is writing this shard. Wait for it to end, or end it.") from error
-        # Between opening and locking, the former owner may have renamed or removed the file we now hold.
-        try:
-            same = part.stat().st_ino == os.fstat(fd).st_ino
-        except FileNotFoundError:
-            same = False
-        if same:
-            os.ftruncate(fd, 0)
-            return fd
-        os.close(fd)
-
-
-def sweep_parts(folder: Path) -> list[Path]:
-    """Remove part files below `folder` that no living process holds; returns them."""
-    removed = []
-    for part in sorted(folder.rglob("*" + PART)):
-        try:
-            fd = os.open(part, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:  # its owner has just finished
-            continue
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            part.unlink(missing_ok=True)
-            removed.append(part)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(fd)
-    return removed
+    try:
+        return open_owned(part, below=below)
+    except BlockingIOError as error:
+        raise CacheBusy(f"{part}: another process is writing this shard. Wait for it to end, or end it.") from error
 
 
 def expect_no_run(cache: Path) -> None:
@@ -158,7 +117,7 @@ class FolderLock:
         path: of the lock file. what: is written behind it, for the error. option: where another folder is named.
 
     Raises:
-        CacheBusy: on entering, when another process holds it.
+        CacheBusy: on entering, when another process holds it. PathError: it is a link, a pipe or the like.
     """
 
     def __init__(self, path: Path, *, what: str = "split", option: str = "--cache") -> None:
@@ -167,7 +126,7 @@ class FolderLock:
 
     def __enter__(self) -> FolderLock:
         with disk_errors(self._path, 4096, self._option):
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._fd = open_growing(self._path)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -1,0 +1,73 @@
+"""What a run folder says of itself, checked when it is read: types and ranges, with the file and the value named.
+
+    run.json        ─▶ made_from_of      result.json    ─▶ result_of      progress.json ─▶ run.py, by its class
+
+A run folder may come from elsewhere, or from another version: whatever is read in it later is of the type it should be,
+or its absence is a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.typed import Kept, checked
+
+MADE_FROM = {
+    "cache": str | None, "cache_fingerprint": str | None, "spec": Mapping[str, Any], "class_names": tuple[str, ...],
+    "templates": tuple[str, ...],
+    "logit_scale": float, "clip": Mapping[str, str | None], "data": Mapping[str, Any], "online": bool, "world": int,
+    "device": str, "precision": str, "code": str,
+}  # fmt: skip
+PRECISION_OF_010 = {"32-true": "fp32", "bf16-mixed": "bf16"}
+"""What 0.1.0 called the precisions of a head -> what they are called now."""
+
+RESULT = {
+    "score": Mapping[str, Any] | None, "epoch_seconds": float | None, "data_wait_share": float | None,
+    "loss": float | None,
+}  # fmt: skip
+SCORE = {
+    "top1": float, "top5": float, "top1_of_listed": float, "scored": int, "listed": int, "factors": Mapping[str, float],
+    "missing": Mapping[str, str],
+}  # fmt: skip
+
+
+def made_from_of(file: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What `run.json` holds, checked; a name that is missing is a RunError when it is asked for.
+
+    Raises:
+        ValueError: names the value that is of another type.
+    """
+    typed = {name: checked(value, MADE_FROM.get(name, Any), name) for name, value in found.items()}
+    if "class_names" in typed:
+        typed["class_names"] = list(typed["class_names"])
+    if (precision := typed.get("precision")) is not None:
+        typed["precision"] = PRECISION_OF_010.get(precision, precision)
+    if "clip" in typed:
+        typed["clip"] = _complete(file, typed["clip"])
+    return _complete(file, typed)
+
+
+def result_of(file: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What `result.json` holds, checked likewise.
+
+    Raises:
+        ValueError: names the value that is of another type.
+    """
+    typed = {name: checked(value, RESULT.get(name, Any), name) for name, value in found.items()}
+    if typed.get("score") is not None:
+        score = {name: checked(one, SCORE.get(name, Any), f"score.{name}") for name, one in typed["score"].items()}
+        typed["score"] = _complete(file, score)
+    return _complete(file, typed)
+
+
+def _complete(file: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
+    def refuse(name: str) -> RunError:
+        return RunError(
+            f"{file} does not say {name!r}, which is needed here: it is damaged, or of another version of vidxfer. "
+            "Put it back, or train into another folder with --run."
+        )
+
+    return Kept(typed, refuse)
