@@ -48,7 +48,7 @@ def import_weights(
     if json:
         show.print_json(report)
         return
-    named = f" (older names: {report.old_names})" if report.old_names else ""
+    named = f" (older names: {report.older})" if report.old_names else ""
     show.say(f"{file}: {report.head_keys} keys of the head{named}; CLIP, not needed: {report.clip_keys} keys")
     for key in report.unknown:
         show.say(f"left out: {key}")

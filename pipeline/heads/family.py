@@ -27,7 +27,7 @@ class Released:
         layers: how many CLIP layers feed the head. clip_blocks: of the CLIP in the same file; None: it holds none.
         offer: sizes of what a cache for these weights delivers.
         sizes: all that the shapes tell, for a report. words: the same in one line.
-        old_names: the keys are those of an older generation.
+        old_names: what an older generation called the branch, where the keys are of that one; else empty.
     """
 
     config: HeadConfig | None

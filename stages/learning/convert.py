@@ -63,7 +63,7 @@ class ImportReport:
 
     Attributes:
         head_keys, clip_keys: used, and recognised as CLIP's (not needed). unknown: left out.
-        old_names: how an older generation called the branch, if these keys are of one.
+        old_names: the keys are of an older generation, which called the branch `older`.
         sizes: read from the shapes. words: the same in one line.
         recipe: name of the released configuration of these sizes, or the kind of the head.
         same_clip: the file's CLIP has the weights of the cache's; None: one of the two is not there to compare.
@@ -73,7 +73,8 @@ class ImportReport:
     head_keys: int
     clip_keys: int
     unknown: tuple[str, ...]
-    old_names: str
+    old_names: bool
+    older: str
     sizes: Any
     words: str
     recipe: str
@@ -110,7 +111,8 @@ def import_weights(request: ImportRequest) -> ImportReport:
         head_keys=len(found.weights),
         clip_keys=len(found.clip),
         unknown=found.unknown,
-        old_names=found.old_names,
+        old_names=bool(found.old_names),
+        older=found.old_names,
         sizes=found.sizes,
         words=found.words,
         recipe=recipe.name,
