@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidxfer.pipeline.cache.agree import AGREE, differing_fields, expect_agree, facts_of, other_text
+from vidxfer.pipeline.cache.read.agree import AGREE, differing_fields, expect_agree, facts_of, other_text
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.write.grow import write_attributes
@@ -278,8 +278,8 @@ def test_a_tower_is_compared_in_everything_that_changes_tokens(
     toy: Any, tower: Any, name: str, field: str, value: object
 ) -> None:
     split = open_split(toy.float16, "train")
-    expect_tower(split, tower)
-    other = type("Other", (), {"info": replace(tower.info, **{name: value})})()
+    expect_tower(split, tower.info)
+    other = replace(tower.info, **{name: value})
     with pytest.raises(CacheMismatch) as caught:
         expect_tower(split, other)
     assert caught.value.fields == {field: (plain(facts_of(split)[field]), plain(value))}

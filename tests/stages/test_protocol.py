@@ -18,8 +18,10 @@ from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import load_tower
+from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
 from vidxfer.pipeline.training.order import epoch_order
-from vidxfer.pipeline.training.recipes import Recipe, named
+from vidxfer.pipeline.training.recipes import named
 from vidxfer.stages.learning import predict as predicting
 from vidxfer.stages.learning import sources as sourcing
 from vidxfer.stages.learning import trainer as training
@@ -32,7 +34,7 @@ STEPS = 3
 
 RECIPE = replace(
     named("probe"), epochs=2, warmup_epochs=1, batch_clips=8, evaluate_every_epochs=1, learning_rate=0.05,
-    warmup_learning_rate=0.01, weight_decay=0.5, betas=(0.8, 0.95), eps=1e-3, label_smoothing=0.3, seed=5,
+    optimiser=Optimiser(warmup_from=0.01, betas=(0.8, 0.95), eps=1e-3), weight_decay=0.5, label_smoothing=0.3, seed=5,
 )  # fmt: skip
 
 
@@ -58,7 +60,7 @@ class PlainProbe:
             torch.manual_seed(recipe.seed)
             self.linear = nn.Linear(embed, classes)
         self.norm = nn.BatchNorm1d(embed, affine=False)
-        options = {"betas": recipe.betas, "eps": recipe.eps}
+        options = {"betas": recipe.optimiser.betas, "eps": recipe.optimiser.eps}
         decayed, free = ({"params": [one]} for one in (self.linear.weight, self.linear.bias))
         self.optimiser = torch.optim.AdamW(
             [{**decayed, "weight_decay": recipe.weight_decay}, {**free, "weight_decay": 0.0}], **options
@@ -67,7 +69,7 @@ class PlainProbe:
     def rate(self, epoch: float) -> float:
         """Linear to the cosine's value at the end of the warm-up, then the cosine."""
         top, start, warm, whole = (
-            self.recipe.learning_rate, self.recipe.warmup_learning_rate, self.recipe.warmup_epochs, self.recipe.epochs
+            self.recipe.learning_rate, self.recipe.optimiser.warmup_from, self.recipe.warmup_epochs, self.recipe.epochs
         )  # fmt: skip
         end = top * (1 + math.cos(math.pi * warm / whole)) / 2
         return (
@@ -181,7 +183,7 @@ def test_every_step_is_made_at_the_official_rate_and_logs_it(
     recipe = replace(
         RECIPE, epochs=golden["max_epoch"], warmup_epochs=golden["warmup_epochs"], evaluate_every_epochs=36,
         learning_rate=golden["base_lr"] * golden["lr_mult"],
-        warmup_learning_rate=golden["warmup_start_lr"] * golden["lr_mult"],
+        optimiser=replace(RECIPE.optimiser, warmup_from=golden["warmup_start_lr"] * golden["lr_mult"]),
     )  # fmt: skip
     used, real = [], torch.optim.AdamW.step
 
@@ -243,12 +245,12 @@ def test_an_online_training_draws_another_view_of_every_video_in_every_epoch_to_
 
 def test_predict_sums_the_probabilities_of_all_its_views(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = torch.tensor([[0.6, 0.3, 0.1], [0.1, 0.5, 0.4]])
-    monkeypatch.setattr(predicting, "dense_views", lambda *_: (torch.zeros(2, 4, 3, 8, 8), "pyav"))
+    monkeypatch.setattr(predicting, "pixel_views", lambda *_: (torch.zeros(2, 2, 3, 8, 8), "pyav"))
     monkeypatch.setattr(predicting, "online_features", lambda *_: (None, torch.zeros(2, 2, 5)))
     spec = type("Spec", (), {"sampling": type("Sampling", (), {"alpha": 2})})
     head: Any = lambda batch: shares.log() + 7  # noqa: E731  # a constant is no matter
-    head.needs = None
-    where = predicting.Where(device=torch.device("cpu"), autocast=None)
+    head.needs = Needs(embedding=True)
+    where = predicting.Where(device=torch.device("cpu"), precision="fp32")
     answer = predicting._one(Path("a.mp4"), spec, None, head, ("x", "y", "z"), where)  # type: ignore[arg-type]
     assert [name for name, _ in answer.top5] == ["y", "x", "z"]
     assert [share for _, share in answer.top5] == pytest.approx([0.4, 0.35, 0.25])
@@ -259,7 +261,7 @@ def test_predict_uses_running_statistics(toy: Any, trained: Path, plain: tuple[P
     video = sorted(toy.videos.glob("*.webm"))[0]
     (answer,) = predict(PredictRequest(videos=(video,), run=trained, views=2, device="cpu"))
     spec = replace(open_split(toy.float16, "train").spec, view_kind="test", views=2, crops=1)
-    dense, _ = predicting.dense_views(video, spec)
+    dense, _ = predicting.pixel_views(video, spec, Needs(pixels="dense"))
     seen = load_tower(str(toy.clip), device="cpu").taps(dense[:, ::2].flatten(0, 1), ()).embedding.unflatten(0, (2, -1))
     means = F.normalize(seen.float(), dim=-1).mean(dim=1)
     expected = plain[0].logits(means).softmax(dim=1).sum(dim=0) / 2

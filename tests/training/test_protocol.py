@@ -13,7 +13,7 @@ from torch import nn
 from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.tower import ClipTower
-from vidxfer.pipeline.heads.base import HeadInputs, Needs
+from vidxfer.pipeline.heads.base import Needs, Offer
 from vidxfer.pipeline.shapes import View
 from vidxfer.pipeline.training.build import build_head
 from vidxfer.pipeline.training.loader import online_features
@@ -84,13 +84,16 @@ def test_a_video_is_scored_by_the_sum_of_its_views_probabilities(batch_clips: in
     assert (head.training, int(head.norm.num_batches_tracked)) == (True, 0)  # type: ignore[arg-type]
 
 
-INPUTS = HeadInputs(layers=(0, 1), sparse_frames=4, alpha=2, tokens=5, channels=64, embed=6, classes=3, image_px=32)
+OFFER = Offer(
+    layers=(0, 1), sparse_frames=4, alpha=2, grid=(2, 2), channels=64, embed=6, classes=3, image_px=32,
+    text=torch.ones(3, 6),
+)  # fmt: skip
 
 
 def test_a_heads_weights_come_from_its_seed_alone() -> None:
     for seed in (0, 5):
         torch.manual_seed(99)
-        head = build_head(with_settings(named("probe"), [f"seed={seed}"]), INPUTS, torch.ones(3, 6), 1.0)
+        head = build_head(with_settings(named("probe"), [f"seed={seed}"]), OFFER)
         after = torch.rand(1)
         torch.manual_seed(99)
         assert torch.equal(after, torch.rand(1)), "nobody else's draws change"
@@ -103,8 +106,7 @@ def test_a_heads_weights_come_from_its_seed_alone() -> None:
 @pytest.mark.parametrize("name", ["dist-toy", "attentive-probe", "probe"])
 def test_another_seed_is_another_head(name: str) -> None:
     one, same, other = (
-        build_head(with_settings(named(name), [f"seed={seed}"]), INPUTS, torch.ones(3, 6), 1.0).state_dict()
-        for seed in (1, 1, 2)
+        build_head(with_settings(named(name), [f"seed={seed}"]), OFFER).state_dict() for seed in (1, 1, 2)
     )
     assert all(torch.equal(one[key], same[key]) for key in one)
     assert any(not torch.equal(one[key], other[key]) for key in one)
@@ -152,7 +154,7 @@ def test_the_sparse_frames_are_the_first_of_every_alpha_dense_ones_in_their_orde
 
     dense = torch.arange(12.0).reshape(2, 6, 1, 1, 1).expand(2, 6, 3, 4, 4)
     tower = SimpleNamespace(taps=taps)
-    tokens, embedding = online_features(tower, dense, 3, Needs(layers=(0,), embedding=True))
+    tokens, embedding = online_features(tower, dense, 3, Needs(layers=(0,), embedding=True, pixels="dense"))
     assert seen == [[0.0, 3.0, 6.0, 9.0]]
     assert tokens is not None
     assert embedding is not None

@@ -23,7 +23,7 @@ from vidxfer.pipeline.errors import CacheMismatch, difference
 Facts = Mapping[str, Any]
 
 TOWER = ("clip_weights_sha256", "channels", "tokens", "embed")
-PICTURE = ("pixel_mean", "pixel_std", "sampling.image_px", "square_pixels")
+PICTURE = ("pixel_mean", "pixel_std", "sampling.image_px")
 FRAMES = ("sampling.alpha", "sampling.dense_frames", "layers")
 """Of these two a head may read a part: training/build.py says which."""
 DRAWS = ("sampling.crop_scale", "sampling.crop_ratio", "sampling.flip_probability", "sampling.grey_probability")
@@ -50,27 +50,37 @@ class Pair:
 AGREE = {
     "val with train": Pair(
         sides=("val has", "train has"),
-        must=(*TOWER, "clip_precision", *PICTURE, *FRAMES, *NAMES),
+        must=(*TOWER, "clip_precision", *PICTURE, "square_pixels", *FRAMES, *NAMES),
         said=("clip_model",),
         what="validation does not agree with training",
         remedy="Scores would be wrong. Extract both splits anew from one data set with the same settings (--cache).",
     ),
     "cache with run": Pair(
         sides=("cache has", "run needs"),
-        must=(*TOWER, *PICTURE, *FRAMES, "class_names"),
+        must=(*TOWER, *PICTURE, "square_pixels", *FRAMES, "class_names"),
         said=("clip_model", "clip_precision", "codec", "templates"),
         what="this cache was made with other settings than the run's",
         remedy="Score the run on a cache that agrees: extract one with the run's settings (--cache).",
     ),
     "cache with cache": Pair(
         sides=("it has", "the first cache has"),
-        must=(*TOWER, "clip_precision", "clip_model", *PICTURE, *FRAMES, *DRAWS, *HOW_MANY, "templates"),
+        must=(
+            *TOWER,
+            "clip_precision",
+            "clip_model",
+            *PICTURE,
+            "square_pixels",
+            *FRAMES,
+            *DRAWS,
+            *HOW_MANY,
+            "templates",
+        ),
         what="this cache cannot be read as one with the first",
         remedy="Give caches of equal settings, or extract this one again with the first one's.",
     ),
     "beginning with run": Pair(
         sides=("that run has", "this one has"),
-        must=("head", *TOWER, *PICTURE, *FRAMES, "class_names"),
+        must=("head", *TOWER, *PICTURE, "square_pixels", *FRAMES, "class_names"),
         said=("clip_precision", "codec", "templates"),
         what="a run of other settings cannot lend its weights (--init-from)",
         remedy="Begin with a run of the same CLIP, frames and layers, or without --init-from.",
