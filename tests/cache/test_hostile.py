@@ -242,7 +242,18 @@ def outside(folder: Path) -> Path:
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    """Every file, and every folder, of which a writer may have made one."""
+    return {
+        str(path.relative_to(folder)): path.read_text() if path.is_file() else "folder" for path in folder.rglob("*")
+    }
+
+
+def one_more(split: Split) -> Addition:
+    """A video to be added."""
+    return Addition(
+        video_ids=("new",), labels=[0], class_names=split.class_names, text=np.zeros((0, 4)), flip_pairs={}, factors={},
+        dataset="toy", dataset_fingerprint="x", data={},
+    )  # fmt: skip
 
 
 FILES = ["train.lock", "train.ledger.jsonl", "train/state/c/0", "train/state/c/1.part", "train/state/c/x.part",
@@ -282,16 +293,25 @@ def test_nothing_outside_is_written_whatever_is_laid_out_inside(
             with SplitWriter(open_split(tmp_path / "cache", "train")) as writer:
                 for shard in (0, 1):
                     writer.drop(shard, "damaged")
-                more = Addition(
-                    video_ids=("new",), labels=[0], class_names=split.class_names, text=np.zeros((0, 4)), flip_pairs={},
-                    factors={}, dataset="toy", dataset_fingerprint="x", data={},
-                )  # fmt: skip
-                grown_split = grow(writer, more)
+                grown_split = grow(writer, one_more(split))
             world.fill(grown_split)
         except VidxferError as error:
             assert str(tmp_path / "cache") in str(error)  # noqa: PT017
     assert content(elsewhere) == before
     assert (elsewhere / "precious").stat().st_nlink <= 2
+
+
+@pytest.mark.parametrize("name", ["label", "label/c", "video_id/c"])
+def test_videos_are_not_added_through_a_link(world: Any, tmp_path: Path, name: str) -> None:
+    """What is behind the link is what must be there: it is read, and nothing comes to it."""
+    split = world.make(tmp_path / "cache", videos=4, shard_videos=2)
+    (split.path / name).rename(tmp_path / "outside")
+    (split.path / name).symlink_to(tmp_path / "outside")
+    before = world.files_of(tmp_path / "outside")
+    with SplitWriter(open_split(tmp_path / "cache", "train")) as writer:  # noqa: SIM117
+        with pytest.raises(PathError, match=f"{name}.* is a link"):
+            grow(writer, one_more(split))
+    assert world.files_of(tmp_path / "outside") == before
 
 
 def test_files_of_others_are_not_moved_in_through_a_prepared_folder(world: Any, tmp_path: Path) -> None:
