@@ -22,6 +22,7 @@ from vidxfer.stages.extract import extract
 from vidxfer.stages.learning import trainer as trainer_module
 from vidxfer.stages.learning.evaluate import EvaluateRequest, evaluate
 from vidxfer.stages.learning.train import TrainRequest, train
+from vidxfer.stages.settings import ClipChoice
 from vidxfer.stages.upkeep.verify import VerifyRequest, verify
 
 
@@ -155,7 +156,7 @@ def test_the_order_is_that_of_the_run_wherever_the_rows_lie_now(
 
 def test_an_online_run_keeps_its_rows_too(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = toy.smaller(tmp_path / "set", count=8)
-    from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource
+    from vidxfer.stages.settings import CacheChoice, DataSource
 
     def asked() -> TrainRequest:
         return request(
@@ -301,7 +302,7 @@ def test_a_run_that_ended_before_it_had_begun_is_begun(toy: Any, cache: Path, tm
 def test_a_run_is_not_extracted_into(toy: Any, cache: Path, tmp_path: Path) -> None:
     train(request(toy, cache, tmp_path / "run", "epochs=1"))
     with pytest.raises(UsageError, match="is the folder of a training run, not a cache"):
-        extract(toy.request(tmp_path / "run"))
+        extract(toy.request(tmp_path / "run", clip=ClipChoice(model="nowhere")))  # said before CLIP is loaded
     assert not (tmp_path / "run" / "train").exists()
 
 
