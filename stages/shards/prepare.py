@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidxfer.pipeline.cache.frames import expect_same_frames
+from vidxfer.pipeline.cache.read.agree import differing_fields
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split, open_split, splits
@@ -79,7 +80,10 @@ def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, store: CacheCho
             {"views": (split.spec.views, spec.views)},
             f"`vidxfer cache add --views {spec.views}` adds the others; or extract into another folder (--cache).",
         )
-    split.spec.expect_same(spec, split.path)
+    try:
+        split.spec.expect_same(spec, split.path)
+    except CacheMismatch as error:  # a fingerprint says that the data differ, not what in them
+        raise CacheMismatch(split.path, error.fields | _other_data(split, dataset)) from error
     expect_same_frames(split.path, split.frames, frame_store(store, spec.sampling.image_px))
     known = tuple(split.informs.get("templates", ("{}",)))
     if known != store.templates:
@@ -88,6 +92,13 @@ def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, store: CacheCho
     if split.video_ids != ids:
         raise CacheMismatch(split.path, {"order of the videos": (split.video_ids[:3], ids[:3])})
     return split
+
+
+def _other_data(split: Split, dataset: Dataset) -> dict[str, tuple[object, object]]:
+    """Class names and videos in which a split and a data set differ."""
+    ours = {"class_names": split.class_names, "videos": split.video_ids}
+    theirs = {"class_names": dataset.class_names, "videos": tuple(video.id for video in dataset.videos)}
+    return differing_fields(tuple(ours), ours, theirs)
 
 
 def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress) -> Split:

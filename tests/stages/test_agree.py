@@ -18,6 +18,7 @@ from vidxfer.pipeline.cache.write.grow import write_attributes
 from vidxfer.pipeline.errors import CacheMismatch, RunError, difference
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Run
+from vidxfer.stages.extract import extract
 from vidxfer.stages.learning import predict as predicting
 from vidxfer.stages.learning import sources as sourcing
 from vidxfer.stages.learning.evaluate import EvaluateRequest, evaluate
@@ -99,6 +100,18 @@ def test_what_a_head_does_not_see_may_differ_in_validation(
     sources = {name: cached_source(toy.float16, name, None) for name in ("train", "val")}
     val = replace(sources["val"], split=changed(sources["val"].split, **changes))
     assert expect_trainable({**sources, "val": val}, request(toy, tmp_path, recipe)) == []
+
+
+def test_extraction_names_the_class_that_has_another_name_now(toy: Any, tmp_path: Path) -> None:
+    root = toy.smaller(tmp_path / "ssv2")
+    extract(toy.request(tmp_path / "zarr", root=root, splits=("val",)))
+    for file in (root / "labels").iterdir():
+        file.write_text(file.read_text().replace("Moving right with", "Sliding right with"))
+    with pytest.raises(CacheMismatch, match="dataset_fingerprint: ") as caught:
+        extract(toy.request(tmp_path / "zarr", root=root, splits=("val",)))
+    text = f"number 0, counted from 0: cache has {NAMES[0]!r}, run needs {NAMES[0].replace('Moving', 'Sliding')!r}"
+    assert text in str(caught.value)
+    assert "videos" not in caught.value.fields
 
 
 def other_order(toy: Any, folder: Path) -> Path:
