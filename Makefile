@@ -89,6 +89,10 @@ test: $(STAMP)  ## install, then run all tests
 golden: $(STAMP)  ## only the tests against numbers from the official modules
 	$(BIN)/python -m pytest -k golden $(ARGS)
 
+.PHONY: mutants
+mutants: $(STAMP)  ## small semantic changes, one at a time: would the tests notice? an hour; ARGS='order.py mixing'
+	$(BIN)/python tests/mutants/run.py $(ARGS)
+
 .PHONY: bench
 bench: $(STAMP)  ## seconds of a training step: DiST plain and fast, CLIP, reading; minutes; ARGS='--threads 1'
 	$(BIN)/python tests/bench/bench_dist.py $(if $(QUICK),--rounds 1) $(ARGS)
