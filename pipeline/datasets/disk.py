@@ -67,10 +67,12 @@ class Shelf:
     """Paths by stem.
 
     Args:
-        folder: below which they lie. paths: of the videos or frame folders.
+        folder: below which they lie.
+        paths: of the videos or frame folders.
 
     Attributes:
-        folder: as given. doubled: stems that stand for more than one path.
+        folder: as given.
+        doubled: stems that stand for more than one path.
     """
 
     def __init__(self, folder: Path, paths: Iterator[Path]) -> None:
