@@ -93,7 +93,10 @@ class Keys(dict[str, Any]):
         self.place = place
 
     def __missing__(self, name: str) -> Any:
-        pytest.fail(f"{self.place} has no {name!r}; it has {', '.join(map(str, sorted(self))) or 'nothing'}")
+        some = ", ".join(sorted(self)[:12]) or "nothing"
+        pytest.fail(
+            f"{self.place} has no {name!r}; it has {some}" + (f" … {len(self)} in all" if len(self) > 12 else "")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +122,7 @@ class Golden:
     def below(self, prefix: str) -> Keys:
         """Float32 tensors whose keys begin so, by the rest of the key."""
         some = {key.removeprefix(prefix): one.float() for key, one in self.tensors.items() if key.startswith(prefix)}
-        return Keys(some, f"{self.tensors.place} {prefix}…")
+        return Keys(some, f"{self.tensors.place} {prefix}…" if prefix else self.tensors.place)
 
     def load_into(self, module: Any, prefix: str) -> None:
         """Give a module all its parameters; the test fails where the file has others."""
