@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from vidxfer.pipeline.errors import CacheError, UsageError
+from vidxfer.pipeline.errors import CacheError
 from vidxfer.pipeline.shapes import ClipBatch
 
 Pixels = Literal["none", "sparse", "dense", "window"]
@@ -201,19 +201,6 @@ class HeadConfig(ABC):
         """As a run folder keeps it: the kind, then every field."""
         assert is_dataclass(self)
         return {"kind": self.kind, **asdict(self)}
-
-
-def config_from_dict(kind: type[HeadConfig], stored: Mapping[str, Any]) -> HeadConfig:
-    """Settings of a family out of a run folder; lists become tuples.
-
-    Raises:
-        UsageError: a field the family does not have, or a value it cannot use.
-    """
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-    known = [one.name for one in fields(kind)]  # type: ignore[arg-type]  # every family is a dataclass
-    if unknown := sorted(values.keys() - set(known)):
-        raise UsageError(f"a head of kind {kind.kind!r} has no fields {unknown}. Known: {', '.join(known) or 'none'}.")
-    return kind(**values)
 
 
 def expect_layers(wanted: tuple[int, ...], offered: tuple[int, ...]) -> None:

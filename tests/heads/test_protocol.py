@@ -11,10 +11,11 @@ import torch
 
 from vidxfer.pipeline.errors import CacheError
 from vidxfer.pipeline.heads import FAMILIES, HEADS, PUBLISHED, RECIPES, RELEASES
-from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, config_from_dict, expect_delivered
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, expect_delivered
 from vidxfer.pipeline.heads.dist.head import DistConfig
 from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
 from vidxfer.pipeline.training.optimise import build_optimiser
+from vidxfer.pipeline.training.recipes import from_dict
 
 OFFER = Offer(
     layers=(-1, 0, 2), sparse_frames=4, alpha=3, grid=(2, 2), channels=64, embed=12, classes=5, image_px=16,
@@ -64,8 +65,8 @@ def test_weights_that_fit_one_number_of_frames_alone_say_so(config: HeadConfig) 
 
 @each
 def test_settings_are_frozen_and_survive_the_run_folder(config: HeadConfig) -> None:
-    stored = json.loads(json.dumps(config.to_dict()))
-    assert config_from_dict(HEADS[stored.pop("kind")], stored) == config
+    recipe = Recipe(name="x", head=config)
+    assert from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
     for one in fields(config):  # type: ignore[arg-type]
         with pytest.raises(FrozenInstanceError):
             setattr(config, one.name, None)
