@@ -47,7 +47,8 @@ def harmless(text: object, most: int | None = None) -> str:
     """Any text as one line of visible characters: what is none is spelled out, as \\x1b, \\n or \\u202e.
 
     Args:
-        text: whatever is to be shown. most: characters; a longer text is shortened and ends in "…".
+        text: whatever is to be shown.
+        most: characters; a longer text is shortened and ends in "…".
     """
     whole = str(text)
     part = whole if most is None else whole[: most + 1]

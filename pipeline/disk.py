@@ -114,7 +114,9 @@ class FolderLock:
     """An exclusive lock that names its holder. The lock file stays: removing it would let two holders exist.
 
     Args:
-        path: of the lock file. what: is written behind it, for the error. option: where another folder is named.
+        path: of the lock file.
+        what: is written behind it, for the error.
+        option: where another folder is named.
 
     Raises:
         CacheBusy: on entering, when another process holds it. PathError: it is a link, a pipe or the like.

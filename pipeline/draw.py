@@ -34,7 +34,8 @@ class Drawn:
         indices: the distinct frames that are needed, sorted: those CLIP sees, all dense ones, or windows.
         pixels: uint8 [frame height width rgb], one per index.
         decoder, why, version: which path decoded it, the reason, and the libraries behind the path.
-        frame_count, source_px: of the video; (height, width) in pixels. source_file: which file it is.
+        frame_count, source_px: of the video; (height, width) in pixels.
+        source_file: which file it is.
         pixel_aspect: width to height of one stored pixel, as in "4:3".
     """
 

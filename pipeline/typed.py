@@ -25,7 +25,8 @@ class Kept(dict[str, Any]):
     """A table of which some names must be there.
 
     Args:
-        values: the table. refuse: makes the error for a name that is missing.
+        values: the table.
+        refuse: makes the error for a name that is missing.
     """
 
     def __init__(self, values: Mapping[str, Any], refuse: Any) -> None:
@@ -43,8 +44,10 @@ def checked(value: Any, kind: Any, name: str, *, most: int = MOST_WHOLE) -> Any:
     """The value as the type, lists as tuples.
 
     Args:
-        value: as JSON gave it. kind: int, float, str, bool, Literal, None, unions, tuple, Mapping, a dataclass, or Any.
-        name: for the error. most: no whole number in it may be larger.
+        value: as JSON gave it.
+        kind: int, float, str, bool, Literal, None, unions, tuple, Mapping, a dataclass, or Any.
+        name: for the error.
+        most: no whole number in it may be larger.
 
     Raises:
         ValueError: says which value is not of the type, what it is, and what was expected.

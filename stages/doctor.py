@@ -61,7 +61,8 @@ class SampleCheck:
 
     Attributes:
         name, met: the file, and where such files are met.
-        by: backend -> "right", "wrong frames: 2 1 11 11", or why it cannot. used, why: the way chosen, and the reason.
+        by: backend -> "right", "wrong frames: 2 1 11 11", or why it cannot.
+        used, why: the way chosen, and the reason.
         right: the chosen way gave the right frames, and as many as there are.
     """
 

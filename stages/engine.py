@@ -18,9 +18,13 @@ class SlurmChoice:
     """Jobs of a batch system, one worker with one device each.
 
     Attributes:
-        jobs: how many. partition, account: as the cluster names them; None: its defaults. walltime: of a job,
-            hours:minutes:seconds. cpus, memory: of a job. gres: the device a job asks for; "": none.
-        directives: more `#SBATCH` options. setup: lines of shell before the worker starts.
+        jobs: how many.
+        partition, account: as the cluster names them; None: its defaults.
+        walltime: of a job, hours:minutes:seconds.
+        cpus, memory: of a job.
+        gres: the device a job asks for; "": none.
+        directives: more `#SBATCH` options.
+        setup: lines of shell before the worker starts.
         log_folder: for the jobs' output.
     """
 
@@ -41,7 +45,8 @@ class TlsFiles:
     """What a cluster with a key is joined with, in PEM form.
 
     Attributes:
-        ca: certificate that signed those of all processes. cert, key: this person's own.
+        ca: certificate that signed those of all processes.
+        cert, key: this person's own.
     """
 
     ca: Path

@@ -42,10 +42,14 @@ class SplitReport:
 
     Attributes:
         videos, stored, resumed: rows; stored in all; of those, stored before this run began.
-        failed: id -> reason and detail. left: shard -> why no worker could finish it; they are still pending.
-        decoders: path -> videos decoded by it (over all runs). pixel_aspects: the same of pixels that are not square.
-        bytes_on_disk: of the whole split. seconds: of this run.
-        fingerprint: of the cache's spec. notes: of the data set.
+        failed: id -> reason and detail.
+        left: shard -> why no worker could finish it; they are still pending.
+        decoders: path -> videos decoded by it (over all runs).
+        pixel_aspects: the same of pixels that are not square.
+        bytes_on_disk: of the whole split.
+        seconds: of this run.
+        fingerprint: of the cache's spec.
+        notes: of the data set.
     """
 
     split: str

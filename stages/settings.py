@@ -31,8 +31,11 @@ class DataSource:
     """Where the videos are.
 
     Attributes:
-        kind: one of `pipeline.datasets.KINDS`, or "auto". root: the data set's folder. labels: see `load_dataset`.
-        val_fraction: of data sets without splits. limit: at most this many videos per split.
+        kind: one of `pipeline.datasets.KINDS`, or "auto".
+        root: the data set's folder.
+        labels: see `load_dataset`.
+        val_fraction: of data sets without splits.
+        limit: at most this many videos per split.
         fold: 1, 2 or 3 of UCF101 and HMDB51; None: 1.
     """
 
@@ -120,8 +123,10 @@ class CacheChoice:
         dense_frames, alpha: dense frames per view, and how many of them share one sparse frame.
         bank_frames: sparse frames to store per training view, a multiple of dense_frames / alpha; each epoch draws its
             own among them (training/bank.py). None: as many as a head uses.
-        layers: CLIP blocks to tap; None: all of them. stem: also the tokens before the first block.
-        train_views: random views per training video. test_views, test_crops: fixed views per validation video.
+        layers: CLIP blocks to tap; None: all of them.
+        stem: also the tokens before the first block.
+        train_views: random views per training video.
+        test_views, test_crops: fixed views per validation video.
         codec: as `cache/codecs/form.py` spells it: int8, float16, int4, pca64+int8 … seed: of the random views.
         calibration_videos: sample behind the codec's statistics; float16 has none.
         shard_videos: videos per shard; None: about 1 GB, at most 64 videos.
@@ -155,8 +160,11 @@ class ExtractRequest:
     """What to extract, with what, and where to.
 
     Attributes:
-        data, clip, store: see their classes. cache: the cache's folder. splits: which to extract.
-        batch_frames: frames CLIP sees at once. decode_threads: videos decoded at the same time.
+        data, clip, store: see their classes.
+        cache: the cache's folder.
+        splits: which to extract.
+        batch_frames: frames CLIP sees at once.
+        decode_threads: videos decoded at the same time.
         decoder: "auto", "decord" or "pyav".
         decode_in: "processes" (what a bad video hangs or crashes is ended and named) or "threads"; see video/guard.py.
         engine: where shards are extracted.
@@ -182,10 +190,15 @@ class TrainRequest:
 
     Attributes:
         more_caches: folders of further caches, read as one with `cache` under the classes of `labels_as` ("k710").
-        recipe: resolved. cache: folder. run: folder. root: of the videos, if they have moved since extraction.
-        device: "auto", "cpu", "cuda". devices: how many; 0: all there are (one on a CPU).
+        recipe: resolved.
+        cache: folder.
+        run: folder.
+        root: of the videos, if they have moved since extraction.
+        device: "auto", "cpu", "cuda".
+        devices: how many; 0: all there are (one on a CPU).
         precision: "auto" (bf16 autocast where the device has it), "fp32" or "bf16".
-        decode_threads, read_threads: of the loader. log_every_steps: steps per line of metrics.jsonl.
+        decode_threads, read_threads: of the loader.
+        log_every_steps: steps per line of metrics.jsonl.
         allow_incomplete: train although the extraction has not finished.
         frames_from: "auto" (dense frames from the cache, where it keeps what the head sees), "cache" or "videos".
         init_from: a run whose weights a new run begins with (a transfer, as from K710 to K400).
@@ -219,7 +232,10 @@ class TrainReport:
     """How a run stands.
 
     Attributes:
-        run: its folder. finished: all epochs are done. global_step: steps done. loss: mean of the last logged steps.
+        run: its folder.
+        finished: all epochs are done.
+        global_step: steps done.
+        loss: mean of the last logged steps.
         score: of the validation split after the last epoch, if there is one.
         epoch_seconds: median over the epochs this process did whole, evaluation not counted; None if none was whole.
         data_wait_share: share of the training time spent waiting for data.

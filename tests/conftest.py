@@ -13,7 +13,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,76 @@ class Shelf:
 def golden_dir() -> Shelf:
     """Tensors made by running the official modules."""
     return Shelf.named("VIDXFER_GOLDEN", "golden")
+
+
+class Keys(dict[str, Any]):
+    """What a golden file holds by name; a test that asks for a name it does not have fails and says what there is.
+
+    Args:
+        values: by name. place: of the table, for the message.
+    """
+
+    def __init__(self, values: Mapping[str, Any], place: object) -> None:
+        super().__init__(values)
+        self.place = place
+
+    def __missing__(self, name: str) -> Any:
+        some = ", ".join(sorted(self)[:12]) or "nothing"
+        pytest.fail(
+            f"{self.place} has no {name!r}; it has {some}" + (f" … {len(self)} in all" if len(self) > 12 else "")
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """A file of golden tensors.
+
+    Attributes:
+        tensors: by key, of the type in which they are stored. told: the file's metadata, texts by name.
+    """
+
+    tensors: Keys
+    told: Keys
+
+    def json(self, name: str) -> Any:
+        """A metadata entry that is JSON, tables as `Keys`."""
+        return json.loads(self.told[name], object_hook=lambda table: Keys(table, f"{self.told.place} {name}"))
+
+    @property
+    def config(self) -> Any:
+        """The sizes that the file was made with."""
+        return self.json("config")
+
+    def below(self, prefix: str) -> Keys:
+        """Float32 tensors whose keys begin so, by the rest of the key."""
+        some = {key.removeprefix(prefix): one.float() for key, one in self.tensors.items() if key.startswith(prefix)}
+        return Keys(some, f"{self.tensors.place} {prefix}…" if prefix else self.tensors.place)
+
+    def load_into(self, module: Any, prefix: str) -> None:
+        """Give a module all its parameters; the test fails where the file has others."""
+        state, own = self.below(prefix), module.state_dict()
+        for name in own:
+            state[name]
+        if unknown := sorted(state.keys() - own.keys()):
+            pytest.fail(f"{state.place} has parameters that the module has not: {', '.join(unknown)}")
+        module.load_state_dict(dict(state), strict=True)
+
+
+@pytest.fixture(scope="session")
+def golden(golden_dir: Shelf) -> Callable[[str], Any]:
+    """Read a golden file: a .safetensors as `Golden`, a .json as `Keys`. Sizes stand in the files, never in tests."""
+
+    def read(name: str) -> Any:
+        from safetensors import safe_open
+
+        path = golden_dir / name
+        if path.suffix == ".json":
+            return json.loads(path.read_text(encoding="utf-8"), object_hook=lambda table: Keys(table, name))
+        with safe_open(str(path), "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return Golden(tensors=Keys(tensors, name), told=Keys(file.metadata() or {}, f"{name}, metadata"))
+
+    return read
 
 
 @pytest.fixture(scope="session")

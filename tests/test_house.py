@@ -85,10 +85,6 @@ HEAVY = ("torch", "torchvision", "open_clip", "av", "decord", "zarr", "numcodecs
          "lightning_fabric", "torchmetrics", "tensorboard", "safetensors", "einops", "numpy")  # fmt: skip
 """What `vidxfer --help` must not load."""
 
-SETTINGS = {"Recipe", "Optimiser", "ClipShape", "DistSizes", "DistConfig", "Mixing", "Published", "Sampling",
-            "DataSource", "ClipChoice", "CacheChoice", "EngineChoice", "SlurmChoice", "TlsFiles"}  # fmt: skip
-"""Classes of settings, with every `…Request`: a field that nobody reads would be a setting that does nothing."""
-
 CATCHES_ANYTHING = {
     "pipeline/video/guarded.py": "a stranger's file may bring about any error, and must cost itself and no run",
 }
@@ -313,20 +309,6 @@ def test_whatever_is_public_says_what_it_is() -> None:
         if not ast.get_docstring(node)
     ]
     assert not silent, "\n".join(silent)
-
-
-def test_every_setting_is_read_by_somebody() -> None:
-    read: set[str] = set()
-    fields: dict[str, str] = {}
-    for tree in TREES.values():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-                read.add(node.attr)
-            elif isinstance(node, ast.ClassDef) and (node.name in SETTINGS or node.name.endswith("Request")):
-                named = [c.target for c in node.body if isinstance(c, ast.AnnAssign)]
-                fields |= {f"{node.name}.{n.id}": n.id for n in named if isinstance(n, ast.Name)}
-    assert {name.split(".")[0] for name in fields} >= SETTINGS
-    assert [name for name, field in fields.items() if field not in read] == []
 
 
 def test_every_error_raised_on_purpose_is_in_the_tree() -> None:

@@ -246,7 +246,8 @@ class Dequantiser(_Layers):
         """Take the affine map of the i-th layer into a linear layer that follows; gradients flow to its weights.
 
         Args:
-            weight, bias: [out channel] and [out] of a linear layer on tokens. i: position among `layers`.
+            weight, bias: [out channel] and [out] of a linear layer on tokens.
+            i: position among `layers`.
 
         Returns:
             weight [out value] and bias [out], so that weight' values + bias' equals weight tokens + bias. With pcaK the

@@ -39,7 +39,8 @@ class FrameStore:
     """How a split keeps dense frames. No part of the spec: a token does not depend on it.
 
     Attributes:
-        quality: of the JPEGs, 1 to 100. subsampling: their colour resolution: "4:4:4", "4:2:2" or "4:2:0".
+        quality: of the JPEGs, 1 to 100.
+        subsampling: their colour resolution: "4:4:4", "4:2:2" or "4:2:0".
         most_bytes: that one frame may have; one that does not fit is encoded at a lower quality.
     """
 

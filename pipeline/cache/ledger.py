@@ -130,11 +130,6 @@ class Ledger:
                 "Remove that line: `vidxfer extract` then makes its shard again."
             ) from error
 
-    def failures(self) -> list[Failure]:
-        """The failed videos of all finished shards, in the order of their rows."""
-        records = self.finished()
-        return [failure for shard in sorted(records) for failure in records[shard].failed]
-
     def append(self, record: ShardRecord) -> None:
         """Mark a shard as finished; returns when the mark is durable."""
         self._append(self.line_of(record, self._cache_id))

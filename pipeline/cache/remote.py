@@ -44,7 +44,9 @@ class RemotePath(os.PathLike[str]):
     Whatever opens it as a file of this machine gets the error that says so.
 
     Args:
-        store: any zarr store that can be read. url: for people. key: within the store; "" is its root.
+        store: any zarr store that can be read.
+        url: for people.
+        key: within the store; "" is its root.
     """
 
     def __init__(self, store: Store, url: str, key: str = "") -> None:

@@ -48,11 +48,6 @@ class Rows:
         """One id per row."""
         return self.split.video_ids
 
-    @property
-    def labels(self) -> np.ndarray[Any, np.dtype[np.int32]]:
-        """int32 [video]; -1 = unlabelled."""
-        return self.split.labels
-
     def stored_rows(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """int64 [row]: the rows that can be read, ascending."""
         return np.flatnonzero(self.state == STORED)

@@ -98,7 +98,8 @@ class _Archive:
     """An opened archive.
 
     Args:
-        archive: the zip. file_bytes: its length, which what is read of it must not exceed in all.
+        archive: the zip.
+        file_bytes: its length, which what is read of it must not exceed in all.
     """
 
     def __init__(self, archive: zipfile.ZipFile, file_bytes: int) -> None:

@@ -70,7 +70,9 @@ def write_tiny_clip(folder: Path, *, seed: int = 0, **sizes: int) -> Path:
     """Write open_clip_config.json and open_clip_model.safetensors into `folder`; what is there already is kept.
 
     Args:
-        folder: made if missing. seed: of the weights. sizes: see `tiny_config`.
+        folder: made if missing.
+        seed: of the weights.
+        sizes: see `tiny_config`.
 
     Returns:
         the folder, to be given as --model.

@@ -28,9 +28,15 @@ class TowerInfo:
     """What a cache must remember of the tower.
 
     Attributes:
-        model: the name it was loaded by. weights_sha256: over every tensor of the model, image and text.
-        precision: of its forward. channels: width. tokens: per frame, CLS included. embed: joint space.
-        blocks: number of transformer blocks. image_px: side of the picture. pixel_mean, pixel_std: per rgb channel.
+        model: the name it was loaded by.
+        weights_sha256: over every tensor of the model, image and text.
+        precision: of its forward.
+        channels: width.
+        tokens: per frame, CLS included.
+        embed: joint space.
+        blocks: number of transformer blocks.
+        image_px: side of the picture.
+        pixel_mean, pixel_std: per rgb channel.
         logit_scale: exponentiated.
     """
 

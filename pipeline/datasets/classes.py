@@ -32,8 +32,10 @@ class Classes:
     """Class names and how a row finds its own.
 
     Attributes:
-        names: position = label. numbered: the rows' labels are numbers and mean positions. name_of: class number as a
-            row writes it -> name, from rows that have both. notes: what a person should know.
+        names: position = label.
+        numbered: the rows' labels are numbers and mean positions.
+        name_of: class number as a row writes it -> name, from rows that have both.
+        notes: what a person should know.
     """
 
     names: tuple[str, ...]

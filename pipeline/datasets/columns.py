@@ -85,7 +85,8 @@ def rows_of(where: str, header: Sequence[str], records: Sequence[Record], notes:
     """The rows of a list whose columns have names.
 
     Args:
-        where: place of the header. notes: one is added that names the columns left unread.
+        where: place of the header.
+        notes: one is added that names the columns left unread.
 
     Raises:
         DatasetError: a header or a row that cannot be meant; names the place and what was expected.

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from vidxfer.pipeline.datasets.paths import Fence, clean_text, is_litter, is_picture_name, is_video_name, list_folder
+from vidxfer.pipeline.datasets.paths import Fence, clean_text, is_litter, is_video_name, list_folder
 from vidxfer.pipeline.errors import DatasetError
 
 
@@ -51,26 +51,16 @@ def folders_in(folder: Path) -> Iterator[Path]:
             yield folder / entry.name
 
 
-def holds_frames(folder: Path) -> bool:
-    """Whether a folder is one video as pictures: it has a picture, and no video and no folder."""
-    pictures = False
-    for entry in list_folder(folder):
-        if is_litter(entry.name):
-            continue
-        if is_video_name(entry.name) or is_folder(entry):
-            return False
-        pictures = pictures or is_picture_name(entry.name)
-    return pictures
-
-
 class Shelf:
     """Paths by stem.
 
     Args:
-        folder: below which they lie. paths: of the videos or frame folders.
+        folder: below which they lie.
+        paths: of the videos or frame folders.
 
     Attributes:
-        folder: as given. doubled: stems that stand for more than one path.
+        folder: as given.
+        doubled: stems that stand for more than one path.
     """
 
     def __init__(self, folder: Path, paths: Iterator[Path]) -> None:

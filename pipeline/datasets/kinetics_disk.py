@@ -36,9 +36,11 @@ class OnDisk:
     """The files of one split.
 
     Attributes:
-        folder: where they lie. layout: what a person calls it, "class folders in train_256".
+        folder: where they lie.
+        layout: what a person calls it, "class folders in train_256".
         of_split: the folder is this split's alone; False where all splits share it.
-        timed: files by id and times. untimed: files by id, where the name has no times.
+        timed: files by id and times.
+        untimed: files by id, where the name has no times.
         replaced: files that stand in for corrupted ones, by id and times.
     """
 

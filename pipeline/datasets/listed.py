@@ -29,8 +29,10 @@ def load_listed(kind: str, root: Path, split: str, *, labels: Path, folder: Path
     """One split of `kind` by a list.
 
     Args:
-        kind: whose class names the numbers mean. labels: the list; the other split's lies beside it.
-        folder: where the videos lie. find: see `Find`.
+        kind: whose class names the numbers mean.
+        labels: the list; the other split's lies beside it.
+        folder: where the videos lie.
+        find: see `Find`.
 
     Raises:
         DatasetError: no list of the split, a row that cannot be meant, or none of the videos is there.

@@ -47,7 +47,8 @@ def find_lists(source: Path, root: Path | None = None) -> dict[str, Path]:
     """The list files by split; one that serves all splits stands under "all".
 
     Args:
-        source: a list, or a folder of lists. root: where the videos lie; `source` when None.
+        source: a list, or a folder of lists.
+        root: where the videos lie; `source` when None.
 
     Raises:
         DatasetError: two files list one split.

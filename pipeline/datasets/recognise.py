@@ -40,7 +40,9 @@ class Recognised:
     """What a folder was taken for.
 
     Attributes:
-        kind: of the data set. because: what was found. ruled_out: other kind -> what it lacks.
+        kind: of the data set.
+        because: what was found.
+        ruled_out: other kind -> what it lacks.
     """
 
     kind: str

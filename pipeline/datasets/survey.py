@@ -52,7 +52,9 @@ class Repeat:
     """What two splits share.
 
     Attributes:
-        here, there: the splits, "val" and "k700 train". what: "ids" or "recordings". shared: names of those.
+        here, there: the splits, "val" and "k700 train".
+        what: "ids" or "recordings".
+        shared: names of those.
         videos_here: how many videos of `here` are concerned.
     """
 

@@ -34,8 +34,11 @@ class Difficulty:
     """How hard the toy world is; every pair is a range to be drawn from evenly.
 
     Attributes:
-        radius: of a thing that moves or grows (then the middle of its growth). turning_radius: of one that turns.
-        travel: of a move, as a share of the room there is. growth: largest over smallest radius. turn_radians: angle.
+        radius: of a thing that moves or grows (then the middle of its growth).
+        turning_radius: of one that turns.
+        travel: of a move, as a share of the room there is.
+        growth: largest over smallest radius.
+        turn_radians: angle.
         contrast: share of the shape's own colour; the rest is background.
         noise: standard deviation of the grain, in grey levels.
         warp: exponent of time; 1 is an even speed, 2 begins or ends at rest.
@@ -139,7 +142,8 @@ def paint(picture: Floats, shape: str, colour: Floats, pose: tuple[float, float,
     """The picture with a shape on it.
 
     Args:
-        picture: float [height width rgb]. colour: float [rgb].
+        picture: float [height width rgb].
+        colour: float [rgb].
         pose: centre x and y, radius, angle in radians; a rising angle turns clockwise on the screen.
     """
     x, y, radius, angle = pose

@@ -74,10 +74,14 @@ class Offer:
     Attributes:
         layers: the layers on offer.
         sparse_frames, alpha: frames CLIP saw per view, and dense frames per sparse frame.
-        grid: patches along the (height, width) of the picture. patch_px: side of one patch.
-        channels: CLIP width. embed: joint space. classes: number of class names.
+        grid: patches along the (height, width) of the picture.
+        patch_px: side of one patch.
+        channels: CLIP width.
+        embed: joint space.
+        classes: number of class names.
         image_px: side of the picture.
-        text: raw text embeddings [class embed]; None: nobody asked for them. logit_scale: CLIP's, exponentiated.
+        text: raw text embeddings [class embed]; None: nobody asked for them.
+        logit_scale: CLIP's, exponentiated.
         frozen: CLIP's parameters by name, as far as they are at hand.
         tower: CLIP itself; None: its tokens are cached.
     """
@@ -121,7 +125,10 @@ class Offer:
         """A batch of random numbers in the shapes a loader would deliver to a head of these needs.
 
         Args:
-            needs: the head's. clips: in the batch. device: "meta" for shapes alone. dtype: of the tokens.
+            needs: the head's.
+            clips: in the batch.
+            device: "meta" for shapes alone.
+            dtype: of the tokens.
 
         Returns:
             What is not needed is None, as the loader has it; every label is class 0.

@@ -27,7 +27,9 @@ class FrameTransformerConfig(HeadConfig):
     """Settings of the frame-transformer probe.
 
     Attributes:
-        channels: width of the transformer. blocks: of it. attention_heads: of each block.
+        channels: width of the transformer.
+        blocks: of it.
+        attention_heads: of each block.
         positions: a learned table over time, one row per sparse frame.
         dropout: share of the values that a training step leaves out, behind attention and inside the MLP.
 

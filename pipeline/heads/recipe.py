@@ -127,7 +127,9 @@ class Recipe:
     """One training run.
 
     Attributes:
-        name: of the recipe. head: which head, and its sizes. optimiser, mixing: see their classes.
+        name: of the recipe.
+        head: which head, and its sizes.
+        optimiser, mixing: see their classes.
         clip: the image tower the cache must come from; None: any.
         dense_frames, sparse_frames: what the cache must hold per view; None: any number.
         epochs, warmup_epochs: passes over the training split; the warm-up is linear, then half a cosine to zero.
@@ -196,7 +198,8 @@ class Published:
         train_videos, val_videos: of the data set.
         views: of the published result.
         note: what else must be known.
-        ours: top-1 obtained with vidxfer. gpu_hours: measured; None: not run.
+        ours: top-1 obtained with vidxfer.
+        gpu_hours: measured; None: not run.
     """
 
     recipe: str

@@ -25,7 +25,8 @@ class ZeroShotClip(Head):
     """Mean over frames of the scaled cosines of CLIP's image embeddings with the class names.
 
     Args:
-        text: raw text embeddings [class embed]. logit_scale: CLIP's, exponentiated.
+        text: raw text embeddings [class embed].
+        logit_scale: CLIP's, exponentiated.
     """
 
     def __init__(self, text: Tensor, logit_scale: float) -> None:
@@ -45,7 +46,9 @@ class FusedWithClip(Head):
     """share · CLIP's logits + (1 − share) · the head's.
 
     Args:
-        head: a trained head. clip: CLIP's own answer over the same classes. share: of CLIP, 0 to 1; published 0.5.
+        head: a trained head.
+        clip: CLIP's own answer over the same classes.
+        share: of CLIP, 0 to 1; published 0.5.
 
     Raises:
         UsageError: a share outside 0 to 1.

@@ -32,10 +32,12 @@ class RawBatch:
     """One batch as a loader delivers it, on the CPU; `codes` lives in a buffer that a later batch reuses.
 
     Attributes:
-        codes: cached tokens; None on the online path. embedding: [clip frame embed].
+        codes: cached tokens; None on the online path.
+        embedding: [clip frame embed].
         dense: [clip dense rgb height width], normalised, or what is still to be finished on the device.
         labels: int64 [clip], swapped where a view is mirrored.
-        rows: row of the split of every clip. ids: of the videos.
+        rows: row of the split of every clip.
+        ids: of the videos.
     """
 
     codes: Codes | None
@@ -50,7 +52,8 @@ class AheadLoader(ABC):
     """Runs `_load` ahead of use; a context manager that ends its threads.
 
     Attributes:
-        split: what the rows of a plan mean. refused: id -> reason of videos that could not be read on the way.
+        split: what the rows of a plan mean.
+        refused: id -> reason of videos that could not be read on the way.
         epoch: (seed, epoch) of the draws made anew in every epoch; None: nothing is random.
     """
 

@@ -37,7 +37,9 @@ class Bank:
     """The arithmetic of drawing t of M cached frames.
 
     Attributes:
-        stored: sparse frames per stored view (M). used: of the head (t). alpha: dense frames per sparse frame.
+        stored: sparse frames per stored view (M).
+        used: of the head (t).
+        alpha: dense frames per sparse frame.
 
     Raises:
         UsageError: t does not divide M.

@@ -95,8 +95,10 @@ class Clip:
     """One clip to be loaded.
 
     Attributes:
-        row: of the split. number: of its stored view.
-        view: what is shown of it; its dense indices are drawn. places: of the sparse ones on the cache's frame axis.
+        row: of the split.
+        number: of its stored view.
+        view: what is shown of it; its dense indices are drawn.
+        places: of the sparse ones on the cache's frame axis.
     """
 
     row: int
@@ -109,7 +111,9 @@ class CachedFrames:
     """Dense frames out of a split's JPEGs.
 
     Args:
-        rows: a reader of the split. needs: of the head. bank: which of the stored frames are used.
+        rows: a reader of the split.
+        needs: of the head.
+        bank: which of the stored frames are used.
         device: where JPEGs are decoded.
     """
 
@@ -151,7 +155,9 @@ class VideoFrames:
     """Dense frames out of the videos, replayed.
 
     Args:
-        rows: a reader of the split. needs: of the head. videos: id -> video.
+        rows: a reader of the split.
+        needs: of the head.
+        videos: id -> video.
         may_differ: their bytes may be others than when the cache was made.
         way_on: what else can be done where a video is another one; part of the error.
     """

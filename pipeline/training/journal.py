@@ -23,7 +23,8 @@ class Journal:
     """Appends metrics of a run; a context manager.
 
     Args:
-        path: the run folder. after_step: lines of later steps are dropped (they will be done again).
+        path: the run folder.
+        after_step: lines of later steps are dropped (they will be done again).
     """
 
     def __init__(self, path: Path, *, after_step: int) -> None:

@@ -73,7 +73,10 @@ def find_rows(
     """The rows in `where` of the videos a run is trained on, in the run's order.
 
     Args:
-        folder: of the run. where: what is trained on. ids: of all its rows. rows: those that can be trained on now.
+        folder: of the run.
+        where: what is trained on.
+        ids: of all its rows.
+        rows: those that can be trained on now.
         views: stored views of each now.
 
     Raises:

@@ -149,7 +149,9 @@ class Assembler:
     """Turns raw batches into `ClipBatch`es on the device: dequantised tokens, soft targets.
 
     Args:
-        split: the cache's split. needs: the head's. device: where the head lives.
+        split: the cache's split.
+        needs: the head's.
+        device: where the head lives.
         smoothing: label smoothing of the targets; None: no targets (evaluation).
         tower: online path: CLIP computes the tokens from the pixels instead of the cache.
         mixing, seed: how clips of a batch are mixed, and the seed of the draws.
@@ -179,7 +181,8 @@ class Assembler:
         """One batch on the device; labels below 0 (unlabelled) give no targets.
 
         Args:
-            raw: as the loader delivers it. step: optimiser steps done, from which mixing is drawn; None: no mixing.
+            raw: as the loader delivers it.
+            step: optimiser steps done, from which mixing is drawn; None: no mixing.
         """
         mix = None if step is None else self._draw(step)
         dense = self._pixels(raw)

@@ -22,8 +22,10 @@ class Score:
     """Accuracy of one split.
 
     Attributes:
-        top1, top5: share of the scored videos, 0..1. top1_of_listed: missing videos count as wrong.
-        scored, listed: numbers of videos. missing: id -> reason, of every listed video without a score.
+        top1, top5: share of the scored videos, 0..1.
+        top1_of_listed: missing videos count as wrong.
+        scored, listed: numbers of videos.
+        missing: id -> reason, of every listed video without a score.
         factors: name of the factor -> its top-1 over the scored videos, where classes are made of factors.
     """
 

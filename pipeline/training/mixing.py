@@ -67,7 +67,9 @@ def draw_mix(mixing: Mixing, *, image_px: int, patch_px: int, seed: int, step: i
     """The draw of one optimiser step; None where nothing is to be mixed.
 
     Args:
-        mixing: the settings. image_px: side of the picture. patch_px: of CLIP's patch; boxes of "tokens" snap to it.
+        mixing: the settings.
+        image_px: side of the picture.
+        patch_px: of CLIP's patch; boxes of "tokens" snap to it.
         seed, step: of the run, and optimiser steps done before this one.
     """
     if mixing.kind == "none":

@@ -34,7 +34,9 @@ class OnlineLoader(AheadLoader):
     Args:
         split: settings, ids and labels, as a cache would hold them; no array of it is read.
         needs: of the head; frames that neither it nor CLIP sees are not decoded.
-        videos: one per row. draw: how a view is drawn. decode_threads: videos decoded at the same time.
+        videos: one per row.
+        draw: how a view is drawn.
+        decode_threads: videos decoded at the same time.
     """
 
     def __init__(

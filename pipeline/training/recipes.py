@@ -59,7 +59,8 @@ def with_settings(recipe: Recipe, settings: list[str], tell: Callable[[str], Non
     `head=KIND` takes the default settings of that kind; settings of the head then are those of that kind.
 
     Args:
-        recipe: to be changed. settings: in order; the last of two equal ones counts.
+        recipe: to be changed.
+        settings: in order; the last of two equal ones counts.
         tell: given one line where names of 0.1.0 are used.
 
     Raises:

@@ -48,8 +48,11 @@ def expect_same_pictures(
     """Check what a view depends on; each argument is (when the cache was made, now), its first None or 0: not known.
 
     Args:
-        video: the one that was read. frame_count: of it or of its segment. source_px: (height, width), upright.
-        quarter_turns: that put its pictures upright. way_on: what can be done where it is another one.
+        video: the one that was read.
+        frame_count: of it or of its segment.
+        source_px: (height, width), upright.
+        quarter_turns: that put its pictures upright.
+        way_on: what can be done where it is another one.
 
     Raises:
         CacheError: one of them differs.

@@ -19,7 +19,10 @@ class Scored:
     """Summed view probabilities.
 
     Attributes:
-        rows: rows of the split, in order. ids: their videos. labels: int64 [video]. probabilities: [video class].
+        rows: rows of the split, in order.
+        ids: their videos.
+        labels: int64 [video].
+        probabilities: [video class].
     """
 
     rows: tuple[int, ...]
@@ -42,9 +45,12 @@ def score_rows(
     """Run a head over every stored view of `rows`.
 
     Args:
-        head: in any mode; put back as it was. loader, assemble: of the split.
-        rows: rows of the split. batch_clips: clips per forward.
-        advance: told the number of clips done. where: the precision of the forward; None: float32.
+        head: in any mode; put back as it was.
+        loader, assemble: of the split.
+        rows: rows of the split.
+        batch_clips: clips per forward.
+        advance: told the number of clips done.
+        where: the precision of the forward; None: float32.
     """
     split = loader.split
     views = split.spec.stored_views

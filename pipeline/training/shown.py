@@ -26,8 +26,10 @@ def shown(indices: tuple[int, ...], needs: Needs, alpha: int, frame_count: int) 
     """Frames to be shown.
 
     Args:
-        indices: dense frames of the view, into the video. needs: of the head, or `with_clip` of them.
-        alpha: dense frames per sparse one. frame_count: of the video.
+        indices: dense frames of the view, into the video.
+        needs: of the head, or `with_clip` of them.
+        alpha: dense frames per sparse one.
+        frame_count: of the video.
     """
     if needs.pixels == "window":
         return window_indices(indices[::alpha], needs.window_frames, frame_count)

@@ -33,7 +33,8 @@ class UnitedLoader(AheadLoader):
     """Loads from every member of a union.
 
     Args:
-        union: what the rows of a plan mean. loaders: of its members, ended with this one.
+        union: what the rows of a plan mean.
+        loaders: of its members, ended with this one.
     """
 
     def __init__(self, union: Union, loaders: Sequence[AheadLoader], label_maps: Sequence[Sequence[int]]) -> None:

@@ -47,7 +47,8 @@ class Samples:
     """What the tables say so far.
 
     Attributes:
-        file_bytes: length of the file. known: whether any sample was found.
+        file_bytes: length of the file.
+        known: whether any sample was found.
         lost: the first one beyond the end, in words.
     """
 

@@ -138,7 +138,8 @@ class Witness:
         """What is against decord, after the pass; None where its frames are PyAV's.
 
         Args:
-            checked: what looked at every frame. way: decord's way to the same file.
+            checked: what looked at every frame.
+            way: decord's way to the same file.
         """
         look = checked.look
         if look is None or checked.pts != self._order:

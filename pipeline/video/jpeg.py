@@ -35,7 +35,9 @@ def encode_frames(pixels: Pixels, *, quality: int, subsampling: str, most_bytes:
 
     Args:
         pixels: uint8 [frame height width rgb].
-        quality: 1 to 100. subsampling: a key of `SUBSAMPLINGS`. most_bytes: that one file may have.
+        quality: 1 to 100.
+        subsampling: a key of `SUBSAMPLINGS`.
+        most_bytes: that one file may have.
 
     Returns:
         One JPEG per frame, and the lowest quality that was used.

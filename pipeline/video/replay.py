@@ -68,7 +68,8 @@ class CutFrames(_PrintsShapes):
     """Frames of several clips as `cut_out` left them, and what is still to be done to each clip.
 
     Attributes:
-        pixels: uint8 [clip dense rgb height width]. flip, grey: bool [clip], the views' flags.
+        pixels: uint8 [clip dense rgb height width].
+        flip, grey: bool [clip], the views' flags.
     """
 
     pixels: torch.Tensor

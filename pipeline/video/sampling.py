@@ -95,7 +95,8 @@ def interval_indices(
     of V has position 0.5 for V = 1, else v / V: the latest window is never reached.
 
     Args:
-        stride_frames: frames between two samples at `target_fps`. fps: of the video.
+        stride_frames: frames between two samples at `target_fps`.
+        fps: of the video.
         position: 0 is the earliest window, 1 the latest.
 
     Raises:
@@ -146,7 +147,9 @@ def window_indices(indices: Sequence[int], window_frames: int, frame_count: int)
     """Source frames around each of some frames, the frame itself in the middle; the ends of the video are repeated.
 
     Args:
-        indices: frames of the video. window_frames: an odd number per frame. frame_count: of the video.
+        indices: frames of the video.
+        window_frames: an odd number per frame.
+        frame_count: of the video.
     """
     half = window_frames // 2
     return tuple(min(max(index + offset, 0), frame_count - 1) for index in indices for offset in range(-half, half + 1))

@@ -30,7 +30,8 @@ class Surprise:
 
     Attributes:
         kind: the exception's class and the line that raised it: the same for the same fault.
-        detail: class, text and the innermost calls, in one line. traceback: its last lines, as Python prints them.
+        detail: class, text and the innermost calls, in one line.
+        traceback: its last lines, as Python prints them.
     """
 
     kind: str

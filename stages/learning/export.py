@@ -36,7 +36,9 @@ class ExportReport:
     """What was written.
 
     Attributes:
-        out: the file. head_keys, clip_keys: in it. note: why CLIP is not in it; None: it is.
+        out: the file.
+        head_keys, clip_keys: in it.
+        note: why CLIP is not in it; None: it is.
         settings: what the released code must be told to load it.
     """
 

@@ -35,9 +35,12 @@ class Reproduction:
     """One run beside the published result of its recipe.
 
     Attributes:
-        recipe: name. published: its row; None where nobody published one.
-        top1, top5: obtained, in percent of the scored videos. top1_of_listed: missing videos count as wrong.
-        views, crops: stored per validation video; their softmax is summed. scored, listed: validation videos.
+        recipe: name.
+        published: its row; None where nobody published one.
+        top1, top5: obtained, in percent of the scored videos.
+        top1_of_listed: missing videos count as wrong.
+        views, crops: stored per validation video; their softmax is summed.
+        scored, listed: validation videos.
         causes: known reasons for a gap, one sentence each.
     """
 

@@ -55,8 +55,10 @@ class Clip:
     """What one clip of an epoch needs.
 
     Attributes:
-        token_bytes: that the head reads of one stored view. frame_bytes: of the JPEG of one frame.
-        sparse_frames: that CLIP sees. seen_frames: that the head sees as pixels.
+        token_bytes: that the head reads of one stored view.
+        frame_bytes: of the JPEG of one frame.
+        sparse_frames: that CLIP sees.
+        seen_frames: that the head sees as pixels.
     """
 
     token_bytes: int
@@ -70,8 +72,10 @@ class Epoch:
     """One way to run an epoch.
 
     Attributes:
-        way: one of `WAYS`. seconds: of the epoch; None: nothing of it is known.
-        bound_by: "disk", "CPU" or "device", whichever takes longest. not_counted: rates that were not known.
+        way: one of `WAYS`.
+        seconds: of the epoch; None: nothing of it is known.
+        bound_by: "disk", "CPU" or "device", whichever takes longest.
+        not_counted: rates that were not known.
     """
 
     way: str

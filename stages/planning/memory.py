@@ -39,11 +39,12 @@ def training_bytes(recipe: Recipe, spec: CacheSpec, classes: int) -> int:
 
 
 def _kept_bytes(head: Head, batch: ClipBatch) -> int:
-    """Bytes of the batch and of what autograd keeps of one forward, each storage once."""
+    """Bytes of the batch and of what autograd keeps of one forward, each storage once; parameters are not counted."""
     kept: dict[int, Tensor] = {}
+    own = {parameter.untyped_storage()._cdata for parameter in head.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
+        if tensor.untyped_storage()._cdata not in own:  # a parameter turned or cut lies where the parameter does
             kept[tensor.untyped_storage()._cdata] = tensor  # the tensor stays alive, so the number stays its own
         return tensor
 

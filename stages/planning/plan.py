@@ -47,7 +47,8 @@ class PlanRequest:
     """What to plan; as `ExtractRequest`.
 
     Attributes:
-        measure: measure the rates that are not given. rates: those that are; they are not measured.
+        measure: measure the rates that are not given.
+        rates: those that are; they are not measured.
         recipe: whose training memory and step are told too; None: the head is not counted.
     """
 
@@ -83,12 +84,16 @@ class PlanReport:
     """The bill.
 
     Attributes:
-        splits: one each. free_bytes, free_inodes: on the disk of the cache. device: where CLIP would run.
+        splits: one each.
+        free_bytes, free_inodes: on the disk of the cache.
+        device: where CLIP would run.
         rates: given or measured here; None: neither.
         extract_hours: the slowest of decoding, CLIP and writing, over all splits.
-        epochs: an epoch over the first split, one view per video, each way. epochs_until_it_paid: of cached training.
+        epochs: an epoch over the first split, one view per video, each way.
+        epochs_until_it_paid: of cached training.
         break_even_gb_per_second: reading slower than this, recomputing is faster; None: not known, or never.
-        advice: one sentence. training_bytes: memory of one step of the recipe's whole batch in float32.
+        advice: one sentence.
+        training_bytes: memory of one step of the recipe's whole batch in float32.
     """
 
     splits: tuple[SplitPlan, ...]

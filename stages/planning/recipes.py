@@ -14,7 +14,8 @@ class Entry:
     """One recipe.
 
     Attributes:
-        recipe: its settings. published: None where nobody published it.
+        recipe: its settings.
+        published: None where nobody published it.
         trainable_parameters, int8_bytes_per_view, float16_bytes_per_view: at the published sizes; None without.
     """
 

@@ -34,11 +34,14 @@ class Prepared:
     """One video, ready for CLIP.
 
     Attributes:
-        views: the drawn views. pixels: normalised float32 [view frame rgb height width], sparse frames only.
+        views: the drawn views.
+        pixels: normalised float32 [view frame rgb height width], sparse frames only.
         decoder, why: which path decoded it, and the reason.
-        frame_count, source_px: of the video; (height, width) in pixels. source_file: which file it is.
+        frame_count, source_px: of the video; (height, width) in pixels.
+        source_file: which file it is.
         version, pixel_aspect: as in `Drawn`.
-        jpegs: one per view and dense frame, where they are asked for. frame_quality: the lowest that was used.
+        jpegs: one per view and dense frame, where they are asked for.
+        frame_quality: the lowest that was used.
     """
 
     views: tuple[View, ...]

@@ -51,7 +51,8 @@ class ShardTask:
 
     Attributes:
         request: the whole request; its cache is the folder in which `split` lies.
-        split, cache_id: name and identity of the split, or of a part of its views. shard: its number.
+        split, cache_id: name and identity of the split, or of a part of its views.
+        shard: its number.
         rows, videos: what to extract, in order; the videos are sent along, so that no worker scans the data set and
             all see the same one.
         attempt: names this attempt; its folder begins with it.

@@ -39,7 +39,8 @@ class Cluster:
     """A client of a cluster and what is worth knowing about it.
 
     Attributes:
-        client: `distributed.Client`. address: of the scheduler.
+        client: `distributed.Client`.
+        address: of the scheduler.
     """
 
     def __init__(self, client: Any, shown: Progress, *, refill: Callable[[], None] = lambda: None) -> None:
@@ -170,7 +171,9 @@ def worker_environments(workers: int, device: str, outer: Mapping[str, str]) -> 
     """What each worker's environment says before torch is imported there.
 
     Args:
-        workers: how many; 0: one per GPU. device: "auto", "cpu" or "cuda". outer: this process's environment.
+        workers: how many; 0: one per GPU.
+        device: "auto", "cpu" or "cuda".
+        outer: this process's environment.
 
     Raises:
         UsageError: there are not that many GPUs, or one is named by its number.

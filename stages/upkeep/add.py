@@ -47,11 +47,13 @@ class AddRequest:
     """What to add to which cache.
 
     Attributes:
-        data: the data set; videos that the cache has are left as they are. cache: its folder.
+        data: the data set; videos that the cache has are left as they are.
+        cache: its folder.
         splits: which; None: all of the cache's.
         views: how many training views every video is to have; None: as many as the cache has.
         asked: settings a person named, under their dotted names; they must be the cache's.
-        model, pretrained: CLIP, where it has moved; None: as the cache remembers. device: of the tower.
+        model, pretrained: CLIP, where it has moved; None: as the cache remembers.
+        device: of the tower.
         batch_frames, decode_threads, decoder, engine: as for extraction.
     """
 
@@ -74,11 +76,17 @@ class AddReport:
     """How one split went.
 
     Attributes:
-        added: videos that are new. known: of the data set, that the cache had. new_classes: names that are new.
-        views: per video, that count now. views_added: of those, by this run. views_pending: that do not count yet.
-        stored: videos of the whole split with tokens. failed: id -> reason, of the shards written now.
+        added: videos that are new.
+        known: of the data set, that the cache had.
+        new_classes: names that are new.
+        views: per video, that count now.
+        views_added: of those, by this run.
+        views_pending: that do not count yet.
+        stored: videos of the whole split with tokens.
+        failed: id -> reason, of the shards written now.
         left: part and shard -> why no worker could finish it; still pending.
-        pending: shards of other data sets that are still to be extracted. fingerprint: of the grown split.
+        pending: shards of other data sets that are still to be extracted.
+        fingerprint: of the grown split.
     """
 
     split: str

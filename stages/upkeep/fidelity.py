@@ -43,11 +43,14 @@ class FidelityRequest:
     """What to measure.
 
     Attributes:
-        cache: folder. split: which. videos: how many stored videos, evenly spread.
+        cache: folder.
+        split: which.
+        videos: how many stored videos, evenly spread.
         codecs: to try on the same tokens, as `cache/codecs/form.py` spells them.
         truth: "pixels" (CLIP again) or "stored" (the cache's own tokens, which must be float16).
         calibration_videos: other videos that tried codecs are fitted on.
-        root: of the videos, if they have moved. device, batch_frames, decode_threads: as for extraction.
+        root: of the videos, if they have moved.
+        device, batch_frames, decode_threads: as for extraction.
     """
 
     cache: Path
@@ -77,9 +80,11 @@ class FidelityReport:
     """What was found.
 
     Attributes:
-        videos: ids that were measured. fitted_on: videos that tried codecs were fitted on. overlap: those are the
-            measured ones, because the split has no others: figures are too good.
-        refused: id -> reason of videos that could not be read any more. codecs: the stored one first, if measured.
+        videos: ids that were measured.
+        fitted_on: videos that tried codecs were fitted on.
+        overlap: those are the measured ones, because the split has no others: figures are too good.
+        refused: id -> reason of videos that could not be read any more.
+        codecs: the stored one first, if measured.
     """
 
     cache: Path

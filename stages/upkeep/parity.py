@@ -42,8 +42,12 @@ class ParityRequest:
     """What to compare.
 
     Attributes:
-        cache: its folder. splits: which; None: all that are there. videos: per split, evenly spread.
-        root: of the videos, if they have moved. model, pretrained: CLIP, if it has moved. device: of the tower.
+        cache: its folder.
+        splits: which; None: all that are there.
+        videos: per split, evenly spread.
+        root: of the videos, if they have moved.
+        model, pretrained: CLIP, if it has moved.
+        device: of the tower.
     """
 
     cache: Path
@@ -60,8 +64,11 @@ class LayerParity:
     """One layer.
 
     Attributes:
-        largest_error: of a value, in CLIP's units. error: largest of a token, relative; codec_error: what the codec
-            alone makes of the same tokens. beyond: tokens beyond their limit. worst: where the limit is passed most.
+        largest_error: of a value, in CLIP's units.
+        error: largest of a token, relative;
+        codec_error: what the codec alone makes of the same tokens.
+        beyond: tokens beyond their limit.
+        worst: where the limit is passed most.
     """
 
     layer: int

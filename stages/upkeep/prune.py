@@ -33,7 +33,9 @@ class PruneRequest:
     """What to keep of which cache.
 
     Attributes:
-        source, target: folders. layers: to keep; None: all. views: of training splits, the first so many; None: all.
+        source, target: folders.
+        layers: to keep; None: all.
+        views: of training splits, the first so many; None: all.
         splits: which; None: all that are there.
     """
 

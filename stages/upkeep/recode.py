@@ -53,11 +53,14 @@ class RecodeRequest:
     """What to recode.
 
     Attributes:
-        source: folder of the finished cache. target: folder of the new one; may hold a part of it already.
+        source: folder of the finished cache.
+        target: folder of the new one; may hold a part of it already.
         codec: as `cache/codecs/form.py` spells it; None: as the source has it, whose codes are then copied.
-        layers: which to keep; None: all. splits: which; None: all that are there.
+        layers: which to keep; None: all.
+        splits: which; None: all that are there.
         calibration_videos: sample that the codec is fitted on.
-        device: where tokens are decoded and quantised. read_threads: of the reader.
+        device: where tokens are decoded and quantised.
+        read_threads: of the reader.
     """
 
     source: Path
@@ -75,8 +78,11 @@ class RecodeReport:
     """How one split went.
 
     Attributes:
-        source_codec, codec, layers: of the two caches. stored: videos. resumed: of those, stored before this run.
-        bytes_before, bytes_after: on disk. source_is_exact: False: the source had lost something already.
+        source_codec, codec, layers: of the two caches.
+        stored: videos.
+        resumed: of those, stored before this run.
+        bytes_before, bytes_after: on disk.
+        source_is_exact: False: the source had lost something already.
         seconds: of this run.
     """
 

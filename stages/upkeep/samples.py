@@ -19,8 +19,11 @@ class SamplesRequest:
     """What to write.
 
     Attributes:
-        cache, split: from where. ids: of the videos; empty: the first `first` that are stored.
-        views: which; None: all stored. layers: which; None: all stored. to: the file.
+        cache, split: from where.
+        ids: of the videos; empty: the first `first` that are stored.
+        views: which; None: all stored.
+        layers: which; None: all stored.
+        to: the file.
     """
 
     cache: Path

@@ -30,7 +30,8 @@ class VerifyRequest:
     """What to check.
 
     Attributes:
-        cache: its folder. splits: which; None: all that are there.
+        cache: its folder.
+        splits: which; None: all that are there.
         drop_damaged: take back the marks of damaged shards, so that the next extraction makes them again.
         read_threads: reads at the same time.
     """
@@ -56,9 +57,13 @@ class SplitCheck:
 
     Attributes:
         split: its name, and the part's views.
-        shards: of the split. checked: finished ones, which were read. pending: the others.
+        shards: of the split.
+        checked: finished ones, which were read.
+        pending: the others.
         stored, failed: videos of the checked shards that have tokens, and that were refused by extraction.
-        bytes: that were read. damage: by shard. seconds: it took.
+        bytes: that were read.
+        damage: by shard.
+        seconds: it took.
     """
 
     split: str

@@ -54,9 +54,12 @@ class CheckRequest:
     """What to check.
 
     Attributes:
-        data: the data set. splits: which. out: file of one JSON line per video.
+        data: the data set.
+        splits: which.
+        out: file of one JSON line per video.
         workers: child processes, each reading one video at a time; on a cluster, of each of its workers.
-        quick: packets only: damage inside them is not seen. decoder: "auto", "decord" or "pyav".
+        quick: packets only: damage inside them is not seen.
+        decoder: "auto", "decord" or "pyav".
         engine: a dask cluster to read on, where it names a scheduler; else this machine.
     """
 
@@ -82,11 +85,16 @@ class SplitCheck:
     """How one split would do.
 
     Attributes:
-        videos: of the split. known: of those, lines of an earlier run that still hold.
-        failed: id -> reason and detail. decoders: path -> videos. why: reason for it, off decord -> videos.
+        videos: of the split.
+        known: of those, lines of an earlier run that still hold.
+        failed: id -> reason and detail.
+        decoders: path -> videos.
+        why: reason for it, off decord -> videos.
         pixel_aspects: of pixels that are not square -> videos; not known of lines of older versions.
-        frames: of all readable videos. seconds: that reading them took, summed over processes.
-        wall_seconds: of this run. notes: of the data set.
+        frames: of all readable videos.
+        seconds: that reading them took, summed over processes.
+        wall_seconds: of this run.
+        notes: of the data set.
     """
 
     split: str

@@ -35,10 +35,14 @@ class SplitCounts:
     """One split.
 
     Attributes:
-        videos: rows. files: different files or folders. labelled: rows with a label.
+        videos: rows.
+        files: different files or folders.
+        labelled: rows with a label.
         per_class: name -> rows, the largest first, classes without rows included.
         smallest, median, largest: rows per class, classes without rows included.
-        missing: rows whose file is not on disk. fingerprint: of the split. notes: of the adapter.
+        missing: rows whose file is not on disk.
+        fingerprint: of the split.
+        notes: of the adapter.
     """
 
     split: str
@@ -59,9 +63,13 @@ class Inspection:
     """A data set.
 
     Attributes:
-        kind, root: as it was read. classes: number. factors: name -> number of values.
-        splits: those that are there. absent: train or val -> why it could not be read.
-        left_over: on disk, listed nowhere. repeats: between splits, and against the other set.
+        kind, root: as it was read.
+        classes: number.
+        factors: name -> number of values.
+        splits: those that are there.
+        absent: train or val -> why it could not be read.
+        left_over: on disk, listed nowhere.
+        repeats: between splits, and against the other set.
         flip_pairs: classes that change places in a mirror, by their names.
     """
 

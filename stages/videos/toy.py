@@ -20,8 +20,10 @@ class ToyRequest:
     """Where to make it, how much of it, and what it looks like.
 
     Attributes:
-        folder: gets a folder named after the layout, and clip/. layout: "ssv2", "k400" or "folder".
-        videos: of both splits together; a fifth is for validation. seed: of the drawing.
+        folder: gets a folder named after the layout, and clip/.
+        layout: "ssv2", "k400" or "folder".
+        videos: of both splits together; a fifth is for validation.
+        seed: of the drawing.
         appearances, difficulty, side_px, barcode: see `ToyDesign`.
     """
 

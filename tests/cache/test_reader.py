@@ -83,7 +83,7 @@ def test_what_is_known_of_a_row_comes_back(world: Any, filled: Split) -> None:
         assert reader.view(row, 1) == views[1]
         assert reader.source_of(row) == (90 + row, 40, 60 + row)
         np.testing.assert_array_equal(reader.embedding([row], [1])[0], embedding[1].astype(np.float16))
-    assert reader.labels.tolist() == [row % 3 - 1 for row in range(11)]
+    assert reader.split.labels.tolist() == [row % 3 - 1 for row in range(11)]
 
 
 def test_rows_that_are_not_stored_are_named(world: Any, filled: Split, tmp_path: Path) -> None:

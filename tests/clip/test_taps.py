@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from einops import rearrange
 from open_clip.transformer import QuickGELU, VisionTransformer
-from safetensors import safe_open
 
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tiny import write_tiny_clip
@@ -29,10 +28,9 @@ def tower(tiny: Path) -> ClipTower:
     return load_tower(str(tiny), device="cpu")
 
 
-def test_taps_equal_the_official_clip(golden_dir: Path) -> None:
-    with safe_open(str(golden_dir / "dist_clip_tap.safetensors"), "pt") as file:
-        config = json.loads(file.metadata()["config"])
-        golden = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+def test_taps_equal_the_official_clip(golden: Any) -> None:
+    file = golden("dist_clip_tap.safetensors")
+    config, official = file.config, file.below("")
     visual = VisionTransformer(
         image_size=config["image"],
         patch_size=config["patch"],
@@ -43,15 +41,15 @@ def test_taps_equal_the_official_clip(golden_dir: Path) -> None:
         output_dim=config["output_dim"],
         act_layer=QuickGELU,
     )
-    prefix = next(key[: key.index("visual.")] for key in golden if "visual." in key) + "visual."
-    visual.load_state_dict({k.removeprefix(prefix): v for k, v in golden.items() if k.startswith(prefix)}, strict=True)
+    before = {key.partition("visual.")[0] for key in official if "visual." in key}
+    file.load_into(visual, f"{min(before, default='')}visual.")
     layers = (-1, *range(config["layers"]))
     with torch.inference_mode():
-        taps = run_taps(visual.eval(), golden["input.pixels"][:: config["alpha"]], layers)
+        taps = run_taps(visual.eval(), official["input.pixels"][:: config["alpha"]], layers)
     for layer, tokens in zip(layers, taps.tokens, strict=True):
-        official = rearrange(golden[f"output.mid_feat.{layer}"], "token frame channel -> frame token channel")
-        torch.testing.assert_close(tokens, official, atol=1e-5, rtol=0)
-    torch.testing.assert_close(taps.embedding, golden["output.cls_x"], atol=1e-5, rtol=0)
+        theirs = rearrange(official[f"output.mid_feat.{layer}"], "token frame channel -> frame token channel")
+        torch.testing.assert_close(tokens, theirs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(taps.embedding, official["output.cls_x"], atol=1e-5, rtol=0)
 
 
 def test_layers_come_in_the_asked_order_and_once_per_mention(tower: ClipTower) -> None:

@@ -12,7 +12,6 @@ import torch
 from einops import rearrange
 from open_clip import get_tokenizer
 from open_clip.model import CLIP
-from safetensors import safe_open
 from torch import Tensor
 
 from vidxfer.pipeline.clip.tower import run_taps
@@ -25,21 +24,18 @@ Model = tuple[dict[str, Any], dict[str, Tensor], Any, DistHead]
 
 
 @pytest.fixture(scope="module")
-def golden(golden_dir: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    with safe_open(str(golden_dir / "dist_e2e.safetensors"), "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return json.loads(file.metadata()["config"]), tensors
+def whole(golden: Any) -> Any:
+    return golden("dist_e2e.safetensors")
 
 
 @pytest.fixture(scope="module")
-def keys(golden: tuple[dict[str, Any], dict[str, Tensor]]) -> SortedKeys:
-    tensors = golden[1]
-    return sort_keys({k.removeprefix("param."): v.float() for k, v in tensors.items() if k.startswith("param.")})
+def keys(whole: Any) -> SortedKeys:
+    return sort_keys(whole.below("param."))
 
 
 @pytest.fixture(scope="module", params=["fast", "plain"])
-def model(golden: tuple[dict[str, Any], dict[str, Tensor]], keys: SortedKeys, request: pytest.FixtureRequest) -> Model:
-    config, tensors = golden
+def model(whole: Any, keys: SortedKeys, request: pytest.FixtureRequest) -> Model:
+    config, tensors = whole.config, whole.tensors
     clip = CLIP(
         embed_dim=config["embed_dim"],
         quick_gelu=True,
@@ -62,8 +58,9 @@ def model(golden: tuple[dict[str, Any], dict[str, Tensor]], keys: SortedKeys, re
     clip = clip.eval().requires_grad_(False)
     sizes = read_sizes(keys)
     text = clip.encode_text(tensors["input.texts"].long())
-    offer = replace(sizes.offer, text=text, logit_scale=float(clip.logit_scale.exp()))
-    head = DistHead(DistConfig(**asdict(sizes.config), form=request.param), offer)
+    layers = tuple(config["layers_sel"])
+    offer = replace(sizes.offer, layers=layers, text=text, logit_scale=float(clip.logit_scale.exp()))
+    head = DistHead(DistConfig(**asdict(sizes.config), layers=layers, form=request.param), offer)
     head.dist_net.load_state_dict(keys.head, strict=True)
     return config, tensors, clip, head.eval()
 
@@ -83,17 +80,17 @@ def batch_of(config: dict[str, Any], tensors: dict[str, Tensor], clip: Any) -> C
         dense=dense,
         targets=None,
         labels=torch.zeros(config["batch"], dtype=torch.int64),
-        ids=tuple("abc"),
+        ids=tuple(map(str, range(config["batch"]))),
     )
 
 
-def test_the_golden_checkpoint_is_understood_whole(golden: tuple, keys: SortedKeys) -> None:
-    config, sizes = golden[0], read_sizes(keys)
+def test_the_golden_checkpoint_is_understood_whole(whole: Any, keys: SortedKeys) -> None:
+    config, sizes = whole.config, read_sizes(keys)
     assert problems(keys, sizes) == []
     assert (keys.unknown, keys.old_names) == ((), False)
-    told = (sizes.dense_frames, sizes.alpha, sizes.layers, sizes.patch_px, sizes.embed, sizes.clip_blocks)
-    assert told == tuple(config[n] for n in ("dense_frames", "alpha", "vision_layers", "patch", "embed_dim",
-                                             "vision_layers"))  # fmt: skip
+    told = (sizes.dense_frames, sizes.alpha, sizes.patch_px, sizes.embed, sizes.clip_blocks)
+    assert told == tuple(config[n] for n in ("dense_frames", "alpha", "patch", "embed_dim", "vision_layers"))
+    assert sizes.layers == len(config["layers_sel"])
 
 
 @torch.inference_mode()
@@ -124,23 +121,21 @@ def test_the_whole_model_equals_the_official_golden_one(model: Model) -> None:
 
 
 @pytest.mark.parametrize("data", ["k400", "ssv2"])
-def test_token_ids_of_class_names_equal_the_official_golden_ones(golden_dir: Path, data: str) -> None:
-    golden = json.loads((golden_dir / "dist_text_tokens.json").read_text(encoding="utf-8"))[data]
+def test_token_ids_of_class_names_equal_the_official_golden_ones(golden: Any, data: str) -> None:
+    official = golden("dist_text_tokens.json")[data]
     tokenise = get_tokenizer("ViT-B-16-quickgelu")
-    assert golden["rows"]
-    for row in golden["rows"]:
+    assert official["rows"]
+    for row in official["rows"]:
         ids = tokenise([row["text"]])[0].tolist()
         assert ids == row["tokens"] + [0] * (77 - len(row["tokens"])), row["text"]
 
 
 @pytest.mark.parametrize("data", ["k400", "ssv2"])
-def test_token_ids_of_all_class_names_sum_up_to_the_golden_ones(
-    golden_dir: Path, fixtures_dir: Path, data: str
-) -> None:
+def test_token_ids_of_all_class_names_sum_up_to_the_golden_ones(golden: Any, fixtures_dir: Path, data: str) -> None:
     file = fixtures_dir / "annotations" / "labels" / f"{data}_DiST_{data}_labels.json"
     if not file.is_file():
         pytest.skip(f"{file.name} is not among the fixtures")
-    golden = json.loads((golden_dir / "dist_text_tokens.json").read_text(encoding="utf-8"))[data]
+    official = golden("dist_text_tokens.json")[data]
     by_number = {int(number): name for name, number in json.loads(file.read_text(encoding="utf-8")).items()}
-    names = [by_number[number].replace('"', "").strip() for number in range(golden["num_classes"])]
-    assert get_tokenizer("ViT-B-16-quickgelu")(names).sum(dim=1).tolist() == golden["token_row_sums"]
+    names = [by_number[number].replace('"', "").strip() for number in range(official["num_classes"])]
+    assert get_tokenizer("ViT-B-16-quickgelu")(names).sum(dim=1).tolist() == official["token_row_sums"]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from einops import rearrange
-from safetensors import safe_open
 from torch import Tensor
 
 from vidxfer.pipeline.heads.base import Offer
@@ -18,12 +15,7 @@ from vidxfer.pipeline.heads.dist.head import FORMS, DistConfig
 from vidxfer.pipeline.heads.dist.net import DistNet
 
 
-def load(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
-    with safe_open(str(path), "pt") as file:
-        return json.loads(file.metadata()["config"]), {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-
-
-def build(config: dict, params: dict[str, Tensor]) -> DistNet:
+def build(config: dict[str, Any]) -> DistNet:
     layers = tuple(config["layers"])
     grid = config["image"] // config["s_patch"]
     inputs = Offer(
@@ -46,9 +38,7 @@ def build(config: dict, params: dict[str, Tensor]) -> DistNet:
         integration_mlp_ratio=config["integration_mlp_ratio"],
         integration_temporal_mlp_ratio=config["integration_temporal_mlp_ratio"],
     )
-    net = DistNet(sizes, inputs, layers)
-    net.load_state_dict(params, strict=True)
-    return net
+    return DistNet(sizes, inputs, layers)
 
 
 def inputs_of(config: dict, golden: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -71,13 +61,13 @@ FILES = ["dist_tiny.safetensors", "dist_tiny_oddgrid.safetensors"]
 
 
 @pytest.fixture(params=[(file, form) for file in FILES for form in FORMS], ids=lambda pair: "-".join(pair))
-def case(request: pytest.FixtureRequest, golden_dir: Path) -> tuple[dict, dict[str, Tensor], DistNet, Any]:
+def case(request: pytest.FixtureRequest, golden: Any) -> tuple[dict[str, Any], dict[str, Tensor], DistNet, Any]:
     """Settings, golden tensors, the net with the golden weights, and its forward in one of the forms."""
-    file, form = request.param
-    config, golden = load(golden_dir / file)
-    params = {key.removeprefix("param."): value for key, value in golden.items() if key.startswith("param.")}
-    net = build(config, params)
-    return config, golden, net, partial(FORMS[form], net)
+    name, form = request.param
+    file = golden(name)
+    net = build(file.config)
+    file.load_into(net, "param.")
+    return file.config, file.below(""), net, partial(FORMS[form], net)
 
 
 def test_video_embedding_equals_the_official_one(case: tuple) -> None:

@@ -89,8 +89,8 @@ def test_refused_videos_keep_their_reason(toy: Any, tmp_path: Path) -> None:
     recode(request(tmp_path / "old", tmp_path / "new", splits=None))
     for name in ("train", "val"):
         old, new = open_split(tmp_path / "old", name), open_split(tmp_path / "new", name)
-        assert new.ledger.failures() == old.ledger.failures()
-    failed = [one.id for name in ("train", "val") for one in open_split(tmp_path / "new", name).ledger.failures()]
+        assert new.failures() == old.failures()
+    failed = [one.id for name in ("train", "val") for one in open_split(tmp_path / "new", name).failures().values()]
     assert failed == [victim.stem]
 
 

@@ -7,7 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import zarr
+from safetensors import safe_open
 
 STEPS = 6  # two epochs of 24 videos in batches of 8
 
@@ -81,6 +84,47 @@ def test_evaluation_repeats_the_score_of_training_and_names_every_prediction(
     assert len({row["id"] for row in rows}) == 16
     assert sum(row["right"] for row in rows) / 16 == pytest.approx(found["score"]["top1"])
     assert all(row["top5_labels"][0] == row["label"] for row in rows if row["right"])
+
+
+@pytest.fixture(scope="module")
+def probed(toy: Any, invoke: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the linear probe, whose whole arithmetic fits into a few lines of numpy."""
+    run = tmp_path_factory.mktemp("probed") / "run"
+    words = ["train", "--cache", toy.float16, "--recipe", "probe", "--run", run, "--device", "cpu"]
+    assert invoke(*words, "--set", "epochs=6", "--set", "batch_clips=8").exit_code == 0
+    return run
+
+
+def by_numpy(cache: Path, run: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Summed view probabilities [video class] and labels of a probe's run, from the files and numpy alone."""
+    stored = zarr.open_group(cache / split, mode="r")
+    frames = stored["embedding"][:].astype(np.float64)  # [video view frame embed]
+    frames /= np.linalg.norm(frames, axis=-1, keepdims=True)
+    with safe_open(run / "checkpoint" / "weights.safetensors", "numpy") as file:
+        weights = {name: file.get_tensor(name).astype(np.float64) for name in file.keys()}  # noqa: SIM118
+    normed = (frames.mean(axis=2) - weights["norm.running_mean"]) / np.sqrt(weights["norm.running_var"] + 1e-5)
+    powers = np.exp(normed @ weights["classifier.weight"].T + weights["classifier.bias"])
+    return (powers / powers.sum(axis=-1, keepdims=True)).sum(axis=1), stored["label"][:]
+
+
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_evaluation_is_a_softmax_per_view_summed_over_all_views(
+    toy: Any, invoke: Any, probed: Path, split: str
+) -> None:
+    result = invoke("evaluate", "--run", probed, "--cache", toy.float16, "--split", split, "--batch-clips", 5, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    rows = [json.loads(line) for line in Path(found["predictions"]).read_text().splitlines()]
+    summed, labels = by_numpy(toy.float16, probed, split)
+    assert len(rows) == len(labels) == {"val": 16, "train": 24}[split]
+    assert found["score"]["top1"] == pytest.approx(np.mean(summed.argmax(axis=1) == labels))
+    if split == "val":
+        best = json.loads((probed / "result.json").read_text())["score"]["top1"]
+        assert best == pytest.approx(found["score"]["top1"])
+    views = {"val": 1, "train": 2}[split]
+    for row, chances, label in zip(rows, summed / views, labels, strict=True):
+        assert row["label"] == label
+        assert [share for _, share in row["top5"]] == pytest.approx(sorted(chances, reverse=True)[:5], abs=1e-4)
 
 
 def test_a_float16_cache_gives_an_int8_run_nearly_the_same_scores(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.dist.head import DistConfig, DistHead
-from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
+from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.optimise import (
     build_optimiser,
     learning_rate_at,
@@ -25,64 +24,73 @@ from vidxfer.pipeline.training.recipes import named
 PREFIX = "backbone.base_encoder.dist_net."
 
 
-def published_head() -> DistHead:
-    """B/16, 8 + 16 frames, as for K400: shapes only."""
+def head_of(names: Iterable[str]) -> DistHead:
+    """As many layers and pooling blocks as the names of the branch's parameters tell; shapes only."""
+    numbered = {tuple(name.split(".")[:2]) for name in names}
+    layers = sum(block == "input_linears" for block, *_ in numbered)
+    pooling = sum(block == "adapooling_nets" for block, *_ in numbered)
     offer = Offer(
-        layers=tuple(range(12)), sparse_frames=8, alpha=2, grid=(14, 14), channels=768, embed=512, classes=400,
+        layers=tuple(range(layers)), sparse_frames=8, alpha=2, grid=(14, 14), channels=768, embed=512, classes=400,
         image_px=224, text=torch.zeros(400, 512),
     )  # fmt: skip
     with torch.device("meta"):
-        return DistHead(DistConfig(pooling_layers=4), offer)
+        return DistHead(DistConfig(pooling_layers=pooling), offer)
 
 
-def schedule(golden_dir: Path) -> tuple[dict, Recipe]:
-    golden = json.loads((golden_dir / "dist_schedule.json").read_text())
-    recipe = replace(
-        Recipe(name="official", head=DistConfig()),
-        optimiser=Optimiser(warmup_from=golden["warmup_start_lr"] * golden["lr_mult"]),
-        epochs=golden["max_epoch"],
-        warmup_epochs=golden["warmup_epochs"],
-        learning_rate=golden["base_lr"] * golden["lr_mult"],
+def schedule(golden: Any, recipe: Recipe, scale: str = "lr_mult") -> tuple[Any, Recipe]:
+    """The official rates, and the recipe with their ends and lengths."""
+    official = golden("dist_schedule.json")
+    assert official["rows"]
+    times = official[scale] if scale else 1.0
+    return official["rows"], replace(
+        recipe,
+        optimiser=replace(recipe.optimiser, warmup_from=official["warmup_start_lr"] * times),
+        epochs=official["max_epoch"],
+        warmup_epochs=official["warmup_epochs"],
+        learning_rate=official["base_lr"] * times,
     )
-    return golden, recipe
 
 
-def test_the_learning_rate_equals_the_official_one_at_every_sampled_step(golden_dir: Path) -> None:
-    golden, recipe = schedule(golden_dir)
-    assert len(golden["rows"]) > 40
-    for row in golden["rows"]:
+@pytest.mark.parametrize("name", ["dist-ssv2-b16", "dist-k400-b16", "dist-ssv2-b16-8f", "dist-k400-l14-32f"])
+def test_the_learning_rate_equals_the_official_one_at_every_sampled_step(golden: Any, name: str) -> None:
+    rows, recipe = schedule(golden, named(name))
+    for row in rows:
         assert learning_rate_at(row["epoch_float"], recipe) == pytest.approx(row["lr_dist_group"], rel=1e-9)
 
 
-def test_the_learning_rate_of_the_unscaled_group_is_the_same_curve_with_its_own_ends(golden_dir: Path) -> None:
-    golden, recipe = schedule(golden_dir)
-    base = replace(recipe, learning_rate=golden["base_lr"], optimiser=Optimiser(warmup_from=golden["warmup_start_lr"]))
-    for row in golden["rows"]:
-        assert learning_rate_at(row["epoch_float"], base) == pytest.approx(row["lr_base"], rel=1e-9)
+def test_the_learning_rate_of_the_unscaled_group_is_the_same_curve_with_its_own_ends(golden: Any) -> None:
+    rows, recipe = schedule(golden, named("dist-ssv2-b16"), scale="")
+    for row in rows:
+        assert learning_rate_at(row["epoch_float"], recipe) == pytest.approx(row["lr_base"], rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["dist-ssv2-b16", "dist-k400-b16"])
-def test_the_published_recipes_use_the_official_schedule(golden_dir: Path, name: str) -> None:
-    golden, official = schedule(golden_dir)
-    for row in golden["rows"]:
-        at = row["epoch_float"]
-        assert learning_rate_at(at, named(name)) == pytest.approx(learning_rate_at(at, official), rel=1e-9)
+def test_the_recipes_for_any_frames_have_the_published_rates(name: str) -> None:
+    recipe = named(name)
+    found = (recipe.epochs, recipe.warmup_epochs, recipe.learning_rate, recipe.optimiser.warmup_from)
+    assert found == (36, 6, pytest.approx(3.2e-4), pytest.approx(8e-7))  # docs/spec/dist.md §5, times 10
+    assert (recipe.weight_decay, recipe.label_smoothing, recipe.batch_clips) == (1e-4, 0.1, 256)
 
 
-def test_weight_decay_acts_on_the_official_parameters(golden_dir: Path) -> None:
-    golden = json.loads((golden_dir / "dist_param_groups.json").read_text())["params"]
-    official = {name.removeprefix(PREFIX): entry for name, entry in golden.items() if name.startswith(PREFIX)}
-    head = published_head()
+@pytest.fixture(scope="module")
+def groups(golden: Any) -> dict[str, Any]:
+    """The branch's parameters and what the official optimiser does with each."""
+    official = golden("dist_param_groups.json")["params"]
+    found = {name.removeprefix(PREFIX): entry for name, entry in official.items() if name.startswith(PREFIX)}
+    assert found, f"dist_param_groups.json has no parameters {PREFIX}…"
+    return found
+
+
+def test_weight_decay_acts_on_the_official_parameters(groups: dict[str, Any]) -> None:
+    head = head_of(groups)
     ours = {name.removeprefix("dist_net."): name not in head.undecayed() for name, parameter in head.named_parameters()}
-    assert ours == {name: entry["weight_decay"] > 0 for name, entry in official.items()}
-    assert {entry["lr_mult"] for entry in official.values()} == {10.0}, "one rate for the whole branch"
+    assert ours == {name: entry["weight_decay"] > 0 for name, entry in groups.items()}
+    assert len({entry["lr_mult"] for entry in groups.values()}) == 1, "one rate for the whole branch"
 
 
-def test_the_optimisers_groups_hold_every_parameter_once(golden_dir: Path) -> None:
-    golden = json.loads((golden_dir / "dist_param_groups.json").read_text())["params"]
-    head = published_head()
-    decayed, free = build_optimiser(head, named("dist-k400-b16")).param_groups
-    official = [entry["weight_decay"] for name, entry in golden.items() if name.startswith(PREFIX)]
+def test_the_optimisers_groups_hold_every_parameter_once(groups: dict[str, Any]) -> None:
+    head, official = head_of(groups), [entry["weight_decay"] for entry in groups.values()]
+    decayed, free = build_optimiser(head, replace(named("dist-k400-b16"), weight_decay=max(official))).param_groups
     assert (len(decayed["params"]), len(free["params"])) == (
         sum(w > 0 for w in official),
         sum(w == 0 for w in official),
@@ -91,26 +99,33 @@ def test_the_optimisers_groups_hold_every_parameter_once(golden_dir: Path) -> No
     assert {id(p) for g in (decayed, free) for p in g["params"]} == {id(p) for p in head.parameters()}
 
 
-def test_smoothed_targets_equal_the_official_ones(golden_dir: Path) -> None:
-    golden = load_file(golden_dir / "dist_logits.safetensors")
-    ours = soft_targets(golden["input.labels"], golden["output.logits_train"].shape[1], 0.1)
-    torch.testing.assert_close(ours, golden["output.smooth_target"], atol=1e-7, rtol=0)
+@pytest.fixture(scope="module")
+def losses(golden: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The official tensors, and our smoothed targets of the same labels."""
+    file = golden("dist_logits.safetensors")
+    classes = file.tensors["output.logits_train"].shape[1]
+    smooth = soft_targets(file.tensors["input.labels"], classes, float(file.told["label_smoothing"]))
+    return file.tensors, smooth
+
+
+def test_smoothed_targets_equal_the_official_ones(losses: tuple) -> None:
+    official, smooth = losses
+    torch.testing.assert_close(smooth, official["output.smooth_target"], atol=1e-7, rtol=0)
 
 
 @pytest.mark.parametrize("mix", ["a", "b"])
-def test_the_loss_equals_the_official_one_on_mixed_targets(golden_dir: Path, mix: str) -> None:
-    golden = load_file(golden_dir / "dist_logits.safetensors")
-    loss = soft_cross_entropy(golden["output.logits_train"], golden[f"output.soft_target_{mix}"])
-    torch.testing.assert_close(loss, golden[f"output.loss_{mix}"].reshape(()), atol=1e-5, rtol=0)
+def test_the_loss_equals_the_official_one_on_mixed_targets(losses: tuple, mix: str) -> None:
+    official, _ = losses
+    loss = soft_cross_entropy(official["output.logits_train"], official[f"output.soft_target_{mix}"])
+    torch.testing.assert_close(loss, official[f"output.loss_{mix}"].reshape(()), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("mix", ["a", "b"])
-def test_official_mixed_targets_are_our_smoothed_ones_mixed(golden_dir: Path, mix: str) -> None:
-    golden = load_file(golden_dir / "dist_logits.safetensors")
-    smooth = soft_targets(golden["input.labels"], golden["output.logits_train"].shape[1], 0.1)
-    share = golden[f"input.lam_{mix}"]
+def test_official_mixed_targets_are_our_smoothed_ones_mixed(losses: tuple, mix: str) -> None:
+    official, smooth = losses
+    share = official[f"input.lam_{mix}"]
     mixed = share * smooth + (1 - share) * smooth.flip(0)
-    torch.testing.assert_close(mixed, golden[f"output.soft_target_{mix}"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(mixed, official[f"output.soft_target_{mix}"], atol=1e-6, rtol=0)
 
 
 def test_the_loss_is_torchs_cross_entropy_with_label_smoothing() -> None:

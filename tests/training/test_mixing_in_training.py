@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from vidxfer.stages.learning.trainer import Trainer
 
 CPU = torch.device("cpu")
 NEEDS = Needs(layers=(0, 1, 2), embedding=True, pixels="dense")
+PARTS = ("tokens", "embedding", "dense", "targets")
 BOTH_WAYS = range(6)
 """Steps among whose draws are mixup and CutMix."""
 
@@ -33,17 +35,50 @@ def raw(toy: Any) -> RawBatch:
         return next(loader.batches([[(0, 0), (3, 1), (5, 0)]]))
 
 
+def drawn_by_hand(seed: int, step: int, side: int) -> tuple[float, tuple[int, int, int, int] | None]:
+    """λ and the box (top, bottom, left, right) of one step, by docs/spec/dist.md §3 with its numbers."""
+    numbers = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, step, 0x6D6978])))
+    if numbers.random() >= 0.5:
+        return numbers.beta(0.8, 0.8), None
+    root = np.sqrt(1 - numbers.beta(1.0, 1.0))
+    row, column = numbers.integers(side), numbers.integers(side)
+    half = int(side * root) // 2
+    top, bottom, left, right = (
+        max(0, row - half),
+        min(side, row + half),
+        max(0, column - half),
+        min(side, column + half),
+    )
+    return 1 - (bottom - top) * (right - left) / side**2, (int(top), int(bottom), int(left), int(right))
+
+
 @pytest.mark.parametrize("step", BOTH_WAYS)
 def test_cached_clips_are_mixed_after_the_cache(toy: Any, raw: RawBatch, step: int) -> None:
     split = open_split(toy.float16, "train")
     assemble = Assembler(split, NEEDS, CPU, smoothing=0.1, mixing=Mixing(kind="tokens"), seed=3)
     plain, mixed = assemble(raw), assemble(raw, step=step)
-    mix = assemble._draw(step)
-    assert mix is not None
-    assert mix.box is None or mix.unit_px == 8, "the tower's patch"
-    wanted = mix_batch(plain, mix)
-    for name in ("tokens", "embedding", "dense", "targets"):
-        assert torch.equal(getattr(mixed, name), getattr(wanted, name)), name
+    share, box = drawn_by_hand(3, step, side=4)  # 32 px, patches of 8 px
+    before, after = ({n: getattr(one, n).numpy() for n in PARTS} for one in (plain, mixed))
+    for clip, partner in ((0, 2), (1, 1), (2, 0)):
+        own, other, found = ({n: values[at] for n, values in side.items()} for side, at in
+                             ((before, clip), (before, partner), (after, clip)))  # fmt: skip
+        blend = {name: share * own[name] + (1 - share) * other[name] for name in PARTS}
+        wanted = dict(blend)
+        if box is not None:
+            top, bottom, left, right = box
+            wanted |= {"tokens": own["tokens"].copy(), "dense": own["dense"].copy()}
+            wanted["tokens"][:, :, 0] = blend["tokens"][:, :, 0]  # CLS has no place in the picture
+            for row in range(top, bottom):
+                for column in range(left, right):
+                    wanted["tokens"][:, :, 1 + 4 * row + column] = other["tokens"][:, :, 1 + 4 * row + column]
+                    pixels = (..., slice(8 * row, 8 * row + 8), slice(8 * column, 8 * column + 8))
+                    wanted["dense"][pixels] = other["dense"][pixels]
+        for name in PARTS:
+            np.testing.assert_allclose(found[name], wanted[name], atol=1e-5, rtol=1e-5, err_msg=name)
+
+
+def test_the_steps_tried_mix_in_both_ways() -> None:
+    assert {drawn_by_hand(3, step, side=4)[1] is None for step in BOTH_WAYS} == {True, False}
 
 
 @pytest.mark.parametrize("step", BOTH_WAYS)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
 from torch.nn import functional as F
 
 from vidxfer.pipeline.shapes import View
@@ -27,9 +25,15 @@ sides = st.integers(1, 3000)
 
 
 @pytest.fixture(scope="module")
-def official(golden_dir: Path):
-    with safe_open(golden_dir / "dist_transforms.safetensors", "pt") as file:
-        yield file
+def official(golden):
+    return golden("dist_transforms.safetensors")
+
+
+def cases(official) -> list[str]:
+    """The numbers of the videos in the file."""
+    found = sorted(key.split(".")[1] for key in official.tensors if key.startswith("input."))
+    assert found, f"{official.tensors.place} has no input.<number>.video"
+    return found
 
 
 def as_stored(view: View) -> View:
@@ -50,24 +54,27 @@ def close(found: torch.Tensor, official: torch.Tensor) -> bool:
     return torch.allclose(found, official.transpose(0, 1), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", range(3))
-def test_test_views_are_the_official_pixels(official, case):
-    pixels = official.get_tensor(f"input.{case}.video").numpy()
-    sampling = Sampling(dense_frames=len(pixels), alpha=1, image_px=int(official.metadata()["test_scale"]))
-    for crops, crop in [(1, 0), (3, 0), (3, 1), (3, 2)]:
+def test_test_views_are_the_official_pixels(official):
+    for case, (crops, crop) in product(cases(official), [(1, 0), (3, 0), (3, 1), (3, 2)]):
+        pixels = official.tensors[f"input.{case}.video"].numpy()
+        sampling = Sampling(dense_frames=len(pixels), alpha=1, image_px=int(official.told["test_scale"]))
         view = rules.test_view(
             len(pixels), *pixels.shape[1:3], sampling=sampling, views=1, view=0, crops=crops, crop=crop
         )
         for kept in (view, as_stored(view)):
             found = replay(pixels, kept, image_px=sampling.image_px, **CLIP)
-            assert close(found, official.get_tensor(f"output.{case}.test_crops{crops}_idx{crop}")), (crops, crop)
+            assert close(found, official.tensors[f"output.{case}.test_crops{crops}_idx{crop}"]), (case, crops, crop)
 
 
-@pytest.mark.parametrize("case", range(3))
-def test_train_views_are_the_official_pixels(official, case):
-    pixels = official.get_tensor(f"input.{case}.video").numpy()
-    image_px = int(official.metadata()["crop"])
-    box = tuple(float(side) for side in json.loads(official.metadata()[f"train_box_{case}_i_j_h_w"]))
+def test_train_views_are_the_official_pixels(official):
+    for case in cases(official):
+        expect_train_views(official, case)
+
+
+def expect_train_views(official, case: str) -> None:
+    pixels = official.tensors[f"input.{case}.video"].numpy()
+    image_px = int(official.told["crop"])
+    box = tuple(float(side) for side in official.json(f"train_box_{case}_i_j_h_w"))
     plain = View(indices=tuple(range(len(pixels))), crop=box, resize_first=False, flip=False, grey=False)
     expected = {
         "train_rrc": replay(pixels, plain, image_px=image_px, **PLAIN),
@@ -75,7 +82,7 @@ def test_train_views_are_the_official_pixels(official, case):
         "train_rrc_hflip_norm": replay(pixels, replace(plain, flip=True), image_px=image_px, **CLIP),
     }
     for name, found in expected.items():
-        assert close(found, official.get_tensor(f"output.{case}.{name}")), name
+        assert close(found, official.tensors[f"output.{case}.{name}"]), (case, name)
 
 
 @given(sides, sides, st.sampled_from([56, 112, 224, 336]), st.sampled_from([(1, 0), (3, 0), (3, 1), (3, 2)]))

@@ -25,9 +25,11 @@ class LayerCloseness:
     """One layer under one codec.
 
     Attributes:
-        layer: number. bytes_per_view: that its codes and scales take.
+        layer: number.
+        bytes_per_view: that its codes and scales take.
         cosine, centred, ordinary: mean over tokens. …_worst: of the worst token.
-        relative_error: length of all errors over length of all tokens. error_in_std: see the file's head.
+        relative_error: length of all errors over length of all tokens.
+        error_in_std: see the file's head.
     """
 
     layer: int
@@ -46,7 +48,8 @@ class Closeness:
     """Running sums over tokens, on their device, in float64.
 
     Args:
-        layers: numbers. bytes_per_view: of one layer.
+        layers: numbers.
+        bytes_per_view: of one layer.
         mean, std: float32 [layer channel], of tokens like those that will come: they say which channels are large.
     """
 

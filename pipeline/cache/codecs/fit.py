@@ -134,7 +134,8 @@ class Fitting:
     """Takes in the calibration sample video by video, then fits as many codecs as are asked for.
 
     Args:
-        forms: the codecs. videos: how many will come.
+        forms: the codecs.
+        videos: how many will come.
     """
 
     def __init__(self, forms: Sequence[Form], videos: int) -> None:

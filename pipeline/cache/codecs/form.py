@@ -43,8 +43,10 @@ class Form:
 
     Attributes:
         name: the one spelling.
-        transform: "", "rotate" or "pca". kept: directions that "pca" keeps; 0 otherwise.
-        quantiser: one of `QUANTISERS`. part: values per codeword of "pq"; 0 otherwise.
+        transform: "", "rotate" or "pca".
+        kept: directions that "pca" keeps; 0 otherwise.
+        quantiser: one of `QUANTISERS`.
+        part: values per codeword of "pq"; 0 otherwise.
     """
 
     name: str

@@ -78,7 +78,8 @@ class TokenReader(Rows, ABC):
         """A buffer for batches of up to `clips` clips, pinned where there is a GPU; reuse saves page faults.
 
         Args:
-            layers: as for `read`. frames: how many of the stored frames are read; None: all of them.
+            layers: as for `read`.
+            frames: how many of the stored frames are read; None: all of them.
         """
         spec, pinned = self.split.spec, torch.cuda.is_available()
         kept = spec.sparse_frames if frames is None else frames

@@ -66,7 +66,9 @@ class ZarrReader(TokenReader):
     """Reads a split, wherever it lies, through zarr-python.
 
     Args:
-        split: the split. threads: clips fetched at the same time. without: as for `CacheReader`.
+        split: the split.
+        threads: clips fetched at the same time.
+        without: as for `CacheReader`.
     """
 
     def __init__(self, split: Split, *, threads: int = 2, without: Container[int] = ()) -> None:

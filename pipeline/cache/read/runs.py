@@ -40,10 +40,12 @@ class Wanted:
 
     Attributes:
         target: uint8, the batch's memory; place i begins at i * place_bytes.
-        chunk_bytes: of a chunk on disk, without its crc. place_bytes: of what is kept of it.
+        chunk_bytes: of a chunk on disk, without its crc.
+        place_bytes: of what is kept of it.
         frames: int64 [place frame]: which frames of a chunk are kept; None: all.
         stored_frames: frames of a chunk.
-        where: says which chunk place i is, for people. verify: compare crcs.
+        where: says which chunk place i is, for people.
+        verify: compare crcs.
     """
 
     target: memoryview
@@ -73,7 +75,8 @@ def runs_of(wanted: Wanted, file: OpenFile, places: AnyArray, offsets: AnyArray)
     """Chunks of one file sorted by offset, neighbours joined up to the two limits.
 
     Args:
-        places: int64 [chunk], where each goes. offsets: int64 [chunk], where each begins in the file.
+        places: int64 [chunk], where each goes.
+        offsets: int64 [chunk], where each begins in the file.
     """
     stride = wanted.chunk_bytes + CRC_BYTES
     most = max(1, RUN_BYTES_MOST // stride)

@@ -30,7 +30,8 @@ class Union:
 
     Attributes:
         split: ids ("k400/<id>"), labels and text of the whole; its path and arrays are not on disk.
-        members: the splits. names: of each, in ids and reports.
+        members: the splits.
+        names: of each, in ids and reports.
         member_of, row_of: int64 [row]: which member a row is of, and which row there.
     """
 
@@ -64,8 +65,10 @@ def unite(
     """Make a union.
 
     Args:
-        members, names: the splits, and what they are called. keep: rows of each that count.
-        label_maps: for each split, class -> class of the union. class_names, text, flip_pairs: of the union.
+        members, names: the splits, and what they are called.
+        keep: rows of each that count.
+        label_maps: for each split, class -> class of the union.
+        class_names, text, flip_pairs: of the union.
         labels_as: name of the set of classes.
 
     Raises:

@@ -48,9 +48,12 @@ class Addition:
     """What is to be added.
 
     Attributes:
-        video_ids: not in the split yet. labels: int32 [video], by the grown class names; -1 = unlabelled.
-        class_names: all of them: the split's, then the new ones. text: float32 [class embed], of the new ones.
-        flip_pairs: of all classes. factors: name -> value per class, of all classes; as the split has them.
+        video_ids: not in the split yet.
+        labels: int32 [video], by the grown class names; -1 = unlabelled.
+        class_names: all of them: the split's, then the new ones.
+        text: float32 [class embed], of the new ones.
+        flip_pairs: of all classes.
+        factors: name -> value per class, of all classes; as the split has them.
         dataset, dataset_fingerprint, data: where the videos are from.
     """
 

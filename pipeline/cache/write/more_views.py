@@ -68,7 +68,8 @@ def join_views(first: SplitWriter, added: SplitWriter) -> None:
     """Make a finished part count: from here on its views are the split's.
 
     Args:
-        first: writer of the split's first part. added: of the part.
+        first: writer of the split's first part.
+        added: of the part.
 
     Raises:
         CacheIncomplete: the part has pending shards.

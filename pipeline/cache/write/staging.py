@@ -31,7 +31,8 @@ class SealedShard:
     """A finished shard that is not in its split yet. Crosses process borders.
 
     Attributes:
-        record: its ledger line to be. folder: where its files are; None: they stay as they are, only the record is new.
+        record: its ledger line to be.
+        folder: where its files are; None: they stay as they are, only the record is new.
     """
 
     record: ShardRecord

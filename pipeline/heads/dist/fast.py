@@ -46,7 +46,8 @@ def fast_forward(net: DistNet, tokens: Tensor, dense: Tensor) -> Tensor:
 
     Args:
         net: whose parameters are used.
-        tokens: [clip layer frame token channel]. dense: [clip dense rgb height width].
+        tokens: [clip layer frame token channel].
+        dense: [clip dense rgb height width].
 
     Returns:
         [clip embed].
@@ -125,7 +126,8 @@ def add_integration(net: IntegrationToTemporal, x: Tensor, m: Tensor) -> Tensor:
     """Add the patch tokens to the temporal stream, each sparse frame to its alpha dense frames.
 
     Args:
-        x: 1.702 x, [clip dense place channel]. m: 1.702 m, [(clip frame token) channel].
+        x: 1.702 x, [clip dense place channel].
+        m: 1.702 m, [(clip frame token) channel].
 
     Returns:
         as x.
@@ -140,7 +142,8 @@ def to_integration(net: TemporalToIntegration, x: Tensor, m: Tensor) -> Tensor:
     """u: what the temporal stream says to each token, added to m. CLS rows take part as rows of zeros.
 
     Args:
-        x: 1.702 x, [clip dense place channel]. m: 1.702 m, [(clip frame token) channel].
+        x: 1.702 x, [clip dense place channel].
+        m: 1.702 m, [(clip frame token) channel].
 
     Returns:
         1.702 u, as m.
@@ -164,7 +167,8 @@ def integration_block(
     """Both paths of a block on one bare norm.
 
     Args:
-        u: 1.702 u, [(clip frame token) channel]. clips_frames: sizes of its first two axes.
+        u: 1.702 u, [(clip frame token) channel].
+        clips_frames: sizes of its first two axes.
         following: bias of the next layer's input linear, to be added here; None at the end.
 
     Returns:
@@ -190,7 +194,8 @@ def pool(net: DistNet, feature: Tensor, cls: Tensor) -> Tensor:
     """As `DistNet.pool`.
 
     Args:
-        feature: 1.702-fold, [(clip frame) token channel]. cls: [clip frame channel].
+        feature: 1.702-fold, [(clip frame) token channel].
+        cls: [clip frame channel].
 
     Returns:
         [clip embed].
@@ -210,7 +215,8 @@ def pooling_block(block: AdaPooling, spatial: Tensor, query: Tensor, tokens: Ten
     """One step of both queries.
 
     Args:
-        spatial: [(clip frame) channel]. query: [clip channel].
+        spatial: [(clip frame) channel].
+        query: [clip channel].
         tokens: the feature, normed over channels without an affine part, [(clip frame) token channel].
 
     Returns:
@@ -229,7 +235,8 @@ def attend(attention: CrossAttention, query: Tensor, keys: Tensor) -> Tensor:
     """Attention of one query per item, without projecting the keys.
 
     Args:
-        query: [batch channel], not normed. keys: bare norm of the keys, [batch key channel].
+        query: [batch channel], not normed.
+        keys: bare norm of the keys, [batch key channel].
 
     Returns:
         [batch channel], without the residual.

@@ -85,7 +85,8 @@ class DistHead(Head):
     """DiST as published: video embedding, then scaled cosines with the class names' text embeddings.
 
     Args:
-        config: its settings. offer: what the cache holds, text included.
+        config: its settings.
+        offer: what the cache holds, text included.
 
     Raises:
         CacheError: a wanted layer is not in the cache, or there is no text.

@@ -43,8 +43,10 @@ class SortedKeys:
     """Every key of a file, in one of three places.
 
     Attributes:
-        head: of the DiST branch, under our names. clip: of the frozen CLIP, under open_clip's names.
-        unknown: full keys that are neither. old_names: the branch was called `ladder_net`.
+        head: of the DiST branch, under our names.
+        clip: of the frozen CLIP, under open_clip's names.
+        unknown: full keys that are neither.
+        old_names: the branch was called `ladder_net`.
     """
 
     head: dict[str, Tensor]

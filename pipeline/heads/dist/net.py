@@ -54,7 +54,9 @@ class DistNet(nn.Module):
     """The trainable branch: tokens and dense frames to a video embedding in CLIP's joint space.
 
     Args:
-        config: sizes of the branch. offer: what the cache holds. layers: CLIP layers that feed it, in order.
+        config: sizes of the branch.
+        offer: what the cache holds.
+        layers: CLIP layers that feed it, in order.
     """
 
     def __init__(self, config: DistSizes, offer: Offer, layers: tuple[int, ...]) -> None:

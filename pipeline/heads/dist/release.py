@@ -29,8 +29,11 @@ class FileSizes:
 
     Attributes:
         config: sizes of the branch, not checked: a broken file may tell any.
-        layers: how many CLIP layers feed it. sparse_frames, alpha: a checkpoint fits no other number of frames.
-        patch_px: side of the stem's patch. channels: CLIP width. embed: joint space.
+        layers: how many CLIP layers feed it.
+        sparse_frames, alpha: a checkpoint fits no other number of frames.
+        patch_px: side of the stem's patch.
+        channels: CLIP width.
+        embed: joint space.
         clip_blocks, grid: of the CLIP in the same file; None when it holds none.
     """
 
