@@ -46,10 +46,8 @@ def disk_errors(path: Path, needed_bytes: int, option: str = "--cache") -> Itera
                 "Allow more (`ulimit -n 1024`), and run the same command: it goes on."
             ) from error
         if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG):
-            raise CacheError(
-                f"{path}: is no folder that can be written into ({os.strerror(error.errno)}). "
-                f"Choose another one with {option}."
-            ) from error
+            kind = option.removeprefix("--")
+            raise CacheError(f"{path}: is no folder that a {kind} can lie in ({os.strerror(error.errno)}).") from error
         raise
 
 
