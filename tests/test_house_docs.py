@@ -346,7 +346,7 @@ def test_every_reason_for_refusing_a_video_is_described() -> None:
 def test_the_changelog_begins_with_this_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert headings[0] == project["version"]
+    assert headings[0] == project["version"].removesuffix(".dev0")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.dist.head import DistConfig, DistHead
-from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
 from vidxfer.pipeline.training.optimise import (
     build_optimiser,
     learning_rate_at,
@@ -146,7 +147,7 @@ def test_the_rate_is_refreshed_every_tenth_step_counted_from_one() -> None:
     assert [refreshed(step, 1) for step in range(5)] == [0, 1, 2, 3, 4]
 
 
-def test_the_rates_of_tds_clip_equal_the_official_ones_at_every_golden_step(golden_dir: Path) -> None:
+def test_the_rates_of_tds_clip_equal_the_official_ones_at_every_golden_step(golden_dir: Any) -> None:
     """Warm-up from 0 to the full rate, half a cosine behind it, refreshed every 10th step of an epoch."""
     cases = json.loads((golden_dir / "lr_schedule_tds.json").read_text())["cases"]
     assert cases
