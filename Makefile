@@ -33,12 +33,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## the whole path on a small generated video set, ending in a table; a repeat reuses what is there
 	$(BIN)/vidxfer data toy demo --difficulty easy
 	$(BIN)/vidxfer plan --dataset ssv2 --root demo/ssv2 --model demo/clip --cache demo/zarr
-	$(BIN)/vidxfer extract --dataset ssv2 --root demo/ssv2 --model demo/clip --cache demo/zarr
-	$(BIN)/vidxfer train --cache demo/zarr --recipe probe --run demo/runs/probe
-	$(BIN)/vidxfer train --cache demo/zarr --recipe dist-toy --run demo/runs/dist --set epochs=12
+	$(BIN)/vidxfer extract --dataset ssv2 --root demo/ssv2 --model demo/clip --cache demo/zarr --with-frames
+	$(BIN)/vidxfer train --cache demo/zarr --recipe probe --run demo/runs/probe --set epochs=8 --set warmup_epochs=1
+	$(BIN)/vidxfer train --cache demo/zarr --recipe frame-transformer --run demo/runs/frames --set epochs=8 --set warmup_epochs=1
+	$(BIN)/vidxfer train --cache demo/zarr --recipe dist-toy --run demo/runs/dist --set epochs=8 --set warmup_epochs=1
 	$(BIN)/vidxfer train --cache demo/zarr --recipe dist-toy --run demo/runs/online --online --set epochs=1 --set warmup_epochs=0
 	$(BIN)/vidxfer evaluate --cache demo/zarr --run demo/runs/dist
-	$(BIN)/vidxfer compare demo/runs/probe demo/runs/dist demo/runs/online --cache demo/zarr
+	$(BIN)/vidxfer compare demo/runs/probe demo/runs/frames demo/runs/dist demo/runs/online --cache demo/zarr
 
 # A published result, from the data set to the table: the bill first, and every line goes on where it was stopped.
 # TOY=1 walks the same lines on a small generated set in the same layout, in ./demo-k400 or ./demo-ssv2.

@@ -27,6 +27,7 @@ def compare(
     """
     from vidxfer.cli import show
     from vidxfer.stages.learning import compare as stage
+    from vidxfer.stages.learning.learned import learned
 
     caches = parse_caches(cache, labels_as)
     report = stage.compare(tuple(runs), caches[0], more_caches=caches[1:], labels_as=labels_as, split=split)
@@ -57,6 +58,7 @@ def compare(
     show.table(
         title, ["", f"{split} top-1", *factors, *counted, "tokens from", *report.differing, "epoch", "run"], rows
     )
+    show.say(*learned(report))
 
 
 def percent(share: float | None) -> str:

@@ -34,20 +34,24 @@ class RunRow:
     """One run.
 
     Attributes:
-        name: of its recipe. run: folder. top1: on the split; None: not scored. scored, listed: videos.
+        name, recipe: of its recipe, with its epochs and alone. run: folder.
+        top1: on the split; None: not scored. scored, listed: videos.
         top1_of_listed: the same with missing videos counted as wrong.
         factors: name -> its top-1, where the classes are made of factors.
-        tokens: "cache", or "CLIP, every step". epochs: of the recipe. epoch_seconds: median; None: not measured.
+        tokens: "cache", or "CLIP, every step". online: whether it is the latter.
+        epochs: of the recipe. epoch_seconds: median; None: not measured.
         settings: what may differ between runs side by side, by name. not_compared: fields that the run does not record.
     """
 
     name: str
+    recipe: str
     run: Path
     top1: float | None
     top1_of_listed: float | None
     scored: int | None
     listed: int | None
     tokens: str
+    online: bool
     epochs: int
     epoch_seconds: float | None
     factors: dict[str, float] = field(default_factory=dict)
@@ -133,12 +137,14 @@ def _row(path: Path, split: str, reference: Mapping[str, Any]) -> RunRow:
     epochs = f", {run.recipe.epochs} epoch" + ("s" if run.recipe.epochs > 1 else "")
     return RunRow(
         name=run.recipe.name + epochs,
+        recipe=run.recipe.name,
         run=path,
         top1=score.get("top1"),
         top1_of_listed=score.get("top1_of_listed"),
         scored=score.get("scored"),
         listed=score.get("listed"),
         tokens="CLIP, every step" if run.made_from["online"] else "cache",
+        online=bool(run.made_from["online"]),
         epochs=run.recipe.epochs,
         epoch_seconds=result["epoch_seconds"],
         factors=score.get("factors", {}),
