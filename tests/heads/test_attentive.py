@@ -84,3 +84,17 @@ def test_the_recipe_trains_and_scores_on_a_cache(toy: Any, invoke: Any, tmp_path
     scored = invoke("evaluate", *words)
     assert scored.exit_code == 0, scored.stderr
     assert "(16 scored / 16 listed)" in scored.stdout
+
+
+def test_queries_that_see_nothing_answer_for_themselves() -> None:
+    """Both sums keep what goes around attention and MLP: with these silent, the mean query is normalised and read."""
+    head = probe()
+    for layer in (head.attention.out_proj, head.mlp[2]):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        mean = head.query_cls_token.mean(dim=0)
+        normed = (mean - mean.mean()) / (mean.var(unbiased=False) + 1e-5).sqrt()
+        expected = head.classifier.weight @ normed + head.classifier.bias
+        found = head(batch(torch.randn(2, 1, 8, 17, 64)))
+    torch.testing.assert_close(found, expected.expand(2, 5), rtol=1e-4, atol=1e-5)

@@ -20,6 +20,8 @@ from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
+from vidxfer.pipeline.training import loader as loading
+from vidxfer.pipeline.training.mixing import Mixing
 from vidxfer.pipeline.training.order import epoch_order
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.stages.learning import predict as predicting
@@ -229,7 +231,14 @@ def test_an_online_training_draws_another_view_of_every_video_in_every_epoch_to_
         drawn.append((spec.split, video_id, number, view))
         return view
 
+    targets, loss = [], training.soft_cross_entropy
+
+    def label(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        targets.append(wanted.argmax(dim=1).tolist())
+        return loss(logits, wanted)
+
     monkeypatch.setattr(sourcing, "draw_view", note)
+    monkeypatch.setattr(training, "soft_cross_entropy", label)
     recipe = replace(RECIPE, epochs=3, evaluate_every_epochs=3)
     report = train(TrainRequest(recipe=recipe, cache=toy.float16, run=tmp_path / "run", device="cpu", online=True))
     assert report is not None
@@ -239,8 +248,30 @@ def test_an_online_training_draws_another_view_of_every_video_in_every_epoch_to_
         assert {name for split, name, number, _ in drawn if (split, number) == ("train", epoch)} == ids["train"]
     assert {(name, number) for split, name, number, _ in drawn if split == "val"} == {(one, 0) for one in ids["val"]}
     assert len(drawn) == 3 * 24 + 16
+    split = open_split(toy.float16, "train")
+    label_of = dict(zip(split.video_ids, split.labels.tolist(), strict=True))
+    for epoch in range(3):  # a mirrored view carries the label of the mirrored class
+        views = {name: view for part, name, number, view in drawn if (part, number) == ("train", epoch)}
+        expected = [split.flip_pairs.get(label_of[n], label_of[n]) if v.flip else label_of[n] for n, v in views.items()]
+        seen = [label for batch in targets[STEPS * epoch : STEPS * epoch + STEPS] for label in batch]
+        assert sorted(seen) == sorted(expected)
     one = next(iter(ids["train"]))
     assert len({view for _, name, _, view in drawn if name == one}) == 3
+
+
+def test_each_step_mixes_its_own_draw_and_scoring_mixes_nothing(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, real = [], loading.draw_mix
+
+    def note(mixing: Any, **given: int) -> Any:
+        asked.append((given["seed"], given["step"]))
+        return real(mixing, **given)
+
+    monkeypatch.setattr(loading, "draw_mix", note)
+    recipe = replace(RECIPE, mixing=Mixing(kind="tokens"))
+    train(TrainRequest(recipe=recipe, cache=toy.float16, run=tmp_path / "run", device="cpu"))
+    assert asked == [(5, step) for step in range(2 * STEPS)]
 
 
 def test_predict_sums_the_probabilities_of_all_its_views(monkeypatch: pytest.MonkeyPatch) -> None:

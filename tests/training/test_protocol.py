@@ -13,6 +13,7 @@ from torch import nn
 from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.errors import CacheError
 from vidxfer.pipeline.heads.base import Needs, Offer
 from vidxfer.pipeline.shapes import View
 from vidxfer.pipeline.training.build import build_head
@@ -110,6 +111,12 @@ def test_another_seed_is_another_head(name: str) -> None:
     )
     assert all(torch.equal(one[key], same[key]) for key in one)
     assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_head_over_layers_that_are_not_there_is_refused_by_name() -> None:
+    recipe = with_settings(named("dist-toy"), ["head.layers=[0, 3]"])
+    with pytest.raises(CacheError, match=r"wants CLIP layers \[3\], the cache holds \[0, 1\]"):
+        build_head(recipe, OFFER)
 
 
 @pytest.mark.parametrize("layers", [(0, 1, 2), (2, 0), (1,), None])
