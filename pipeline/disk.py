@@ -14,7 +14,7 @@ import resource
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vidxfer.pipeline.errors import CacheBusy, CacheError, CacheFull, UsageError
@@ -104,7 +104,10 @@ def expect_no_run(cache: Path) -> None:
     Raises:
         UsageError: it is.
     """
-    if (cache / "recipe.json").is_file() and (cache / "run.json").is_file():
+    found = False
+    with suppress(PermissionError):  # nothing can be written there either, and that is said later
+        found = (cache / "recipe.json").is_file() and (cache / "run.json").is_file()
+    if found:
         raise UsageError(f"{cache} is the folder of a training run, not a cache: name another folder with --cache")
 
 

@@ -120,24 +120,26 @@ def doctor(folder: Path = FOLDER) -> DoctorReport:
     )
 
 
-def check_library(name: str, loading: Future[str]) -> LibraryCheck:
+def check_library(name: str, loading: Future[tuple[str | None, str | None]]) -> LibraryCheck:
     """What came of loading one library in a child process."""
     _, purpose, needed = LIBRARIES[name]
-    problem = version = None
     try:
-        version = loading.result()
-    except ImportError as error:
-        problem = f"not installed: {error}" if isinstance(error, ModuleNotFoundError) else str(error)
-    except (OSError, RuntimeError, AttributeError, ValueError, VideoError) as error:
-        problem = error.detail if isinstance(error, VideoError) else f"{type(error).__name__}: {error}"
+        version, problem = loading.result()
+    except VideoError as error:  # the child died, or the library raised something of its own
+        version, problem = None, error.detail
     remedy = None if problem is None else remedy_for(name)
     return LibraryCheck(name=name, purpose=purpose, needed=needed, version=version, problem=problem, remedy=remedy)
 
 
-def loaded_version(name: str, module: str) -> str:
-    """Import a module; its distribution's version."""
-    importlib.import_module(module)
-    return importlib.metadata.version(name)
+def loaded_version(name: str, module: str) -> tuple[str | None, str | None]:
+    """Import a module: its distribution's version, or why it cannot be imported."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        return None, f"not installed: {error}"
+    except ImportError as error:
+        return None, str(error)
+    return importlib.metadata.version(name), None
 
 
 def remedy_for(name: str) -> str:

@@ -53,7 +53,7 @@ def test_added_videos_are_stored_as_one_extraction_would_have(toy: Any, cache: P
                 mine, wanted = ours.read([place[name]], [view]), theirs.read([row], [view])
                 assert torch.equal(mine.codes, wanted.codes), name
                 assert ours.view(place[name], view) == theirs.view(row, view)
-            assert ours.labels[place[name]] == theirs.labels[row]
+            assert ours.split.labels[place[name]] == theirs.split.labels[row]
     assert report.fingerprint == open_split(cache, "train").spec.fingerprint
     again = add(everything(toy, cache))[0]
     assert (again.added, again.known, again.stored) == (0, 24, 24)

@@ -141,7 +141,8 @@ def test_training_on_the_extended_cache_is_training_on_one_made_at_once(
 
 
 def test_a_run_of_before_is_told_what_changed(toy: Any, cache: Path, seven: Path, tmp_path: Path) -> None:
-    request = TrainRequest(recipe=toy.recipe("epochs=1", "warmup_epochs=0"), cache=cache, run=tmp_path, device="cpu")
+    run = tmp_path / "run"
+    request = TrainRequest(recipe=toy.recipe("epochs=1", "warmup_epochs=0"), cache=cache, run=run, device="cpu")
     train(request)
     add(to_views(cache, seven, 3, splits=("train",)))
     with pytest.raises(RunError, match=r"cache_fingerprint: .*\n  views: the run has 2, you ask for 3\n"):

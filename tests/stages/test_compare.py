@@ -107,7 +107,7 @@ def test_an_old_run_is_compared_in_its_classes_and_its_number_of_videos(
 ) -> None:
     same = old(runs / "int8", tmp_path / "same", templates=None)
     result = invoke("compare", runs / "float16", same, "--cache", toy.int8)
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.stderr
     assert " ".join(result.stderr.split()).count("ids and labels are not recorded, so not compared") == 1
     fewer = old(runs / "int8", tmp_path / "fewer", listed=15)
     with pytest.raises(UsageError, match="number of validation videos: the run has 15, the others have 16"):
@@ -149,7 +149,7 @@ def test_a_run_says_when_it_goes_on_over_other_validation_videos(
     other = rewrite(runs / "int8", tmp_path / "other", "validation.json", ids=lambda ids: ["x1", *ids[1:]])
     sets = ["--set", "epochs=1", "--set", "warmup_epochs=0", "--set", "batch_clips=8"]
     result = invoke("train", "--cache", toy.int8, "--recipe", "probe", "--run", other, "--device", "cpu", *sets)
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.stderr
     told = " ".join(result.stderr.split())
     assert "validation ids: earlier scores of this run are over 16, later ones over 16; the first" in told
     assert json.loads((other / "validation.json").read_text())["ids"][0] != "x1"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from concurrent.futures import Future
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from vidxfer.pipeline.video import samples
 from vidxfer.pipeline.video.backends import BACKENDS, read_with
 from vidxfer.pipeline.video.guard import Guard
 from vidxfer.stages import doctor as module
-from vidxfer.stages.doctor import ASKED, LIBRARIES, SampleCheck, check_library, check_sample
+from vidxfer.stages.doctor import ASKED, LIBRARIES, SampleCheck, check_library, check_sample, loaded_version
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -78,16 +79,17 @@ def test_backends_agree_on_all_frames(backend):
 
 
 def test_a_missing_library_is_said_with_its_remedy():
-    def failed(error: BaseException) -> Future[str]:
-        future: Future[str] = Future()
-        future.set_exception(error)
-        return future
-
-    missing = check_library("zarr", failed(ModuleNotFoundError("No module named 'zarr'")))
+    assert loaded_version("zarr", "no_such_module") == (None, "not installed: No module named 'no_such_module'")
+    assert loaded_version("numpy", "numpy") == (version("numpy"), None)
+    loading: Future[tuple[str | None, str | None]] = Future()
+    loading.set_result((None, "not installed: No module named 'zarr'"))
+    missing = check_library("zarr", loading)
     assert missing.needed
     assert (missing.problem, missing.version) == ("not installed: No module named 'zarr'", None)
     assert missing.remedy == "pip install --force-reinstall zarr"
-    died = check_library("decord", failed(VideoError(VideoReason.CRASHED, "decord", "it died, SIGSEGV")))
+    dying: Future[tuple[str | None, str | None]] = Future()
+    dying.set_exception(VideoError(VideoReason.CRASHED, "decord", "it died, SIGSEGV"))
+    died = check_library("decord", dying)
     assert (died.needed, died.problem) == (False, "it died, SIGSEGV")
     assert "PyAV reads everything" in str(died.remedy)
     assert all(purpose for _, purpose, _ in LIBRARIES.values())
@@ -102,7 +104,8 @@ def test_jpeg_frames_that_come_back_wrong_are_said(monkeypatch):
 @pytest.mark.slow
 def test_a_wheel_brings_the_samples(tmp_path):
     source = tmp_path / "source"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "tests", "build", "dist", "*.egg-info", "demo*"))
+    beside = shutil.ignore_patterns(".*", "tests", "build", "dist", "*.egg-info", "demo*", "runs", "zarr")
+    shutil.copytree(ROOT, source, ignore=lambda folder, names: beside(folder, names) if folder == str(ROOT) else set())
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), "."]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True)
     if "No module named 'setuptools" in done.stderr or "Cannot import 'setuptools" in done.stderr:

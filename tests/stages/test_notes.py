@@ -10,7 +10,7 @@ import torch
 from av import library_versions as LIBRARIES
 
 from vidxfer.pipeline.draw import Drawn, draw
-from vidxfer.pipeline.shapes import Video, View
+from vidxfer.pipeline.shapes import NOT_KNOWN, Video, View
 from vidxfer.pipeline.video.writer import write_video
 from vidxfer.stages.shards.encode import Prepared
 from vidxfer.stages.shards.extract import notes_of
@@ -19,8 +19,9 @@ from vidxfer.stages.shards.extract import notes_of
 def prepared(decoder: str, why: str) -> Prepared:
     view = View(indices=(0,), crop=(0.0, 0.0, 2.0, 2.0), resize_first=False, flip=False, grey=False)
     return Prepared(
-        views=(view,), pixels=torch.zeros(1, 1, 3, 2, 2), decoder=decoder, why=why, frame_count=1, source_px=(2, 2)
-    )
+        views=(view,), pixels=torch.zeros(1, 1, 3, 2, 2), decoder=decoder, why=why, frame_count=1, source_px=(2, 2),
+        source_file=NOT_KNOWN,
+    )  # fmt: skip
 
 
 def test_the_fast_path_is_counted_and_every_other_video_is_named(tmp_path):

@@ -52,6 +52,10 @@ SMALL = {replace(small(recipe), name=""): recipe.name for recipe in RECIPES}
 
 def request(toy: Any, run: Path, recipe: Recipe | None = None, **changes: Any) -> TrainRequest:
     settings = {"cache": toy.int8, "device": "cpu", "precision": "bf16", **changes}
+    if "clip" in changes:  # online, of videos: a cache is of one precision, and asks for that one
+        asked = toy.request(run)
+        clip = replace(changes["clip"], model=str(toy.clip))
+        settings |= {"cache": run / "none", "data": asked.data, "store": asked.store, "clip": clip}
     return TrainRequest(recipe=recipe or small(named("dist-toy")), run=run, **settings)
 
 
@@ -84,8 +88,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, ...]]]:
 @pytest.mark.parametrize("online", [False, True], ids=["cached", "online"])
 @pytest.mark.parametrize("recipe", SMALL, ids=SMALL.values())
 def test_every_recipe_trains_in_bf16(toy: Any, tmp_path: Path, seen: list[Any], recipe: Recipe, online: bool) -> None:
-    clip = ClipChoice(precision="fp16") if online else ClipChoice()  # what "auto" is on a CUDA device
-    report = train(request(toy, tmp_path / "run", recipe, online=online, clip=clip))
+    clip = {"clip": ClipChoice(precision="fp16")} if online else {}  # what "auto" is on a CUDA device
+    report = train(request(toy, tmp_path / "run", recipe, online=online, **clip))
     assert report is not None
     assert (report.finished, report.global_step) == (True, 3)
     assert report.score is not None
