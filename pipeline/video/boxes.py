@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-TABLE_BYTES_MOST = 1 << 28
+TABLE_BYTES_MOST = 1 << 26
 """A moov or moof beyond that is not read; nothing is then known of its samples."""
 
 BOXES_MOST = 100_000
