@@ -18,7 +18,7 @@ from vidxfer.pipeline.training.recipes import named, with_settings
 from vidxfer.pipeline.training.run import Progress, Run
 
 RECIPE = named("probe")
-MADE = {"cache_fingerprint": "aaaa", "world": 1, "online": False, "precision": "32-true", "class_names": ["a", "b"]}
+MADE = {"cache_fingerprint": "aaaa", "world": 1, "online": False, "precision": "fp32", "class_names": ["a", "b"]}
 
 
 def trained(value: float) -> tuple[nn.Module, torch.optim.Optimizer, torch.Tensor]:
@@ -63,7 +63,7 @@ def test_a_run_is_taken_up_with_what_it_was_made_from(run: Run) -> None:
         ([], {"cache_fingerprint": "bbbb"}, ["cache_fingerprint: the run has 'aaaa', you ask for 'bbbb'"]),
         ([], {"world": 2}, ["world: the run has 1, you ask for 2"]),
         ([], {"online": True}, ["online: the run has False, you ask for True"]),
-        ([], {"precision": "bf16-mixed"}, ["precision: the run has '32-true', you ask for 'bf16-mixed'"]),
+        ([], {"precision": "bf16"}, ["precision: the run has 'fp32', you ask for 'bf16'"]),
         ([], {"class_names": ["b", "a"]}, ["class_names: the run has 2, you ask for 2 (the same names in another"]),
         ([], {"init_from": {"run": "x"}}, ["init_from: the run has None, you ask for {'run': 'x'}"]),
     ],

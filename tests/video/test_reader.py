@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
-from vidxfer.pipeline.video import reader
+from vidxfer.pipeline.video import paths, reader
 from vidxfer.pipeline.video.decode import Decoding
 from vidxfer.pipeline.video.decord_path import DecordPath
 from vidxfer.pipeline.video.paths import PathFailed, PtsPath
@@ -172,7 +172,7 @@ def test_when_decord_fails_pyav_reads_and_says_so(generated, monkeypatch):
 
 def test_a_file_too_big_to_keep_is_decoded_once_and_damage_anywhere_in_it_is_found(generated, tmp_path, monkeypatch):
     """Frames are then taken on the way; the damage lies behind the frame that is asked for."""
-    monkeypatch.setattr(reader, "KEPT_BYTES", 0)
+    monkeypatch.setattr(paths, "KEPT_BYTES", 0)
     opened: list[Path] = []
     demuxed = Decoding._packets
     monkeypatch.setattr(Decoding, "_packets", lambda self: opened.append(self._video.path) or demuxed(self))
