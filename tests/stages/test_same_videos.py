@@ -158,6 +158,26 @@ def test_copies_and_dates_do_not_matter_other_bytes_do_and_may_be_allowed(own: P
     assert torch.equal(dense_of(own, 3, "changed-videos"), expected)
 
 
+def test_other_bytes_of_the_same_length_are_another_file(own: Path) -> None:
+    """One byte of the last kilobyte: pictures decode as before, the length is the same."""
+    path = file_of(own, 3)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CacheError, match=rf"its bytes are others \({len(content):,} bytes, then and now\)"):
+        dense_of(own, 3)
+
+
+def test_a_video_of_another_length_is_another_one(own: Path) -> None:
+    path = file_of(own, 2)
+    with open_video(path) as source:
+        frames = source.read(range(source.frame_count)).pixels
+    write_video(path, frames[:-1])
+    words = f"had {len(frames)} frames when the cache was made and now has {len(frames) - 1} frames"
+    with pytest.raises(CacheError, match=words):
+        dense_of(own, 2, "changed-videos")
+
+
 def test_a_file_is_looked_at_once_per_loader(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vidxfer.pipeline.training import same
 

@@ -154,6 +154,17 @@ def test_the_order_is_that_of_the_run_wherever_the_rows_lie_now(
     assert views == kept.views == 2
 
 
+def test_fewer_stored_views_stop_a_run(toy: Any, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch draws one of the stored views: with fewer of them the unbroken run's draws cannot be had."""
+    asked = request(toy, cache, tmp_path / "run")
+    stopped_at(2, asked, monkeypatch)
+    made = json.loads((tmp_path / "run" / "run.json").read_text())
+    made["rows"]["views"] = 3
+    (tmp_path / "run" / "run.json").write_text(json.dumps(made))
+    with pytest.raises(RunError, match=r"draws from 3 stored views of each video, .* holds 2\. .*--init-from"):
+        train(asked)
+
+
 def test_an_online_run_keeps_its_rows_too(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = toy.smaller(tmp_path / "set", count=8)
     from vidxfer.stages.settings import CacheChoice, DataSource
