@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.cache.write.grow import Addition, grow
@@ -28,13 +27,13 @@ from vidxfer.pipeline.cache.write.more_views import (
     views_to_add,
 )
 from vidxfer.pipeline.cache.write.writer import SplitWriter
-from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheBusy, CacheError, UsageError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress, Silent, say
+from vidxfer.stages.remembered import remembered_clip, tower_of_caches
 from vidxfer.stages.room import expect_room_for, layout_for
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest, library_versions
 from vidxfer.stages.shards.extract import ShardTask, task_of
@@ -122,23 +121,16 @@ def add(request: AddRequest, progress: Progress | None = None) -> tuple[AddRepor
         expect_asked(split, request.asked)
         views_wanted(split, begun_views(split), request.views)
     datasets = [request.data.load(name) for name in wanted]
-    clip = clip_of(request, opened[0])
-    tower = load_tower(clip.model, clip.pretrained, device=clip.device, precision=clip.precision)
-    for split in opened:
-        expect_tower(split, tower.info)
+    clip = remembered_clip(
+        opened[0].informs["clip"],
+        opened[0].spec.clip_precision,
+        device=request.device,
+        model=request.model,
+        pretrained=request.pretrained,
+    )
+    tower = tower_of_caches(opened, clip)
     return tuple(
         _add_split(request, clip, tower, split, dataset, shown) for split, dataset in zip(opened, datasets, strict=True)
-    )
-
-
-def clip_of(request: AddRequest, split: Split) -> ClipChoice:
-    """The CLIP that the cache was made with, in its arithmetic, unless the request names another place or device."""
-    known = split.informs["clip"]
-    return ClipChoice(
-        model=request.model or known["model"],
-        pretrained=request.pretrained or known["pretrained"],
-        device=request.device,
-        precision=split.spec.clip_precision,
     )
 
 
