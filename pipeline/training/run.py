@@ -90,7 +90,7 @@ class Run:
             if differing:
                 lines = [f"  {difference(name, *pair, row.sides)}" for name, pair in differing.items()]
                 raise RunError("\n".join([f"{path} {row.what}:", *lines, row.remedy]))
-            old._recover()
+            old.recover()
             return cls(path, recipe, old.made_from)
         make_folder(path)
         fresh = cls(path, recipe, made_from)
@@ -161,7 +161,7 @@ class Run:
 
     def save(self, head: torch.nn.Module, optimiser: torch.optim.Optimizer, text: Tensor, progress: Progress) -> None:
         """Write a whole checkpoint and swap it in."""
-        self._recover()
+        self.recover()
         fresh, old = self.path / "checkpoint.new", self.path / "checkpoint.old"
         make_fresh_folder(fresh)
         weights = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
@@ -238,7 +238,7 @@ class Run:
         with _damage_named(file):
             return result_of(file, _table(file))
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
         """Give the current checkpoint its own name back."""
         named = self.path / "checkpoint"
         if (current := self.checkpoint) != named:
