@@ -16,8 +16,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vidxfer.pipeline.cache.read.wanted import open_splits
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.store import open_split, splits
+from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.write.grow import Addition, grow
 from vidxfer.pipeline.cache.write.more_views import (
     begin_views,
@@ -29,7 +30,7 @@ from vidxfer.pipeline.cache.write.more_views import (
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.errors import CacheBusy, CacheError, UsageError
+from vidxfer.pipeline.errors import CacheBusy
 from vidxfer.pipeline.shapes import Video
 from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress, Silent, say
@@ -110,17 +111,12 @@ def add(request: AddRequest, progress: Progress | None = None) -> tuple[AddRepor
         CacheMismatch: other settings, labels or CLIP. CacheBusy: another process writes or has just added.
         UsageError, DatasetError: no such split, or the data set cannot be meant. CacheFull: the disk is too small.
     """
-    shown, there = progress or Silent(), splits(request.cache)
-    if not there:
-        raise CacheError(f"no cache at {request.cache}: no */zarr.json there. `vidxfer extract` makes one.")
-    wanted = request.splits or tuple(there)
-    if unknown := [name for name in wanted if name not in there]:
-        raise UsageError(f"{request.cache} has no split {unknown[0]!r}; it has {', '.join(there)}")
-    opened = [open_split(request.cache, name) for name in wanted]
+    shown = progress or Silent()
+    opened = open_splits(request.cache, request.splits)
     for split in opened:
         expect_asked(split, request.asked)
         views_wanted(split, begun_views(split), request.views)
-    datasets = [request.data.load(name) for name in wanted]
+    datasets = [request.data.load(split.path.name) for split in opened]
     clip = remembered_clip(
         opened[0].informs["clip"],
         opened[0].spec.clip_precision,

@@ -16,12 +16,11 @@ from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.metadata import expect_described
 from vidxfer.pipeline.cache.read.check import damage_of, unreadable_states
 from vidxfer.pipeline.cache.read.reader import CacheReader
+from vidxfer.pipeline.cache.read.wanted import open_splits
 from vidxfer.pipeline.cache.shard import REMEDY
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.cache.write.more_views import begun_views
 from vidxfer.pipeline.cache.write.writer import SplitWriter
-from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.stages.progress import Bar, Progress, Silent, say
 
 
@@ -85,13 +84,7 @@ def verify(request: VerifyRequest, progress: Progress | None = None) -> tuple[Sp
         UsageError: no such split.
         CacheBusy: damage was found, but extraction is writing the split whose marks are to be taken back.
     """
-    there = splits(request.cache)
-    if not there:
-        raise CacheError(f"no cache at {request.cache}: no */zarr.json there. `vidxfer extract` makes one.")
-    wanted = request.splits or tuple(there)
-    if unknown := [name for name in wanted if name not in there]:
-        raise UsageError(f"{request.cache} has no split {unknown[0]!r}; it has {', '.join(there)}")
-    opened = [open_split(request.cache, name) for name in wanted]
+    opened = open_splits(request.cache, request.splits)
     parts = [part for split in opened for part in (*split.parts, begun_views(split)) if part is not None]
     return tuple(verify_split(part, request, progress or Silent()) for part in parts)
 
