@@ -260,7 +260,7 @@ class TrainReport:
         return {**asdict(self), "run": str(self.run)}
 
 
-LIBRARIES = ("vidxfer", "torch", "open_clip_torch", "zarr", "av", "decord", "numpy")
+VERSIONS_OF = ("vidxfer", "torch", "open_clip_torch", "zarr", "av", "decord", "numpy")
 
 
 def library_versions() -> dict[str, str]:
@@ -268,7 +268,7 @@ def library_versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError
 
     found = {}
-    for name in LIBRARIES:
+    for name in VERSIONS_OF:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -32,7 +32,7 @@ from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.heads.recipe import Mixing
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
 from vidxfer.pipeline.training.ahead import AHEAD, AheadLoader, Plan, RawBatch
-from vidxfer.pipeline.training.bank import Bank, Drawn
+from vidxfer.pipeline.training.bank import Bank, BankDraw
 from vidxfer.pipeline.training.dense import CachedFrames, Clip, VideoFrames
 from vidxfer.pipeline.training.mixing import (
     Mix,
@@ -140,7 +140,7 @@ class ClipLoader(AheadLoader):
             ids=tuple(self.split.video_ids[row] for row in rows),
         )
 
-    def _drawn(self, row: int, view: View) -> Drawn:
+    def _drawn(self, row: int, view: View) -> BankDraw:
         """What the head sees of a stored view: this epoch's draw, or the fixed one."""
         if self.epoch is None or self.bank.group == 1:
             return self.bank.fixed(view)

@@ -37,7 +37,7 @@ from vidxfer.pipeline.training.recipes import from_dict
 from vidxfer.pipeline.typed import checked
 from vidxfer.pipeline.writing import make_folder, make_fresh_folder, remove, rename, sync_folder, whole_file, write_text
 
-MOST_JSON_BYTES = 64 << 20
+MOST_RUN_BYTES = 64 << 20
 """Of a small file of a run: a result names every video without a score."""
 
 TEXT_BYTES = 1 << 16
@@ -48,7 +48,7 @@ MOST_OVERHEAD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class RunPlace:
     """How far a run is.
 
     Attributes:
@@ -148,18 +148,18 @@ class Run:
                     return self.path / name
         return named
 
-    def progress(self) -> Progress:
+    def progress(self) -> RunPlace:
         """How far the current checkpoint is; the beginning when there is none."""
         file = self.checkpoint / "progress.json"
         if not file.exists() and not file.is_symlink():
-            return Progress()
+            return RunPlace()
         with _damage_named(file):
-            found: Progress = checked(_table(file), Progress, "progress")
+            found: RunPlace = checked(_table(file), RunPlace, "progress")
             if min(found.epoch, found.step, found.global_step) < 0:
                 raise ValueError(f"{found} has a number below 0")
             return found
 
-    def save(self, head: torch.nn.Module, optimiser: torch.optim.Optimizer, text: Tensor, progress: Progress) -> None:
+    def save(self, head: torch.nn.Module, optimiser: torch.optim.Optimizer, text: Tensor, progress: RunPlace) -> None:
         """Write a whole checkpoint and swap it in."""
         self.recover()
         fresh, old = self.path / "checkpoint.new", self.path / "checkpoint.old"
@@ -259,7 +259,7 @@ def _damage_named(file: Path) -> Iterator[None]:
 
 def _table(file: Path) -> dict[str, Any]:
     """A JSON file that holds one object; ValueError if it holds something else."""
-    found = read_json(file, most=MOST_JSON_BYTES)
+    found = read_json(file, most=MOST_RUN_BYTES)
     if not isinstance(found, dict):
         raise ValueError(f"{file.name} holds no object")
     return found

@@ -28,8 +28,7 @@ from vidxfer.pipeline.training.journal import Journal
 from vidxfer.pipeline.training.metrics import RunningMean, Score
 from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, refreshed, soft_cross_entropy
 from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per_epoch
-from vidxfer.pipeline.training.run import Progress as Place
-from vidxfer.pipeline.training.run import Run
+from vidxfer.pipeline.training.run import Run, RunPlace
 from vidxfer.stages.learning.evaluate import score_split
 from vidxfer.stages.learning.sources import Source
 from vidxfer.stages.progress import Progress
@@ -147,7 +146,7 @@ class Trainer:
                 loss.add(self._step(raw, epoch + rate_of / steps))
                 end = step + 1 == steps
                 done = self.place.global_step + 1
-                self.place = Place(epoch=epoch + end, step=0 if end else step + 1, global_step=done)
+                self.place = RunPlace(epoch=epoch + end, step=0 if end else step + 1, global_step=done)
                 if (step + 1) % self.request.log_every_steps == 0 or end:
                     self._log(epoch, loss, waited, time.monotonic() - began)
                     began = time.monotonic()

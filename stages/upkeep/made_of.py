@@ -1,6 +1,6 @@
 """What a new cache is made of: the finished splits of another one, and the shards that are still to be written.
 
-    SRC ─ splits, all finished? ─ settings of the new ones ─ room on the disk? ─▶ (split, settings) ─▶ pending shards
+SRC ─ splits, all finished? ─ settings of the new ones ─ room on the disk? ─▶ (split, settings) ─▶ pending shards
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ from vidxfer.stages.upkeep.stored import decoded, fit_on_cache, read_row
 FITTED = ("channel_mean", "channel_std", "rotation", "component_std", "codebook")
 """What a codec has per layer."""
 
-MADE_FROM = "recoded_from"
+RECODED_FROM = "recoded_from"
 """Name among what informs, of what a recoded split was made from."""
 
 
@@ -175,7 +175,7 @@ def open_target(
     if spec.split in splits(request.target):
         target = open_split(request.target, spec.split)
         target.spec.expect_same(spec, target.path)
-        made_from = target.informs.get(MADE_FROM, {}).get("cache_id")
+        made_from = target.informs.get(RECODED_FROM, {}).get("cache_id")
         if made_from != source.cache_id:
             raise CacheMismatch(target.path, {"the cache it was made from": (made_from, source.cache_id)})
         return target
@@ -193,7 +193,7 @@ def open_target(
         channel_mean=found.mean.numpy(),
         channel_std=found.std.numpy(),
         fitted={name: values.numpy() for name, values in found.arrays.items()},
-        informs={**source.informs, **library_versions(), MADE_FROM: origin(source)},
+        informs={**source.informs, **library_versions(), RECODED_FROM: origin(source)},
         more_views=(),
         more=(),
     )
@@ -207,7 +207,7 @@ def origin(split: Split) -> dict[str, Any]:
         "codec": split.spec.codec, "layers": list(split.spec.layers), "cache_id": split.cache_id,
         "fingerprint": split.spec.fingerprint,
     }  # fmt: skip
-    return {**found, MADE_FROM: split.informs[MADE_FROM]} if MADE_FROM in split.informs else found
+    return {**found, RECODED_FROM: split.informs[RECODED_FROM]} if RECODED_FROM in split.informs else found
 
 
 def recode_shard(

@@ -51,7 +51,7 @@ class Damage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitCheck:
+class VerifyReport:
     """One split, or one part of its views where some were added later.
 
     Attributes:
@@ -76,7 +76,7 @@ class SplitCheck:
     seconds: float
 
 
-def verify(request: VerifyRequest, progress: Progress | None = None) -> tuple[SplitCheck, ...]:
+def verify(request: VerifyRequest, progress: Progress | None = None) -> tuple[VerifyReport, ...]:
     """Read all that is finished; change nothing unless `drop_damaged`.
 
     Raises:
@@ -89,7 +89,7 @@ def verify(request: VerifyRequest, progress: Progress | None = None) -> tuple[Sp
     return tuple(verify_split(part, request, progress or Silent()) for part in parts)
 
 
-def verify_split(split: Split, request: VerifyRequest, shown: Progress) -> SplitCheck:
+def verify_split(split: Split, request: VerifyRequest, shown: Progress) -> VerifyReport:
     """Check one split, or one part of its views, shard by shard."""
     began = time.monotonic()
     expect_described(split.path)
@@ -101,7 +101,7 @@ def verify_split(split: Split, request: VerifyRequest, shown: Progress) -> Split
         with SplitWriter(split) as writer:
             for shard, lines in found.items():
                 writer.drop(shard, lines[0])
-    return SplitCheck(
+    return VerifyReport(
         split=split.spec.title,
         shards=split.shard_count,
         checked=len(records),
