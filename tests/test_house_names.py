@@ -11,7 +11,6 @@ FLOORS = ("pipeline", "stages", "cli")
 FILES = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]
 
 PROTOCOLS = {
-    "FAMILY": "every family of heads has one; the table in pipeline/heads lists them",
     "PUBLISHED": "the tables of all heads in pipeline/heads are made of each family's own",
     "RECIPES": "as PUBLISHED",
 }
