@@ -12,7 +12,7 @@ from vidxfer.cli import codecs
 from vidxfer.cli import options as o
 
 if TYPE_CHECKING:
-    from vidxfer.stages.upkeep.verify import SplitCheck
+    from vidxfer.stages.upkeep.verify import VerifyReport
 
 app = typer.Typer(no_args_is_help=True, help="Look at a cache, and check it.", rich_markup_mode=None)
 app.command("fidelity")(codecs.fidelity)
@@ -128,7 +128,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def show_checks(cache: Path, found: tuple[SplitCheck, ...]) -> None:
+def show_checks(cache: Path, found: tuple[VerifyReport, ...]) -> None:
     """The table of a check, every damage, and what to do."""
     from vidxfer.cli import show
 

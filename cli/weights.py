@@ -9,12 +9,12 @@ import typer
 
 from vidxfer.cli import options as o
 
-Kind = Annotated[str, typer.Option("--as", help="Whose layout: dist.")]
+LayoutOption = Annotated[str, typer.Option("--as", help="Whose layout: dist.")]
 
 
 def import_weights(
     file: Annotated[Path, typer.Argument(help="Checkpoint of the released code, or .safetensors with its keys.")],
-    kind: Kind = "dist",
+    kind: LayoutOption = "dist",
     out: Annotated[Path | None, typer.Option("--out", help="File to write: FILE.safetensors.")] = None,
     run: Annotated[Path | None, typer.Option("--run", help="Run folder to make; needs --cache.")] = None,
     cache: Annotated[Path | None, typer.Option("--cache", help="Cache the run will be scored on.")] = None,
@@ -66,7 +66,7 @@ def import_weights(
 def export_weights(
     out: Annotated[Path, typer.Argument(help="File to write, like dist.pyth.")],
     run: o.RunOption,
-    kind: Kind = "dist",
+    kind: LayoutOption = "dist",
     with_clip: Annotated[
         bool, typer.Option("--clip/--no-clip", help="Also CLIP's weights, as the release has.")
     ] = True,

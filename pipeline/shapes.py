@@ -32,6 +32,9 @@ SourceFile = tuple[int, int, int]
 
 NOT_KNOWN: SourceFile = (0, 0, 0)
 
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+"""Pictures as numbers from 0 to 255, or the bytes of a file."""
+
 
 def expect(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:
     """Check that `array` has the named axes and return the size of each by name.

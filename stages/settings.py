@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vidxfer.pipeline.clip.load import load_tower
+from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.datasets.load import layout_of, load_dataset, resolve_kind
 from vidxfer.pipeline.errors import UsageError
@@ -104,6 +106,10 @@ class ClipChoice:
     pretrained: str | None = None
     device: str = "auto"
     precision: str = "auto"
+
+    def load(self) -> ClipTower:
+        """The tower itself; what it raises, `load_tower` says."""
+        return load_tower(self.model, self.pretrained, device=self.device, precision=self.precision)
 
     def to_dict(self) -> dict[str, str | None]:
         """As it is remembered: a folder or file by its whole path, so that it is found from anywhere."""
@@ -254,7 +260,7 @@ class TrainReport:
         return {**asdict(self), "run": str(self.run)}
 
 
-LIBRARIES = ("vidxfer", "torch", "open_clip_torch", "zarr", "av", "decord", "numpy")
+VERSIONS_OF = ("vidxfer", "torch", "open_clip_torch", "zarr", "av", "decord", "numpy")
 
 
 def library_versions() -> dict[str, str]:
@@ -262,7 +268,7 @@ def library_versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError
 
     found = {}
-    for name in LIBRARIES:
+    for name in VERSIONS_OF:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

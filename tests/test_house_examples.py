@@ -13,9 +13,9 @@ from vidxfer.pipeline.datasets import load, load_dataset
 from vidxfer.pipeline.errors import DatasetError, UsageError
 from vidxfer.pipeline.heads import HEADS
 from vidxfer.pipeline.training.run import Run
+from vidxfer.stages import settings
 from vidxfer.stages.extract import extract
 from vidxfer.stages.learning.train import TrainRequest, train
-from vidxfer.stages.spread import engines
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs/house.md").read_text(encoding="utf-8")
@@ -79,7 +79,7 @@ def test_the_codec_of_the_example_keeps_its_promise(tmp_path: Path) -> None:
 
 def test_the_tower_of_the_example_fills_a_cache(tmp_path: Path, toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = run("tower", tmp_path)
-    monkeypatch.setattr(engines, "load_tower", lambda *named, **options: made["tower"])
+    monkeypatch.setattr(settings, "load_tower", lambda *named, **options: made["tower"])
     cache = tmp_path / "cache"
     (report,) = extract(toy.request(cache, splits=("val",), limit=2, codec="float16"))
     split = open_split(cache, "val")

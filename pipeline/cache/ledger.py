@@ -30,7 +30,7 @@ from vidxfer.pipeline.writing import open_growing, sync_folder
 CHECK = "line_crc32c"
 """Key of a line's own checksum; optional: older lines have none."""
 
-MOST_LINE_BYTES, MOST_REMOTE_BYTES, BLOCK_BYTES = 64 << 20, 256 << 20, 1 << 20
+MOST_RECORD_BYTES, MOST_REMOTE_BYTES, BLOCK_BYTES = 64 << 20, 256 << 20, 1 << 20
 LINES_PER_SHARD, LINES_AT_LEAST = 1000, 100_000
 """A ledger has no more lines than these say together: no shard is written so often."""
 
@@ -192,7 +192,7 @@ class Ledger:
         """The lines from here on, but for a torn last one; `before`: how many lie before them."""
         most = None if self._shards is None else LINES_PER_SHARD * self._shards + LINES_AT_LEAST
         held = b""
-        found = lines(file, self.path, most=MOST_LINE_BYTES, before=before, error=CacheCorrupt)
+        found = lines(file, self.path, most=MOST_RECORD_BYTES, before=before, error=CacheCorrupt)
         for number, line in enumerate(found, before + 1):
             if most is not None and number > most:
                 raise CacheCorrupt(f"{self.path}: more than {most} lines, for {self._shards} shards. Is it a ledger?")

@@ -9,13 +9,11 @@ again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from vidxfer.pipeline.cache.layout import AnyArray
 from vidxfer.pipeline.shapes import View
-
-AnyArray = np.ndarray[Any, Any]
 
 
 def view_arrays(views: Sequence[View]) -> dict[str, AnyArray]:

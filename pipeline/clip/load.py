@@ -31,7 +31,6 @@ from vidxfer.pipeline.clip.tower import ClipTower, TowerInfo, hash_weights
 from vidxfer.pipeline.errors import ClipError, UsageError
 from vidxfer.pipeline.precision import tower_precision
 
-DEFAULT_MODEL = "ViT-B-16-quickgelu"
 DEFAULT_TAG = "openai"
 MOST_LINES, MOST_WIDTH = 20, 400
 """Of what a library says of a failure."""
@@ -55,7 +54,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def load_tower(
-    model: str = DEFAULT_MODEL,
+    model: str,
     pretrained: str | None = None,
     *,
     device: str = "auto",

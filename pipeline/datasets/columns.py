@@ -26,7 +26,7 @@ LABELS = ("label", "class", "class_name", "label_name", "target", "category", "a
 NUMBERS = ("label_id", "class_id", "label_index", "class_index", "label_idx", "class_idx", "classid", "labelid",
            "classindex", "labelindex", "classidx", "labelidx", "class_number", "label_number", "category_id",
            "action_id", "action_class", "target_id")  # fmt: skip
-SPLITS = ("split", "subset")
+SPLIT_COLUMNS = ("split", "subset")
 SPLITS_BY_VALUE = ("partition", "set", "phase", "usage", "data_split", "dataset_split", "split_name", "fold")
 """Read as the split only where every cell names one."""
 
@@ -135,7 +135,7 @@ def _columns(where: str, header: Sequence[str], records: Sequence[Record]) -> _C
         number, label = (None, label) if words is None else (label, words)
     elif label is not None:
         number = first(NUMBERS, lambda name: bool(values(name)) and counts(name))
-    split = first(SPLITS) or first(
+    split = first(SPLIT_COLUMNS) or first(
         SPLITS_BY_VALUE, lambda name: bool(values(name)) and all(map(split_of_word, values(name)))
     )
     return _Columns(

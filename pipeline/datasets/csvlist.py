@@ -20,7 +20,7 @@ from vidxfer.pipeline.datasets.base import Dataset, absent_note, falls_into_val,
 from vidxfer.pipeline.datasets.classes import Classes, classes_of
 from vidxfer.pipeline.datasets.columns import Row
 from vidxfer.pipeline.datasets.disk import Finder
-from vidxfer.pipeline.datasets.lists import EXTENSIONS, find_lists, rows_in
+from vidxfer.pipeline.datasets.lists import LIST_FILES, find_lists, rows_in
 from vidxfer.pipeline.datasets.paths import Fence, clean_text, split_of_word
 from vidxfer.pipeline.datasets.segments import Segment
 from vidxfer.pipeline.errors import DatasetError
@@ -49,7 +49,7 @@ def load(root: Path, split: str, *, labels: Path | None = None, val_fraction: fl
     if not lists:
         raise DatasetError(
             f"{source}: no list of videos. Looked for train, val and list with the endings "
-            f"{', '.join(EXTENSIONS)} in {source}, and for other lists that name videos and labels. Expected:\n{LAYOUT}"
+            f"{', '.join(LIST_FILES)} in {source}, and for other lists that name videos and labels. Expected:\n{LAYOUT}"
         )
     notes: list[str] = []
     rows_of = {word: _split_by_folder(file, rows_in(file, folder, notes)) for word, file in lists.items()}

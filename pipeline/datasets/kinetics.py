@@ -15,14 +15,14 @@ from collections import Counter
 from pathlib import Path
 
 from vidxfer.pipeline.datasets.base import Dataset, absent_note
-from vidxfer.pipeline.datasets.kinetics_csv import EXTENSIONS, Clip, is_official, read_clips
+from vidxfer.pipeline.datasets.kinetics_csv import CSV_FILES, CsvClip, is_official, read_clips
 from vidxfer.pipeline.datasets.kinetics_disk import OnDisk, find_videos, parse_name, simple_class
 from vidxfer.pipeline.datasets.listed import load_listed
 from vidxfer.pipeline.datasets.paths import SPLIT_WORDS, Fence, clean_text
 from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.shapes import Video
 
-KINDS = {"k400": 400, "k600": 600, "k700": 700}
+CLASSES_OF = {"k400": 400, "k600": 600, "k700": 700}
 """Kinds of this layout, and how many classes each has when it is whole."""
 
 LAYOUT = """\
@@ -58,9 +58,9 @@ def load(root: Path, split: str, *, kind: str, labels: Path | None = None) -> Da
     named = {clip.label for clips in clips_of.values() for clip in clips if clip.label}
     class_names = tuple(sorted(named))
     label_of = {name: label for label, name in enumerate(class_names)}
-    if len(named) != KINDS[kind]:
+    if len(named) != CLASSES_OF[kind]:
         listed = " and ".join(clean_text(file.name) for file in lists.values())
-        notes.append(f"{listed} name {len(named)} classes; the whole of {kind} has {KINDS[kind]}")
+        notes.append(f"{listed} name {len(named)} classes; the whole of {kind} has {CLASSES_OF[kind]}")
     unlabelled = next((clip for clip in clips_of[split] if clip.label is None), None)
     if unlabelled is not None and split != "test":
         raise DatasetError(f"{lists[split]}:{unlabelled.line}: no label; lists of {split} need the column label")
@@ -118,7 +118,7 @@ def _list_folders(bases: list[Path], labels: Path | None) -> list[Path]:
 def _list_of(folder: Path, kind: str, split: str) -> Path | None:
     """The list of a split; of Kinetics-600 the .txt, since the .csv handed out with it lacks rows."""
     prefixes = [prefix.format(n=kind.removeprefix("k")) for prefix in PREFIXES]
-    endings = tuple(reversed(EXTENSIONS)) if kind == "k600" else EXTENSIONS
+    endings = tuple(reversed(CSV_FILES)) if kind == "k600" else CSV_FILES
     names = (f"{p}{word}{ext}" for word in SPLIT_WORDS[split] for ext in endings for p in prefixes)
     there = [folder / name for name in names if (folder / name).is_file()]
     return next((file for file in there if is_official(file)), there[0] if there else None)
@@ -138,7 +138,7 @@ def _find_lists(bases: list[Path], kind: str, split: str, labels: Path | None) -
     )
 
 
-def _paths(clips: list[Clip], found: OnDisk, file: Path, notes: list[str]) -> list[Path]:
+def _paths(clips: list[CsvClip], found: OnDisk, file: Path, notes: list[str]) -> list[Path]:
     """The file of each clip; of one that is not on disk, where it would be."""
     fence = Fence(found.folder)
     clips_of_id = Counter(clip.youtube_id for clip in clips)

@@ -1,7 +1,7 @@
 """The rows of DeepMind's Kinetics lists, each read whole or refused with its line.
 
     label,youtube_id,time_start,time_end,split[,is_cc]      test lists lack the label
-    "arm wrestling",a_b-c_d_e-f,0,10,validate      ──▶      Clip(label, youtube_id, start, end), each once
+    "arm wrestling",a_b-c_d_e-f,0,10,validate      ──▶      CsvClip(label, youtube_id, start, end), each once
 
 Consequence: a list that a spreadsheet has saved, with ids turned into numbers or quotes lost, stops the run with the
 line; repeated rows and rows of other splits are counted in notes.
@@ -22,12 +22,12 @@ from vidxfer.pipeline.datasets.paths import clean_text, read_text, split_of_word
 from vidxfer.pipeline.errors import DatasetError
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
-EXTENSIONS = (".csv", ".txt")
+CSV_FILES = (".csv", ".txt")
 _ID = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Clip:
+class CsvClip:
     """One row: line of the csv, class (None in lists without), YouTube id, first and last second."""
 
     line: int
@@ -39,15 +39,15 @@ class Clip:
 
 def is_official(file: Path) -> bool:
     """Whether a list is DeepMind's: its first line names the column youtube_id."""
-    if file.suffix not in EXTENSIONS:
+    if file.suffix not in CSV_FILES:
         return False
     first = read_text(file).lstrip().partition("\n")[0].lower()
     return "youtube_id" in [cell.strip().strip('"') for cell in first.split(",")]
 
 
-def read_clips(file: Path, split: str, notes: list[str]) -> list[Clip]:
+def read_clips(file: Path, split: str, notes: list[str]) -> list[CsvClip]:
     """The clips of a list, each once."""
-    clips: dict[tuple[str, int, int], Clip] = {}
+    clips: dict[tuple[str, int, int], CsvClip] = {}
     repeated, elsewhere = 0, Counter[str]()
     for line, cells in _rows(file):
         where = f"{file}:{line}"
@@ -100,7 +100,7 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise DatasetError(f"{file}:{line}: {error}; is a quote left open?") from error
 
 
-def _clip(where: str, line: int, cells: dict[str, str]) -> Clip:
+def _clip(where: str, line: int, cells: dict[str, str]) -> CsvClip:
     label, id_ = cells.get("label"), cells["youtube_id"]
     if label == "":
         raise DatasetError(f"{where}: the label is empty")
@@ -111,7 +111,7 @@ def _clip(where: str, line: int, cells: dict[str, str]) -> Clip:
     start, end = (_seconds(where, name, cells[name]) for name in ("time_start", "time_end"))
     if end <= start:
         raise DatasetError(f"{where}: the clip ends at {end} s, which is not after its start at {start} s")
-    return Clip(line=line, label=None if label is None else clean_text(label), youtube_id=id_, start=start, end=end)
+    return CsvClip(line=line, label=None if label is None else clean_text(label), youtube_id=id_, start=start, end=end)
 
 
 def _seconds(where: str, name: str, text: str) -> int:

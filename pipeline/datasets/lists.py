@@ -19,13 +19,13 @@ from pathlib import Path
 from vidxfer.pipeline.datasets.columns import Row
 from vidxfer.pipeline.datasets.disk import Finder, videos_below
 from vidxfer.pipeline.datasets.paths import SPLIT_WORDS, Fence, clean_text, is_litter, list_folder, split_of_word
-from vidxfer.pipeline.datasets.records import EXTENSIONS as RECORDS
+from vidxfer.pipeline.datasets.records import RECORD_FILES
 from vidxfer.pipeline.datasets.table import read_rows
 from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.reading import opened
 
-EXTENSIONS = (".csv", ".tsv", ".txt", *RECORDS)
-STEMS = ("train", "val", "list")
+LIST_FILES = (".csv", ".tsv", ".txt", *RECORD_FILES)
+LIST_STEMS = ("train", "val", "list")
 CLASS_FILES = ("classes.txt", "label_map.txt")
 FOLDERS = ("", "annotations", "labels", "lists", "splits")
 """Where lists of any name are looked for."""
@@ -59,8 +59,8 @@ def find_lists(source: Path, root: Path | None = None) -> dict[str, Path]:
         return {split_in_name(path) or "": path for path in [*_siblings(source), source]}
     found: dict[str, Path] = {}
     for split, words in {**SPLIT_WORDS, "all": ("list", "metadata")}.items():
-        files = [source / f"{word}{extension}" for word in words for extension in EXTENSIONS]
-        files += [source / word / f"{stem}{extension}" for word in words for stem in BESIDE for extension in EXTENSIONS]
+        files = [source / f"{word}{extension}" for word in words for extension in LIST_FILES]
+        files += [source / word / f"{stem}{extension}" for word in words for stem in BESIDE for extension in LIST_FILES]
         first = next((file for file in files if file.is_file()), None)
         if first is not None and not (split == "all" and found):
             found[split] = first
@@ -115,7 +115,7 @@ def _candidates(source: Path) -> Iterator[Path]:
         if place.is_dir():
             names = sorted(entry.name for entry in list_folder(place))
             files = [place / name for name in names if not is_litter(name) and name not in CLASS_FILES]
-            yield from (file for file in files if file.suffix.lower() in EXTENSIONS and file.is_file())
+            yield from (file for file in files if file.suffix.lower() in LIST_FILES and file.is_file())
 
 
 def _others(source: Path, root: Path) -> dict[str, Path]:

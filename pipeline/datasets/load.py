@@ -48,7 +48,7 @@ _ADAPTERS: dict[str, tuple[Callable[[_Asked], Dataset], str]] = {
     "ssv1": (lambda a: ssv1.load(a.root, a.split, labels=a.labels), ssv1.LAYOUT),
     "jester": (lambda a: ssv1.load(a.root, a.split, kind="jester", labels=a.labels), ssv1.LAYOUT_JESTER),
     **dict.fromkeys(
-        kinetics.KINDS,
+        kinetics.CLASSES_OF,
         (lambda a: kinetics.load(a.root, a.split, kind=a.kind, labels=a.labels), kinetics.LAYOUT),
     ),
     "ucf101": (lambda a: ucf101.load(a.root, a.split, fold=a.fold, labels=a.labels), ucf101.LAYOUT),
@@ -66,7 +66,7 @@ _ADAPTERS: dict[str, tuple[Callable[[_Asked], Dataset], str]] = {
 }
 
 KINDS = tuple(_ADAPTERS)
-WITH_TEST = ("ssv2", "ssv1", "jester", *kinetics.KINDS, "epic100", "folder", "csv")
+WITH_TEST = ("ssv2", "ssv1", "jester", *kinetics.CLASSES_OF, "epic100", "folder", "csv")
 """Kinds with a third split, which may lack labels."""
 
 

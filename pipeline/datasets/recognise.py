@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vidxfer.pipeline.datasets import diving48, epic, hmdb51, kinetics, ssv1, ssv2, ucf101
 from vidxfer.pipeline.datasets.disk import is_folder
-from vidxfer.pipeline.datasets.lists import EXTENSIONS, STEMS, find_lists, unread_lists
+from vidxfer.pipeline.datasets.lists import LIST_FILES, LIST_STEMS, find_lists, unread_lists
 from vidxfer.pipeline.datasets.names import official_names
 from vidxfer.pipeline.datasets.paths import (
     clean_text,
@@ -117,7 +117,7 @@ def _is_of_another(kind: str, mark: Path) -> bool:
 
 def _kinetics(root: Path, labels: Path | None, found: dict[str, str], lacks: dict[str, str]) -> None:
     """The three sizes share their layout: the folder's or list's name tells them apart, else the class names."""
-    for kind in kinetics.KINDS:
+    for kind in kinetics.CLASSES_OF:
         lists = kinetics.lists_there(root, kind, labels)
         if not lists:
             lacks[kind] = "no csv with the column youtube_id"
@@ -135,8 +135,8 @@ def _kinetics(root: Path, labels: Path | None, found: dict[str, str], lacks: dic
             lacks[kind] = f"its classes would fit, but so do those of {smaller}"
         else:
             found[kind] = f"{_shown(lists[0], root)} has the column youtube_id and {len(names)} classes"
-    if all(lacks.get(kind, "").count("youtube_id") == 0 for kind in kinetics.KINDS) and not found:
-        tried = "\n".join(f"  {kind}: {lacks[kind]}" for kind in kinetics.KINDS)
+    if all(lacks.get(kind, "").count("youtube_id") == 0 for kind in kinetics.CLASSES_OF) and not found:
+        tried = "\n".join(f"  {kind}: {lacks[kind]}" for kind in kinetics.CLASSES_OF)
         raise DatasetError(f"{root}: holds lists of Kinetics, but which?\n{tried}\nName it with --dataset.")
 
 
@@ -166,7 +166,7 @@ def _general(root: Path, labels: Path | None, found: dict[str, str], lacks: dict
             f"{root}: files name these videos, and cannot be read as lists of them:\n{listed}\nMend them, or take "
             "folders as classes and leave these files unread: --dataset folder."
         )
-    lacks["csv"] = f"no {', '.join(STEMS)} or metadata with an ending of {', '.join(EXTENSIONS)}"
+    lacks["csv"] = f"no {', '.join(LIST_STEMS)} or metadata with an ending of {', '.join(LIST_FILES)}"
     video = _first_video(root, MOST_DEEP)
     if video is not None:
         found["folder"] = f"{_shown(video, root)} is there"

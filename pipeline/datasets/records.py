@@ -17,7 +17,7 @@ from typing import Any
 from vidxfer.pipeline.datasets.paths import clean_text, read_text
 from vidxfer.pipeline.errors import DatasetError, UsageError
 
-EXTENSIONS = (".parquet", ".jsonl", ".json")
+RECORD_FILES = (".parquet", ".jsonl", ".json")
 _FORMS = (
     '[{"path": "a.mp4", "label": "walk"}, …], {"a.mp4": "walk", …}, or {"classes": ["walk", …], "labels": {"a": 0, …}}'
 )

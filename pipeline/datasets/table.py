@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vidxfer.pipeline.datasets.columns import PATHS, Row, is_header, rows_of
 from vidxfer.pipeline.datasets.paths import is_video_name, read_text
-from vidxfer.pipeline.datasets.records import EXTENSIONS, read_records
+from vidxfer.pipeline.datasets.records import RECORD_FILES, read_records
 from vidxfer.pipeline.errors import DatasetError
 
 _BLANK, _COLONS = " ", "::"
@@ -40,7 +40,7 @@ def read_rows(file: Path, notes: list[str], *, videos_only: bool = True) -> tupl
     Raises:
         DatasetError: the file or one of its rows is not of a form above; names file, line and what was expected.
     """
-    if file.suffix.lower() in EXTENSIONS:
+    if file.suffix.lower() in RECORD_FILES:
         records = list(read_records(file))
         header = list(dict.fromkeys(name for _, cells in records for name in cells))
         return rows_of(f"{file}", header, records, notes)

@@ -26,13 +26,13 @@ from vidxfer.pipeline.datasets.toy_shapes import (
     SHAPES,
     Difficulty,
     Floats,
-    Pixels,
     appearance,
     draw_background,
     draw_colour,
     draw_grey,
     paint,
 )
+from vidxfer.pipeline.shapes import Pixels
 
 MOTIONS = {
     "moving to the right": "Moving right with [{}]",

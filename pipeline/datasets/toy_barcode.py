@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidxfer.pipeline.datasets.toy_shapes import Pixels
+from vidxfer.pipeline.shapes import Pixels
 
 CELL_PX, BITS = 8, 8
 CELLS = BITS + 2

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 SHAPES = ("triangle", "cross", "bowl", "bar", "hammer", "horseshoe")
 COLOURS = {

@@ -32,10 +32,10 @@ from vidxfer.pipeline.errors import DatasetError, UsageError
 from vidxfer.pipeline.reading import read_json
 from vidxfer.pipeline.writing import make_folder, rename, write_text
 
-FORMAT = 2
+DRAWING = 2
 """Raised whenever the drawing changes, so that an older folder is not taken for this one's."""
 
-CODECS = {"ssv2": "libvpx-vp9", "k400": "libx264", "folder": "libx264"}
+CODEC_OF_LAYOUT = {"ssv2": "libvpx-vp9", "k400": "libx264", "folder": "libx264"}
 """Layouts, and the codec that the real data set has in it."""
 
 CRF = 12
@@ -44,7 +44,7 @@ CLIP_SECONDS = 10
 FIRST_TRAIN_ID, FIRST_VAL_ID = 100_001, 200_001
 """Ids do not depend on how many videos there are: video 100001 of seed 0 is the same in every world of one design."""
 
-SPLITS = ("train", "val")
+TOY_SPLITS = ("train", "val")
 _MARK, _UNFINISHED = "toy.json", "toy.part.json"
 
 
@@ -92,15 +92,15 @@ def write_toy(
         DatasetError: the folder holds a toy world of other settings, or another data set.
     """
     design = design or ToyDesign()
-    if layout not in CODECS:
-        raise UsageError(f"unknown layout {layout!r} of the toy world. Known: {', '.join(CODECS)}.")
+    if layout not in CODEC_OF_LAYOUT:
+        raise UsageError(f"unknown layout {layout!r} of the toy world. Known: {', '.join(CODEC_OF_LAYOUT)}.")
     if min(train_videos, val_videos) < 1:
         raise UsageError(f"a toy world needs videos in both splits, not {train_videos} and {val_videos}")
     if seed < 0:
         raise UsageError(f"a seed must be at least 0, not {seed}")
     chosen = {name: value for name, value in asdict(design).items() if name != "things"}
     counts = {"train_videos": train_videos, "val_videos": val_videos}
-    settings = {"format": FORMAT, "layout": layout, "seed": seed, **counts, **chosen, "crf": CRF}
+    settings = {"format": DRAWING, "layout": layout, "seed": seed, **counts, **chosen, "crf": CRF}
     ids = {
         "train": range(FIRST_TRAIN_ID, FIRST_TRAIN_ID + train_videos),
         "val": range(FIRST_VAL_ID, FIRST_VAL_ID + val_videos),
@@ -139,7 +139,7 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
                     "Write into another folder, or delete this one."
                 )
             return
-    taken = [name for name in ("labels", *VIDEO_FOLDERS[:-1], "annotations", *SPLITS) if (root / name).exists()]
+    taken = [name for name in ("labels", *VIDEO_FOLDERS[:-1], "annotations", *TOY_SPLITS) if (root / name).exists()]
     if taken:
         raise DatasetError(f"{root}: holds {', '.join(taken)} that no toy world wrote; write into another folder")
     make_folder(root)
@@ -157,7 +157,7 @@ def _settings_in(mark: Path) -> dict[str, Any]:
 def _write_labels(folder: Path, ids: dict[str, range], design: ToyDesign) -> None:
     make_folder(folder, below=folder.parent)
     _write_json(folder / "labels.json", {name: str(label) for label, name in enumerate(design.class_names)})
-    for split, stem in zip(SPLITS, ("train", "validation"), strict=True):
+    for split, stem in zip(TOY_SPLITS, ("train", "validation"), strict=True):
         _write_json(folder / f"{stem}.json", [_entry(id_, design) for id_ in ids[split]])
 
 
@@ -234,7 +234,7 @@ def _write_video(path: Path, id_: int, seed: int, design: ToyDesign) -> None:
     from vidxfer.pipeline.video.writer import write_video  # here, because it loads PyAV
 
     clip = draw_clip(class_of_id(id_, design), np.random.default_rng([seed, id_]), design)
-    codec = CODECS["ssv2" if path.suffix == ".webm" else "k400"]
+    codec = CODEC_OF_LAYOUT["ssv2" if path.suffix == ".webm" else "k400"]
     write_video(path, clip, fps=FPS, codec=codec, crf=CRF)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vidxfer.pipeline.errors import CacheError
 from vidxfer.pipeline.shapes import ClipBatch
 
-Pixels = Literal["none", "sparse", "dense", "window"]
+PixelKind = Literal["none", "sparse", "dense", "window"]
 """Which frames of a view a head sees as pixels: those CLIP sees, all dense ones, or some source frames around each."""
 
 
@@ -48,14 +48,14 @@ class Needs:
     embedding: bool = False
     sparse_frames: int = 0
     text: bool = False
-    pixels: Pixels = "none"
+    pixels: PixelKind = "none"
     window_frames: int = 0
     frozen: tuple[str, ...] = ()
     through_clip: int = 0
 
     def __post_init__(self) -> None:
-        if self.pixels not in get_args(Pixels):
-            raise ValueError(f"pixels={self.pixels!r} is none of {', '.join(get_args(Pixels))}")
+        if self.pixels not in get_args(PixelKind):
+            raise ValueError(f"pixels={self.pixels!r} is none of {', '.join(get_args(PixelKind))}")
         if (self.pixels == "window") != (self.window_frames % 2 == 1):
             raise ValueError(
                 f"pixels={self.pixels!r} with window_frames={self.window_frames}: windows have an odd number"

@@ -49,7 +49,7 @@ class RawBatch:
 
 
 class AheadLoader(ABC):
-    """Runs `_load` ahead of use; a context manager that ends its threads.
+    """Runs `load` ahead of use; a context manager that ends its threads.
 
     Attributes:
         split: what the rows of a plan mean.
@@ -73,11 +73,11 @@ class AheadLoader(ABC):
 
     def batches(self, plan: Plan) -> Generator[RawBatch]:
         """Batches in the order of `plan`. A batch's `codes` are valid until the next one is taken."""
-        self._begin(plan)
+        self.prepare(plan)
         waiting: deque[Future[RawBatch]] = deque()
         try:
             for clips in plan:
-                waiting.append(self._ahead.submit(self._load, clips))
+                waiting.append(self._ahead.submit(self.load, clips))
                 if len(waiting) == AHEAD:
                     yield waiting.popleft().result()
             while waiting:
@@ -86,12 +86,12 @@ class AheadLoader(ABC):
             for future in waiting:
                 future.cancel()
 
-    def _begin(self, plan: Plan) -> None:  # noqa: B027  # optional: only the cached loader has buffers to make
+    def prepare(self, plan: Plan) -> None:  # noqa: B027  # optional: only the cached loader has buffers to make
         """Called before the first batch of a plan."""
 
     @abstractmethod
-    def _load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
-        """Make one batch; runs in the thread that works ahead."""
+    def load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
+        """Make one batch of (row, view); runs in the thread that works ahead."""
 
     def label_of(self, row: int, flipped: bool) -> int:
         """The row's label, or its mirror class where the view is mirrored and the names say there is one."""

@@ -20,7 +20,7 @@ from vidxfer.pipeline.video.sampling import view_rng
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class BankDraw:
     """What one clip shows of a stored view.
 
     Attributes:
@@ -61,11 +61,11 @@ class Bank:
         """Cached frames per frame of the head."""
         return self.stored // self.used
 
-    def fixed(self, view: View) -> Drawn:
+    def fixed(self, view: View) -> BankDraw:
         """The first of each group, and the stored dense frames at even distances."""
-        return Drawn(places=tuple(range(0, self.stored, self.group)), indices=view.indices[:: self.group])
+        return BankDraw(places=tuple(range(0, self.stored, self.group)), indices=view.indices[:: self.group])
 
-    def draw(self, view: View, video_id: str, seed: int, epoch: int) -> Drawn:
+    def draw(self, view: View, video_id: str, seed: int, epoch: int) -> BankDraw:
         """One of each group at random; dense frames between a drawn frame and the next, sorted, drawn from the video.
 
         Behind the last drawn frame they reach to the last dense frame of the stored view.
@@ -79,4 +79,4 @@ class Bank:
         for anchor, end in zip(anchors, ends, strict=True):
             between = anchor + np.floor(np.sort(rng.random(self.alpha - 1)) * (end - anchor + 1)).astype(int)
             indices += [anchor, *(int(min(index, end)) for index in between)]
-        return Drawn(places=tuple(places), indices=tuple(indices))
+        return BankDraw(places=tuple(places), indices=tuple(indices))

@@ -24,11 +24,11 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Needs
-from vidxfer.pipeline.shapes import Video, View
+from vidxfer.pipeline.shapes import Pixels, Video, View
 from vidxfer.pipeline.training.bank import Bank
 from vidxfer.pipeline.training.same import NO_IDENTITIES, PUT_BACK, expect_same_file, expect_same_pictures
 from vidxfer.pipeline.training.shown import shown
-from vidxfer.pipeline.video.jpeg import Pixels, decode_frames
+from vidxfer.pipeline.video.jpeg import decode_frames
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import CutFrames, replay
 

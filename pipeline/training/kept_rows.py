@@ -23,7 +23,7 @@ MOST_NAMED = 5
 """Missing videos that are named one by one."""
 
 
-MOST_JSON_BYTES = 1 << 30
+MOST_ROWS_BYTES = 1 << 30
 """Of rows.json: ten million ids of a hundred characters."""
 
 
@@ -55,7 +55,7 @@ def read_rows(folder: Path, facts: dict[str, Any]) -> KeptRows:
     """
     file = folder / "rows.json"
     try:
-        ids = read_json(file, most=MOST_JSON_BYTES)
+        ids = read_json(file, most=MOST_ROWS_BYTES)
         kept = KeptRows(ids=tuple(map(str, ids)), views=int(facts["views"]))
     except (OSError, PathError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} is missing or damaged ({error}). {_other(folder)}") from error

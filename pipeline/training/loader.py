@@ -32,7 +32,7 @@ from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.heads.recipe import Mixing
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
 from vidxfer.pipeline.training.ahead import AHEAD, AheadLoader, Plan, RawBatch
-from vidxfer.pipeline.training.bank import Bank, Drawn
+from vidxfer.pipeline.training.bank import Bank, BankDraw
 from vidxfer.pipeline.training.dense import CachedFrames, Clip, VideoFrames
 from vidxfer.pipeline.training.mixing import (
     Mix,
@@ -99,7 +99,8 @@ class ClipLoader(AheadLoader):
         super().__exit__(*what)
         self.reader.close()
 
-    def _begin(self, plan: Plan) -> None:
+    def prepare(self, plan: Plan) -> None:
+        """Make the buffers that tokens are read into."""
         if self.needs.layers:
             largest = max((len(clips) for clips in plan), default=0)
             if self._buffers and len(self._buffers[0].codes) >= largest:
@@ -107,7 +108,8 @@ class ClipLoader(AheadLoader):
             one = partial(self.reader.buffer, largest, self.needs.layers, self.bank.used)
             self._buffers = deque(one() for _ in range(AHEAD + 1))
 
-    def _load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
+    def load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
+        """See `AheadLoader.load`."""
         rows = [row for row, _ in clips]
         views = [view for _, view in clips]
         stored = [self.reader.view(row, view) for row, view in clips]
@@ -138,7 +140,7 @@ class ClipLoader(AheadLoader):
             ids=tuple(self.split.video_ids[row] for row in rows),
         )
 
-    def _drawn(self, row: int, view: View) -> Drawn:
+    def _drawn(self, row: int, view: View) -> BankDraw:
         """What the head sees of a stored view: this epoch's draw, or the fixed one."""
         if self.epoch is None or self.bank.group == 1:
             return self.bank.fixed(view)
@@ -185,11 +187,11 @@ class Assembler:
             step: optimiser steps done, from which mixing is drawn; None: no mixing.
         """
         mix = None if step is None else self._draw(step)
-        dense = self._pixels(raw)
+        dense = self.pixels(raw)
         before_clip = mix is not None and self.mixing.kind == "pixels"
         if before_clip and mix is not None and dense is not None:
             dense = mix_pixels(dense, mix)
-        tokens, embedding = self._features(raw, dense)
+        tokens, embedding = self.features(raw, dense)
         labels = raw.labels.to(self.device)
         targets = None
         if self.smoothing is not None:
@@ -205,7 +207,8 @@ class Assembler:
         )
         return batch if mix is None or before_clip else mix_batch(batch, mix)
 
-    def _pixels(self, raw: RawBatch) -> Tensor | None:
+    def pixels(self, raw: RawBatch) -> Tensor | None:
+        """The decoded frames on the device, float32 [clip dense rgb height width]; None where there are none."""
         dense = raw.dense
         if isinstance(dense, CutFrames):
             return finish(dense, mean=self.split.spec.pixel_mean, std=self.split.spec.pixel_std, device=self.device)
@@ -216,7 +219,8 @@ class Assembler:
         patch_px = spec.sampling.image_px // math.isqrt(spec.tokens - 1)
         return draw_mix(self.mixing, image_px=spec.sampling.image_px, patch_px=patch_px, seed=self.seed, step=step)
 
-    def _features(self, raw: RawBatch, dense: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    def features(self, raw: RawBatch, dense: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Tokens [clip layer frame token channel] and embedding [clip frame embed], each None if not needed."""
         if self.tower is not None:
             assert dense is not None, "the online path computes tokens from pixels"
             return online_features(self.tower, dense, self.split.spec.sampling.alpha, self.needs)

@@ -46,7 +46,8 @@ class OnlineLoader(AheadLoader):
         self.needs, self.videos, self.draw = with_clip(needs), videos, draw
         self._whole: set[int] = set()  # rows whose files were decoded whole once: no need to look for damage again
 
-    def _load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
+    def load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
+        """Decode one batch; a video that cannot be read is left out and named in `refused`."""
         pending: list[Future[tuple[Tensor, bool]]] = [self._decode.submit(self._one, *clip) for clip in clips]
         kept: list[tuple[int, Tensor, bool]] = []
         for (row, _), future in zip(clips, pending, strict=True):

@@ -37,7 +37,7 @@ from vidxfer.pipeline.training.recipes import from_dict
 from vidxfer.pipeline.typed import checked
 from vidxfer.pipeline.writing import make_folder, make_fresh_folder, remove, rename, sync_folder, whole_file, write_text
 
-MOST_JSON_BYTES = 64 << 20
+MOST_RUN_BYTES = 64 << 20
 """Of a small file of a run: a result names every video without a score."""
 
 TEXT_BYTES = 1 << 16
@@ -48,7 +48,7 @@ MOST_OVERHEAD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class RunPlace:
     """How far a run is.
 
     Attributes:
@@ -90,7 +90,7 @@ class Run:
             if differing:
                 lines = [f"  {difference(name, *pair, row.sides)}" for name, pair in differing.items()]
                 raise RunError("\n".join([f"{path} {row.what}:", *lines, row.remedy]))
-            old._recover()
+            old.recover()
             return cls(path, recipe, old.made_from)
         make_folder(path)
         fresh = cls(path, recipe, made_from)
@@ -148,20 +148,20 @@ class Run:
                     return self.path / name
         return named
 
-    def progress(self) -> Progress:
+    def progress(self) -> RunPlace:
         """How far the current checkpoint is; the beginning when there is none."""
         file = self.checkpoint / "progress.json"
         if not file.exists() and not file.is_symlink():
-            return Progress()
+            return RunPlace()
         with _damage_named(file):
-            found: Progress = checked(_table(file), Progress, "progress")
+            found: RunPlace = checked(_table(file), RunPlace, "progress")
             if min(found.epoch, found.step, found.global_step) < 0:
                 raise ValueError(f"{found} has a number below 0")
             return found
 
-    def save(self, head: torch.nn.Module, optimiser: torch.optim.Optimizer, text: Tensor, progress: Progress) -> None:
+    def save(self, head: torch.nn.Module, optimiser: torch.optim.Optimizer, text: Tensor, progress: RunPlace) -> None:
         """Write a whole checkpoint and swap it in."""
-        self._recover()
+        self.recover()
         fresh, old = self.path / "checkpoint.new", self.path / "checkpoint.old"
         make_fresh_folder(fresh)
         weights = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
@@ -238,7 +238,7 @@ class Run:
         with _damage_named(file):
             return result_of(file, _table(file))
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
         """Give the current checkpoint its own name back."""
         named = self.path / "checkpoint"
         if (current := self.checkpoint) != named:
@@ -259,7 +259,7 @@ def _damage_named(file: Path) -> Iterator[None]:
 
 def _table(file: Path) -> dict[str, Any]:
     """A JSON file that holds one object; ValueError if it holds something else."""
-    found = read_json(file, most=MOST_JSON_BYTES)
+    found = read_json(file, most=MOST_RUN_BYTES)
     if not isinstance(found, dict):
         raise ValueError(f"{file.name} holds no object")
     return found

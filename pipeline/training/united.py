@@ -46,10 +46,11 @@ class UnitedLoader(AheadLoader):
         for loader in self.loaders:
             loader.__exit__(*what)
 
-    def _begin(self, plan: Plan) -> None:
+    def prepare(self, plan: Plan) -> None:
+        """Every member prepares its own clips of the plan."""
         parted = [self._parted(clips) for clips in plan]
         for member, loader in enumerate(self.loaders):
-            loader._begin([[clip for _, clip in clips.get(member, [])] for clips in parted])
+            loader.prepare([[clip for _, clip in clips.get(member, [])] for clips in parted])
 
     def _parted(self, clips: Sequence[tuple[int, int]]) -> dict[int, list[tuple[int, tuple[int, int]]]]:
         """Member -> (place in the batch, (its row, view)) of each of its clips."""
@@ -59,12 +60,13 @@ class UnitedLoader(AheadLoader):
             parts.setdefault(member, []).append((place, (own, view)))
         return dict(sorted(parts.items()))
 
-    def _load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
+    def load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
+        """Load every member's clips of one batch, with labels of the union."""
         parts, places, labels = [], [], []
         for member, placed in self._parted(clips).items():
             loader = self.loaders[member]
             loader.epoch = self.epoch
-            raw = loader._load([clip for _, clip in placed])
+            raw = loader.load([clip for _, clip in placed])
             parts.append((member, raw))
             places += [place for place, _ in placed]
             labels += [self.label_maps[member][label] if label >= 0 else -1 for label in raw.labels.tolist()]
@@ -88,11 +90,13 @@ class UnitedAssembler(Assembler):
         super().__init__(union.split, needs, device, **settings)
         self.members = [Assembler(split, needs, device) for split in union.members]
 
-    def _pixels(self, raw: RawBatch) -> Tensor | None:
-        return self._joined(raw, [self.members[member]._pixels(part) for member, part in _parts(raw)])
+    def pixels(self, raw: RawBatch) -> Tensor | None:
+        """See `Assembler.pixels`."""
+        return self._joined(raw, [self.members[member].pixels(part) for member, part in _parts(raw)])
 
-    def _features(self, raw: RawBatch, dense: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        found = [self.members[member]._features(part, None) for member, part in _parts(raw)]
+    def features(self, raw: RawBatch, dense: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """See `Assembler.features`."""
+        found = [self.members[member].features(part, None) for member, part in _parts(raw)]
         return self._joined(raw, [tokens for tokens, _ in found]), self._joined(raw, [one for _, one in found])
 
     def _joined(self, raw: RawBatch, parts: list[Tensor | None]) -> Tensor | None:

@@ -14,7 +14,7 @@ from vidxfer.pipeline.cache.read.agree import differing_fields
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import PathError, RunError, difference
 from vidxfer.pipeline.reading import read_json
-from vidxfer.pipeline.training.kept_rows import MOST_JSON_BYTES
+from vidxfer.pipeline.training.kept_rows import MOST_ROWS_BYTES
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.typed import checked
 from vidxfer.pipeline.writing import write_text
@@ -54,7 +54,7 @@ def validation_kept(run: Path) -> dict[str, Any] | None:
     if not file.exists() and not file.is_symlink():
         return None
     try:
-        stored = checked(read_json(file, most=MOST_JSON_BYTES), Mapping, "validation")
+        stored = checked(read_json(file, most=MOST_ROWS_BYTES), Mapping, "validation")
         found = {name: checked(stored.get(name), kind, name) for name, kind in FIELDS.items()}
         if len(found["ids"]) != len(found["labels"]):
             raise ValueError(f"{len(found['ids'])} ids and {len(found['labels'])} labels")

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
+from vidxfer.pipeline.shapes import Pixels
 from vidxfer.pipeline.video.container import Deadline, Limits, Opened, one_line, opened
 from vidxfer.pipeline.video.packets import survey
 from vidxfer.pipeline.video.paths import PathFailed, PtsPath, SequentialPath
@@ -23,10 +23,8 @@ from vidxfer.pipeline.video.window import Window
 
 BACKENDS = ("auto", "decord", "pyav-pts", "pyav-sequential")
 
-Frames = np.ndarray[Any, np.dtype[np.uint8]]
 
-
-def read_with(backend: str, path: Path, indices: Sequence[int] | None = None, limits: Limits | None = None) -> Frames:
+def read_with(backend: str, path: Path, indices: Sequence[int] | None = None, limits: Limits | None = None) -> Pixels:
     """Frames of a file by one backend.
 
     Args:
@@ -66,7 +64,7 @@ def _counted(video: Opened, deadline: Deadline) -> SequentialPath:
     return SequentialPath(video, deadline, window=Window())
 
 
-def _decord(path: Path, indices: Sequence[int] | None) -> Frames:
+def _decord(path: Path, indices: Sequence[int] | None) -> Pixels:
     try:
         import decord
     except (ImportError, OSError) as error:

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
+from vidxfer.pipeline.shapes import Pixels
 from vidxfer.pipeline.video.container import Deadline, Opened, check_picture, demux_error, one_line
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}
 """Colour matrices (as H.273 numbers them) from which FFmpeg 6 and later convert; others end in an error."""

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vidxfer.pipeline.shapes import Pixels
 from vidxfer.pipeline.video.container import Deadline, Opened, one_line
-from vidxfer.pipeline.video.decode import Look, Pixels
+from vidxfer.pipeline.video.decode import Look
 from vidxfer.pipeline.video.packets import Clock
 from vidxfer.pipeline.video.paths import PathFailed
 

@@ -34,7 +34,7 @@ from vidxfer.pipeline.video.paths import PathFailed, SequentialPath
 
 CONTAINERS = {"mp4", "matroska"}
 TURNING_CONTAINERS = {"mp4"}
-CODECS = {"h264", "hevc", "vp8", "vp9"}
+DECORD_CODECS = {"h264", "hevc", "vp8", "vp9"}
 """Not av1: decord 0.6 bundles no decoder for it."""
 PIXELS = {"yuv420p", "yuvj420p"}
 SMALLEST_PX = 16
@@ -90,8 +90,8 @@ def _against_header(video: Opened) -> list[str]:
         found.append(f"{len(container.streams.video)} video streams: decord chooses its own")
     if video.square_width(context.width) is not None:
         found.append(f"pixels of {video.pixel_aspect} are to be made square")
-    if video.codec not in CODECS:
-        found.append(f"{video.codec} is not one of {', '.join(sorted(CODECS))}")
+    if video.codec not in DECORD_CODECS:
+        found.append(f"{video.codec} is not one of {', '.join(sorted(DECORD_CODECS))}")
     if context.pix_fmt not in PIXELS:
         found.append(f"{context.pix_fmt} is not 4:2:0 with 8 bits")
     if context.width % 2 or context.height % 2:

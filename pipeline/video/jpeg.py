@@ -12,22 +12,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from vidxfer.pipeline.shapes import expect
+from vidxfer.pipeline.shapes import Pixels, expect
 
 SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 """Names of the colour resolutions, and Pillow's numbers for them."""
 
 QUALITY_STEP = 10
 """Quality is lowered by this until a frame fits."""
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def encode_frames(pixels: Pixels, *, quality: int, subsampling: str, most_bytes: int) -> tuple[list[bytes], int]:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vidxfer.pipeline.errors import VideoError, VideoReason
+from vidxfer.pipeline.shapes import Pixels
 from vidxfer.pipeline.video.container import Deadline, Opened, opened_again
-from vidxfer.pipeline.video.decode import Decoding, Look, Painter, Pixels, pyav_version
+from vidxfer.pipeline.video.decode import Decoding, Look, Painter, pyav_version
 from vidxfer.pipeline.video.packets import MICROSECONDS, Clock, Packets, start_before
 from vidxfer.pipeline.video.window import Window
 
@@ -108,14 +109,14 @@ class SequentialPath:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Stretch:
     """One stretch of decoding: where to seek, and the frame numbers to collect on the way."""
 
     start: tuple[int, int]
     numbers: tuple[int, ...]
 
 
-def plan_runs(packets: Packets, pts: Sequence[int], numbers: Sequence[int]) -> list[Run]:
+def plan_stretches(packets: Packets, pts: Sequence[int], numbers: Sequence[int]) -> list[Stretch]:
     """Cut sorted, distinct frame numbers into runs, so that no long stretch is decoded for nothing.
 
     Args:
@@ -124,16 +125,16 @@ def plan_runs(packets: Packets, pts: Sequence[int], numbers: Sequence[int]) -> l
     Raises:
         PathFailed: a frame lies before every start.
     """
-    runs: list[Run] = []
+    runs: list[Stretch] = []
     reached = -1  # packet number of the last frame planned
     for number in numbers:
         start = start_before(packets, pts[number])
         if start is None:
             raise PathFailed(f"no key frame to start from before frame {number}")
         if not runs or start[0] > reached + WORTH_A_SEEK:
-            runs.append(Run(start=start, numbers=(number,)))
+            runs.append(Stretch(start=start, numbers=(number,)))
         else:
-            runs[-1] = Run(start=runs[-1].start, numbers=(*runs[-1].numbers, number))
+            runs[-1] = Stretch(start=runs[-1].start, numbers=(*runs[-1].numbers, number))
         reached = max(reached, packets.decode_position[pts[number]])
     return runs
 
@@ -169,7 +170,7 @@ class PtsPath:
         ]
         self.look: Look | None = None
         if self.pts:
-            self._run(plan_runs(packets, self.pts, [0])[0], deadline, paint=())
+            self._run(plan_stretches(packets, self.pts, [0])[0], deadline, paint=())
         if self.look is not None and not window.is_whole:
             with opened_again(video) as fresh:
                 self.look = replace(self.look, quarter_turns=Decoding(fresh, deadline).first_turns())
@@ -183,7 +184,7 @@ class PtsPath:
         """
         found: dict[int, Pixels] = {}
         passed = range(len(self.pts)) if self._unchecked else numbers
-        for run in plan_runs(self._packets, self.pts, passed):
+        for run in plan_stretches(self._packets, self.pts, passed):
             found.update(self._run(run, deadline, paint=set(numbers)))
         self._passed |= self._unchecked
         self._unchecked = False
@@ -199,7 +200,7 @@ class PtsPath:
             self._unchecked = True
             self.read((), deadline)
 
-    def _run(self, run: Run, deadline: Deadline, *, paint: Collection[int]) -> dict[int, Pixels]:
+    def _run(self, run: Stretch, deadline: Deadline, *, paint: Collection[int]) -> dict[int, Pixels]:
         """Decode a run; the pixels of those of its frames that are in `paint`."""
         self._seek(run.start[1])
         decoding = Decoding(self._video, deadline, self.look)

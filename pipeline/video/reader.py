@@ -85,7 +85,7 @@ def open_video(
     deadline = Deadline(path, limits)
     with opened(path, limits, square_pixels=square_pixels) as video:
         source = VideoSource(video, window.at_rate(float(video.stream.average_rate or 0)))
-        source._choose(deadline, use_decord=decoder == "decord", known_good=known_good)
+        source.choose(deadline, use_decord=decoder == "decord", known_good=known_good)
         yield source
 
 
@@ -208,7 +208,8 @@ class VideoSource:
             detail = f"{promised} frames by its packets, {self.frame_count} by decoding"
             raise VideoError(VideoReason.DECODE_FAILED, self._video.path, detail)
 
-    def _choose(self, deadline: Deadline, *, use_decord: bool, known_good: bool) -> None:
+    def choose(self, deadline: Deadline, *, use_decord: bool, known_good: bool) -> None:
+        """Choose the way to the frames; `why` says it. Called once, by `open_video`."""
         if self._window.is_whole and not use_decord and not known_good and fits_in_memory(self._video):
             self.why = "decoded whole, once"
             self._way = SequentialPath(self._video, deadline, window=self._window)

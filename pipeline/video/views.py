@@ -19,7 +19,7 @@ from vidxfer.pipeline.video.sampling import Sampling, test_indices, train_indice
 TRIES = 10
 """Boxes drawn before the central fallback, as in torchvision."""
 
-Box = tuple[int, int, int, int]
+CropBox = tuple[int, int, int, int]
 """(top, left, height, width) in whole source pixels."""
 
 
@@ -45,7 +45,7 @@ def train_view(frame_count: int, height: int, width: int, *, sampling: Sampling,
     )
 
 
-def random_box(height: int, width: int, sampling: Sampling, rng: np.random.Generator) -> Box:
+def random_box(height: int, width: int, sampling: Sampling, rng: np.random.Generator) -> CropBox:
     """torchvision's RandomResizedCrop.get_params, drawn from numpy: ten tries, then the largest central box allowed.
 
     Only `rng.random()` is used, because numpy promises least change for it.
@@ -61,7 +61,7 @@ def random_box(height: int, width: int, sampling: Sampling, rng: np.random.Gener
     return central_box(height, width, sampling.crop_ratio)
 
 
-def central_box(height: int, width: int, crop_ratio: tuple[float, float]) -> Box:
+def central_box(height: int, width: int, crop_ratio: tuple[float, float]) -> CropBox:
     """The largest box in the middle whose width/height stays inside crop_ratio."""
     narrowest, widest = min(crop_ratio), max(crop_ratio)
     box_height, box_width = height, width
@@ -122,7 +122,7 @@ def resized_size(height: int, width: int, image_px: int) -> tuple[int, int]:
     return int(height / width * image_px), image_px
 
 
-def square_in_resized(crop: tuple[float, float, float, float], height: int, width: int, image_px: int) -> Box:
+def square_in_resized(crop: tuple[float, float, float, float], height: int, width: int, image_px: int) -> CropBox:
     """Where a test view's box lies: (top, left) in the resized picture, and that picture's (height, width).
 
     The inverse of what `test_view` stores. All four are whole numbers, so rounding recovers them exactly even after

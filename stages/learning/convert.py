@@ -30,7 +30,7 @@ from vidxfer.pipeline.training.build import build_head, offer_of_split
 from vidxfer.pipeline.training.optimise import build_optimiser
 from vidxfer.pipeline.training.owned import expect_run_or_nothing, owned
 from vidxfer.pipeline.training.recipes import named
-from vidxfer.pipeline.training.run import Progress, Run
+from vidxfer.pipeline.training.run import Run, RunPlace
 from vidxfer.pipeline.training.weights import expect_free, read_state, write_safetensors
 from vidxfer.stages.learning.train import made_from
 
@@ -237,5 +237,5 @@ def _write_run(request: ImportRequest, split: Split, recipe: Recipe, weights: Ma
         _expect_no_run(request.run)  # again: another import may have been here since
         run = Run.start(request.run, recipe, {**made_from(split, online=False), "imported": origin})
         # One step, so that the run counts as begun: how many the authors took is not in the file.
-        done = Progress(epoch=recipe.epochs, global_step=1, finished=True)
+        done = RunPlace(epoch=recipe.epochs, global_step=1, finished=True)
         run.save(head, build_optimiser(head, recipe), text, done)

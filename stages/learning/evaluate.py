@@ -33,7 +33,7 @@ from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.scoring import Scored, score_rows
 from vidxfer.pipeline.writing import write_text
 from vidxfer.stages.learning.sources import Source
-from vidxfer.stages.learning.union import UnionSource, source_of
+from vidxfer.stages.learning.union import source_of
 from vidxfer.stages.progress import Progress, Silent
 
 
@@ -123,10 +123,8 @@ def _evaluate(request: EvaluateRequest, folder: Path, shown: Progress) -> Evalua
 
 def per_cache(source: Source, scored: Scored, result: Score) -> dict[str, Score]:
     """The score of the videos of each cache, where the source is made of several."""
-    if not isinstance(source, UnionSource):
-        return {}
     scores = {}
-    for name in source.union.names:
+    for name in source.cache_names:
         at = [place for place, id_ in enumerate(scored.ids) if id_.startswith(f"{name}/")]
         missing = {id_: why for id_, why in result.missing.items() if id_.startswith(f"{name}/")}
         scores[name] = score(scored.probabilities[at], scored.labels[at], missing)

@@ -12,13 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from vidxfer.pipeline.cache.spec import CacheSpec
-from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import ClipError, UsageError
 from vidxfer.pipeline.heads import RELEASES
 from vidxfer.pipeline.training.build import build_head, offer_of
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.weights import expect_free, write_checkpoint
 from vidxfer.stages.learning.convert import release_of
+from vidxfer.stages.remembered import remembered_clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def _clip_of(run: Run, spec: CacheSpec) -> tuple[dict[str, Tensor], str | None]:
     """CLIP's weights under open_clip's names, or none and why."""
     known = run.made_from["clip"]
     try:
-        tower = load_tower(known["model"], known["pretrained"], device="cpu", precision="fp32")
+        tower = remembered_clip(known, spec.clip_precision, device="cpu").load()
     except ClipError as error:
         return {}, str(error).splitlines()[0]
     if tower.info.weights_sha256 != spec.clip_weights_sha256:

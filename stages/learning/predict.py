@@ -12,7 +12,6 @@ import torch
 
 from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of_run, facts_of_tower
 from vidxfer.pipeline.cache.spec import CacheSpec
-from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.draw import draw_guarded
 from vidxfer.pipeline.errors import UsageError, VideoError
@@ -28,6 +27,7 @@ from vidxfer.pipeline.training.shown import with_clip
 from vidxfer.pipeline.video.replay import replay
 from vidxfer.stages.learning.evaluate import compute_on
 from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.remembered import remembered_clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +108,14 @@ def tower_of(run: Run, trained: CacheSpec, request: PredictRequest, shown: Progr
     Raises:
         CacheMismatch: its weights or its pictures are others; each field with both values.
     """
-    known = run.made_from["clip"]
-    tower = load_tower(
-        request.model or known["model"],
-        request.pretrained or known["pretrained"],
+    tower = remembered_clip(
+        run.made_from["clip"],
+        trained.clip_precision,
         device=request.device,
-        precision=trained.clip_precision if request.precision == "auto" else request.precision,
-    )
+        precision=request.precision,
+        model=request.model,
+        pretrained=request.pretrained,
+    ).load()
     for line in expect_agree("run with tower", run.path, facts_of_run(run.made_from), facts_of_tower(tower.info)):
         shown.line(f"predict: {line}")
     return tower

@@ -8,7 +8,8 @@ Both give the same `Split` (settings, ids, labels, text) and the same raw batche
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -18,89 +19,181 @@ import numpy as np
 import torch
 
 from vidxfer.pipeline.cache.layout import PENDING
-from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.draw import draw_view
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.heads.base import Needs, Offer
+from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.ahead import AheadLoader
+from vidxfer.pipeline.training.build import offer_of_split
 from vidxfer.pipeline.training.dense import Origin, expect_askable, origin_of
 from vidxfer.pipeline.training.loader import Assembler, ClipLoader
 from vidxfer.pipeline.training.online import OnlineLoader
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.stages.describe import describe_split
+from vidxfer.stages.remembered import dense_videos, remembered_clip, tower_of_caches
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, library_versions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """One split to take clips from.
+class Source(ABC):
+    """One split to take clips from. Every kind of source answers the same questions, so nobody asks which kind it is.
 
     Attributes:
         split: settings, ids, labels and text; on disk or in memory.
-        find_videos: gives id -> video; called only when a head needs pixels.
-        tower: on the online path; None: tokens are cached.
-        frames_from: one of `FramesFrom`: where dense frames beside cached tokens come from.
     """
 
     split: Split
-    find_videos: Callable[[], dict[str, Video]]
-    tower: ClipTower | None
-    frames_from: str = "auto"
 
+    @property
+    def cache_names(self) -> tuple[str, ...]:
+        """Names of the caches where the source is made of several; ids of the split begin with them."""
+        return ()
+
+    def row_ids(self) -> tuple[str, ...]:
+        """What a run remembers each row by; it survives a move of the cache."""
+        return self.split.video_ids
+
+    def offer(self, recipe: Recipe) -> Offer:
+        """What this source delivers to a head of a recipe.
+
+        Raises:
+            CacheError: the tokens are not CLS plus a square grid of patches.
+        """
+        return offer_of_split(self.split, recipe)
+
+    def clips_of_epoch(self, clips: Sequence[tuple[int, int]], epoch: int) -> list[tuple[int, int]]:
+        """(row, view) of every clip of an epoch, in order, from the (row, stored view) that was drawn for it."""
+        return list(clips)
+
+    @abstractmethod
+    def stored_rows(self) -> list[int]:
+        """Rows that can be read."""
+
+    @abstractmethod
+    def pending(self) -> int:
+        """Number of videos that are not extracted yet."""
+
+    @abstractmethod
+    def reasons(self) -> dict[str, str]:
+        """Id -> reason of every video that was refused at extraction."""
+
+    @abstractmethod
     def origin(self, needs: Needs) -> Origin | None:
         """Where a head's dense frames come from; None where it sees none, and on the online path.
 
         Raises:
             UsageError: the cache is asked for, and does not hold what the head sees.
         """
-        return origin_of(self.split, needs, self.frames_from) if self.tower is None else None
+
+    @abstractmethod
+    def assembler(self, needs: Needs, device: torch.device, **settings: Any) -> Assembler:
+        """What makes batches of this source's loader; `settings` as of `Assembler`."""
+
+    @abstractmethod
+    def loader(
+        self, needs: Needs, *, decode_threads: int, read_threads: int, device: torch.device | None = None
+    ) -> AheadLoader:
+        """A loader of this source's clips, to be used in a `with` block; JPEGs are decoded on `device`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachedSource(Source):
+    """A split of a cache, and the videos it was made from.
+
+    Attributes:
+        find_videos: gives id -> video; called only when a head needs pixels.
+        frames_from: one of `FramesFrom`: where dense frames beside the cached tokens come from.
+    """
+
+    find_videos: Callable[[], dict[str, Video]]
+    frames_from: str = "auto"
 
     def stored_rows(self) -> list[int]:
-        """Rows that can be read: the stored ones of a cache, all of an online source."""
-        if self.tower is not None:
-            return list(range(len(self.split.video_ids)))
+        """Rows whose tokens are stored."""
         return [int(row) for row in Rows(self.split).stored_rows()]
-
-    def row_ids(self) -> tuple[str, ...]:
-        """What a run remembers each row by; it survives a move of the cache."""
-        return self.split.video_ids
 
     def pending(self) -> int:
         """Number of videos that are not extracted yet."""
-        return 0 if self.tower is not None else int((Rows(self.split).state == PENDING).sum())
+        return int((Rows(self.split).state == PENDING).sum())
 
     def reasons(self) -> dict[str, str]:
         """Id -> reason of every video that was refused at extraction."""
-        failures = {} if self.tower is not None else self.split.failures()
-        return {name: f"{one.reason}: {one.detail}" for name, one in failures.items()}
+        return {name: f"{failure.reason}: {failure.detail}" for name, failure in self.split.failures().items()}
+
+    def origin(self, needs: Needs) -> Origin | None:
+        """See `Source.origin`."""
+        return origin_of(self.split, needs, self.frames_from)
 
     def assembler(self, needs: Needs, device: torch.device, **settings: Any) -> Assembler:
-        """What makes batches of this source's loader; `settings` as of `Assembler`."""
+        """See `Source.assembler`."""
+        return Assembler(self.split, needs, device, **settings)
+
+    def loader(
+        self, needs: Needs, *, decode_threads: int, read_threads: int, device: torch.device | None = None
+    ) -> AheadLoader:
+        """See `Source.loader`."""
+        origin = self.origin(needs)
+        return ClipLoader(
+            self.split,
+            needs,
+            self.find_videos() if origin is not None and not origin.cached else None,
+            may_differ=self.frames_from == "changed-videos",
+            device=device,
+            decode_threads=decode_threads,
+            read_threads=read_threads,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineSource(Source):
+    """A split whose videos are decoded in every epoch, with CLIP in every step; no array of it is stored.
+
+    Attributes:
+        find_videos: gives id -> video.
+        tower: makes tokens and embeddings of the decoded frames.
+    """
+
+    find_videos: Callable[[], dict[str, Video]]
+    tower: ClipTower
+
+    def offer(self, recipe: Recipe) -> Offer:
+        """As a cache's, with CLIP itself beside it."""
+        return offer_of_split(self.split, recipe, tower=self.tower)
+
+    def clips_of_epoch(self, clips: Sequence[tuple[int, int]], epoch: int) -> list[tuple[int, int]]:
+        """The same rows in the same order; view `epoch` of each, which no earlier epoch has shown."""
+        return [(row, epoch) for row, _ in clips]
+
+    def stored_rows(self) -> list[int]:
+        """Every row of a video."""
+        return [int(row) for row in self.split.video_rows]
+
+    def pending(self) -> int:
+        """Nothing waits: nothing is extracted."""
+        return 0
+
+    def reasons(self) -> dict[str, str]:
+        """No video was refused before; the loader names those that are refused on the way."""
+        return {}
+
+    def origin(self, needs: Needs) -> Origin | None:
+        """None: there is no choice, every frame is decoded from the videos."""
+        return None
+
+    def assembler(self, needs: Needs, device: torch.device, **settings: Any) -> Assembler:
+        """See `Source.assembler`."""
         return Assembler(self.split, needs, device, tower=self.tower, **settings)
 
     def loader(
         self, needs: Needs, *, decode_threads: int, read_threads: int, device: torch.device | None = None
     ) -> AheadLoader:
-        """A loader of this source's clips, to be used in a `with` block; JPEGs are decoded on `device`."""
-        if self.tower is None:
-            origin = self.origin(needs)
-            videos = self.find_videos() if origin is not None and not origin.cached else None
-            return ClipLoader(
-                self.split,
-                needs,
-                videos,
-                may_differ=self.frames_from == "changed-videos",
-                device=device,
-                decode_threads=decode_threads,
-                read_threads=read_threads,
-            )
+        """See `Source.loader`; nothing is read from a cache, and no stored JPEG is decoded."""
         videos = self.find_videos()
         # A row of a gap is never asked for; any video stands in its place.
         rows = [videos[name or self.split.video_ids[0]] for name in self.split.video_ids]
@@ -110,7 +203,7 @@ class Source:
         return OnlineLoader(self.split, needs, rows, partial(draw_view, spec), decode_threads=decode_threads)
 
 
-def cached_source(folder: Path, name: str, root: Path | None, frames_from: str = "auto") -> Source:
+def cached_source(folder: Path, name: str, root: Path | None, frames_from: str = "auto") -> CachedSource:
     """A split of a cache, and the videos it was made from.
 
     Raises:
@@ -120,43 +213,7 @@ def cached_source(folder: Path, name: str, root: Path | None, frames_from: str =
     split = open_split(folder, name)
     expect_askable(split, frames_from)
     videos = cache(partial(dense_videos, split, root))
-    return Source(split=split, find_videos=videos, tower=None, frames_from=frames_from)
-
-
-def dense_videos(split: Split, root: Path | None) -> dict[str, Video]:
-    """The data set the cache remembers, by id; `root` if it has moved.
-
-    Raises:
-        UsageError, DatasetError: the folder is not there, or holds another data set.
-    """
-    if split.extents:
-        return _videos_of_extents(split, root)
-    data = DataSource.from_dict(dict(split.informs["data"]), root)
-    found = data.load(split.spec.split)
-    if found.fingerprint != split.spec.dataset_fingerprint:
-        raise UsageError(
-            f"{data.root} does not hold the videos this cache was made from: fingerprint {found.fingerprint}, the "
-            f"cache has {split.spec.dataset_fingerprint} ({len(found)} videos there, {split.video_count} here). "
-            "Give the right folder with --root."
-        )
-    return {video.id: video for video in found.videos}
-
-
-def _videos_of_extents(split: Split, root: Path | None) -> dict[str, Video]:
-    """As `dense_videos`, of a cache to which videos were added: each from where it came; `root` is the first one's."""
-    videos: dict[str, Video] = {}
-    for number, extent in enumerate(split.extents):
-        data = replace(DataSource.from_dict(dict(extent.data), root if number == 0 else None), limit=None)
-        found = {video.id: video for video in data.load(split.spec.split).videos}
-        names = split.video_ids[extent.first_row : extent.end]
-        missing = [name for name in names if name not in found]
-        if missing:
-            raise UsageError(
-                f"{data.root} lacks {len(missing)} of the {len(names)} videos that this cache has from it: "
-                f"{', '.join(missing[:3])}. Give the first data set's folder with --root, put later ones back."
-            )
-        videos |= {name: found[name] for name in names}
-    return videos
+    return CachedSource(split=split, find_videos=videos, frames_from=frames_from)
 
 
 def online_sources(
@@ -172,24 +229,23 @@ def online_sources(
             raise UsageError(
                 "--online needs videos: give --dataset and --root, or the cache (--cache) whose videos and CLIP to use"
             )
-        found = {name: open_split(folder, name) for name in splits(folder)}
-        known = found["train"].informs["clip"]
-        made_in = found["train"].spec.clip_precision
-        precision = made_in if clip.precision == "auto" else clip.precision
-        tower = load_tower(known["model"], known["pretrained"], device=clip.device, precision=precision)
-        for split in found.values():
-            expect_tower(split, tower.info)
+        opened = {name: open_split(folder, name) for name in splits(folder)}
+        first = opened["train"]
+        known = remembered_clip(
+            first.informs["clip"], first.spec.clip_precision, device=clip.device, precision=clip.precision
+        )
+        tower = tower_of_caches(list(opened.values()), known)
         return {
-            name: Source(split=split, find_videos=cache(partial(dense_videos, split, root)), tower=tower)
-            for name, split in found.items()
+            name: OnlineSource(split=split, find_videos=cache(partial(dense_videos, split, root)), tower=tower)
+            for name, split in opened.items()
         }
-    tower = load_tower(clip.model, clip.pretrained, device=clip.device, precision=clip.precision)
-    sources = {}
+    tower = clip.load()
+    sources: dict[str, Source] = {}
     for name in ("train", "val"):
         dataset = data.load(name)
         split = split_in_memory(dataset, tower, data, clip, store)
         by_id = {video.id: video for video in dataset.videos}
-        sources[name] = Source(split=split, find_videos=lambda by_id=by_id: by_id, tower=tower)  # type: ignore[misc]
+        sources[name] = OnlineSource(split=split, find_videos=lambda by_id=by_id: by_id, tower=tower)  # type: ignore[misc]
     return sources
 
 

@@ -15,8 +15,7 @@ from vidxfer.pipeline.errors import RunError, VidxferError
 from vidxfer.pipeline.training.kept_rows import KeptRows, find_rows
 from vidxfer.pipeline.training.order import steps_per_epoch
 from vidxfer.pipeline.training.owned import expect_run_or_nothing, owned
-from vidxfer.pipeline.training.run import Progress as Place
-from vidxfer.pipeline.training.run import Run
+from vidxfer.pipeline.training.run import Run, RunPlace
 from vidxfer.stages.learning.sources import Source
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.settings import TrainRequest
@@ -86,7 +85,7 @@ def rows_of_run(run: Run, source: Source, rows: list[int], fabric: Fabric, shown
     return rows, views
 
 
-def expect_place(run: Run, place: Place, videos: int) -> None:
+def expect_place(run: Run, place: RunPlace, videos: int) -> None:
     """Check that there is a step where a run is to go on: behind an epoch's last one there is none.
 
     Raises:

@@ -28,7 +28,6 @@ from vidxfer.pipeline.training.build import (
     expect_made_for,
     expect_readable,
     facts_of_head,
-    offer_of,
 )
 from vidxfer.pipeline.training.kept_rows import KeptRows
 from vidxfer.pipeline.training.mixing import expect_mixable
@@ -101,9 +100,8 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> list[
         CacheError: the cache lacks what the recipe's head reads.
         UsageError: dense frames are asked from a cache that does not hold what the recipe's head sees.
     """
-    spec = sources["train"].split.spec
     source = sources["train"]
-    offer = offer_of(spec, request.recipe, classes=len(source.split.class_names), tower=source.tower)
+    offer = source.offer(request.recipe)
     expect_made_for(request.recipe, offer)
     needs = request.recipe.head.needs(offer)
     expect_delivered(needs, offer)
@@ -111,7 +109,7 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> list[
     if "val" not in sources:
         return []
     val, train = sources["val"].split, source.split
-    trained = {**facts_of(train), **facts_of_head(request.recipe, spec)}
+    trained = {**facts_of(train), **facts_of_head(request.recipe, train.spec)}
     return expect_readable("val with train", val.path, facts_of(val), val.spec, request.recipe, trained)
 
 
@@ -148,14 +146,12 @@ def expect_text(run: Run, split: Split) -> None:
 
 
 def trainable_rows(source: Source, request: TrainRequest, shown: Progress) -> list[int]:
-    """Stored, labelled rows.
+    """Labelled rows that can be read.
 
     Raises:
         CacheIncomplete: the extraction has not finished, or nothing usable is stored.
     """
     split = source.split
-    if source.tower is not None:
-        return [row for row in range(len(split.video_ids)) if split.labels[row] >= 0]
     pending = source.pending()
     if pending and not request.allow_incomplete:
         raise CacheIncomplete(
@@ -167,9 +163,9 @@ def trainable_rows(source: Source, request: TrainRequest, shown: Progress) -> li
     if len(stored) < split.video_count - pending:
         shown.line(f"train: {split.video_count - pending - len(stored)} videos were refused at extraction; left out")
     if len(rows) < len(stored):
-        shown.line(f"train: {len(stored) - len(rows)} stored videos have no label; left out")
+        shown.line(f"train: {len(stored) - len(rows)} videos have no label; left out")
     if not rows:
-        raise CacheIncomplete(f"{split.path}: not one stored video has a label; there is nothing to train on")
+        raise CacheIncomplete(f"{split.path}: not one video that can be read has a label; there is nothing to train on")
     return rows
 
 

@@ -23,13 +23,12 @@ from torch import Tensor
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.precision import Where
-from vidxfer.pipeline.training.build import build_head, head_randomness, offer_of_split
+from vidxfer.pipeline.training.build import build_head, head_randomness
 from vidxfer.pipeline.training.journal import Journal
 from vidxfer.pipeline.training.metrics import RunningMean, Score
 from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, refreshed, soft_cross_entropy
 from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per_epoch
-from vidxfer.pipeline.training.run import Progress as Place
-from vidxfer.pipeline.training.run import Run
+from vidxfer.pipeline.training.run import Run, RunPlace
 from vidxfer.stages.learning.evaluate import score_split
 from vidxfer.stages.learning.sources import Source
 from vidxfer.stages.progress import Progress
@@ -58,7 +57,7 @@ class Trainer:
         self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
         self.text = torch.from_numpy(split.text)
         self.where = where
-        head = build_head(self.recipe, offer_of_split(split, self.recipe, tower=source.tower))
+        head = build_head(self.recipe, source.offer(self.recipe))
         self.needs = head.needs
         optimiser = build_optimiser(head, self.recipe)
         self.place = run.progress()
@@ -131,8 +130,7 @@ class Trainer:
 
     def _epoch(self, epoch: int, first: int, steps: int) -> None:
         order = epoch_order(self.rows, self.views, seed=self.recipe.seed, epoch=epoch)
-        if self.request.online:
-            order = [(row, epoch) for row, _ in order]  # a fresh draw in every epoch
+        order = self.sources["train"].clips_of_epoch(order, epoch)
         self.loader.epoch = (self.recipe.seed, epoch)
         rank, world = self.fabric.global_rank, self.fabric.world_size
         plan = rank_batches(order, self.recipe.batch_clips, first_step=first, rank=rank, world=world)
@@ -148,7 +146,7 @@ class Trainer:
                 loss.add(self._step(raw, epoch + rate_of / steps))
                 end = step + 1 == steps
                 done = self.place.global_step + 1
-                self.place = Place(epoch=epoch + end, step=0 if end else step + 1, global_step=done)
+                self.place = RunPlace(epoch=epoch + end, step=0 if end else step + 1, global_step=done)
                 if (step + 1) % self.request.log_every_steps == 0 or end:
                     self._log(epoch, loss, waited, time.monotonic() - began)
                     began = time.monotonic()

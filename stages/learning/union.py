@@ -22,7 +22,6 @@ from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of
 from vidxfer.pipeline.cache.read.union import Union, unite
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.datasets.k710 import map_labels, names_of
 from vidxfer.pipeline.datasets.survey import recording_of_id
 from vidxfer.pipeline.heads.base import Needs
@@ -30,8 +29,9 @@ from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.dense import Origin
 from vidxfer.pipeline.training.united import UnitedAssembler, UnitedLoader
 from vidxfer.pipeline.video.mirror import flip_pairs
-from vidxfer.stages.learning.sources import Source, cached_source
+from vidxfer.stages.learning.sources import CachedSource, Source, cached_source
 from vidxfer.stages.progress import Progress
+from vidxfer.stages.remembered import remembered_clip, tower_of_caches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,13 @@ class UnionSource(Source):
     """A source made of several caches; `label_maps`: of each, its class -> class of the union."""
 
     union: Union
-    members: tuple[Source, ...]
+    members: tuple[CachedSource, ...]
     label_maps: tuple[tuple[int, ...], ...]
+
+    @property
+    def cache_names(self) -> tuple[str, ...]:
+        """See `Source.cache_names`."""
+        return self.union.names
 
     def stored_rows(self) -> list[int]:
         """Rows that can be read in the cache they lie in."""
@@ -123,9 +128,6 @@ def source_of(
     )
     return UnionSource(
         split=union.split,
-        find_videos=dict,
-        tower=None,
-        frames_from=frames_from,
         union=union,
         members=tuple(members),
         label_maps=label_maps,
@@ -182,8 +184,8 @@ def text_of(class_names: Sequence[str], found: Sequence[Split]) -> np.ndarray[An
     known = {name: split.text[label] for split in reversed(found) for label, name in enumerate(split.class_names)}
     missing = [name for name in class_names if name not in known]
     if missing:
-        clip = first.informs["clip"]
-        tower = load_tower(clip["model"], clip["pretrained"], device="cpu", precision="fp32")
+        clip = remembered_clip(first.informs["clip"], first.spec.clip_precision, device="cpu")
+        tower = tower_of_caches(found, clip)
         templates = tuple(first.informs.get("templates", ("{}",)))
         known |= dict(zip(missing, tower.encode_text(missing, templates).numpy(), strict=True))
     return np.stack([known[name] for name in class_names]).astype(np.float32)

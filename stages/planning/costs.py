@@ -51,7 +51,7 @@ class Rates:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class ClipCost:
     """What one clip of an epoch needs.
 
     Attributes:
@@ -84,12 +84,12 @@ class Epoch:
     not_counted: tuple[str, ...]
 
 
-def epochs(clip: Clip, rates: Rates, clips: int) -> tuple[Epoch, ...]:
+def epochs(clip: ClipCost, rates: Rates, clips: int) -> tuple[Epoch, ...]:
     """An epoch of `clips` clips, each of `WAYS`."""
     return tuple(_epoch(way, clip, rates, clips) for way in WAYS)
 
 
-def _epoch(way: str, clip: Clip, rates: Rates, clips: int) -> Epoch:
+def _epoch(way: str, clip: ClipCost, rates: Rates, clips: int) -> Epoch:
     parts = _seconds_per_clip(way, clip, rates)
     missing = tuple(name for named in parts.values() for name, seconds in named.items() if seconds is None)
     known = {
@@ -102,7 +102,7 @@ def _epoch(way: str, clip: Clip, rates: Rates, clips: int) -> Epoch:
     return Epoch(way=way, seconds=seconds, bound_by=slowest, not_counted=missing)
 
 
-def _seconds_per_clip(way: str, clip: Clip, rates: Rates) -> Mapping[str, Mapping[str, float | None]]:
+def _seconds_per_clip(way: str, clip: ClipCost, rates: Rates) -> Mapping[str, Mapping[str, float | None]]:
     """Part -> rate -> seconds of one clip; None where the rate is not known."""
     online, stored_frames = way in (WAYS[1], WAYS[2]), way in (WAYS[2], WAYS[3])
     decoded = clip.seen_frames or (clip.sparse_frames if online else 0)
@@ -122,7 +122,7 @@ def _over(amount: float, rate: float | None) -> float | None:
     return None if rate is None else amount / rate
 
 
-def break_even_gb_per_second(clip: Clip, rates: Rates) -> float | None:
+def break_even_gb_per_second(clip: ClipCost, rates: Rates) -> float | None:
     """The rate of reading at which a cached epoch takes as long as an online one: slower than this, recomputing wins.
 
     None where CLIP's rate is not known, or where no disk is fast enough: decoding or the head alone take as long as an

@@ -25,7 +25,7 @@ from vidxfer.pipeline.training.shown import with_clip
 from vidxfer.stages.describe import bytes_per_view, describe_split, frame_store
 from vidxfer.stages.planning import measure
 from vidxfer.stages.planning.costs import (
-    Clip,
+    ClipCost,
     Epoch,
     Rates,
     break_even_gb_per_second,
@@ -127,7 +127,7 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
     rates, jpeg_bytes = request.rates, JPEG_BYTES_PER_PIXEL * spec.sampling.image_px**2
     if request.measure:
         rates, jpeg_bytes = measured(request, tower, spec, needs, datasets[0], progress or Silent(), jpeg_bytes)
-    clip = Clip(
+    clip = ClipCost(
         token_bytes=spec.bytes_per_view if request.recipe is None else bytes_read(spec, needs),
         frame_bytes=jpeg_bytes,
         sparse_frames=needs.sparse_frames or spec.sparse_frames,

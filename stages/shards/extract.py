@@ -36,12 +36,12 @@ from vidxfer.pipeline.writing import remove
 from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.shards.behind import Behind
 from vidxfer.stages.shards.encode import Encoded, Prepared, encode_all, prepare_videos
-from vidxfer.stages.shards.quantise import Codes, Quantiser
+from vidxfer.stages.shards.quantise import Quantised, SplitQuantiser
 
 OPEN_SHARDS_MOST = 3
 """Begun and not yet durable: each holds a dozen open files, and the disk may be far slower than videos are refused."""
 
-Result = tuple[int, Encoded | VideoError]
+RowResult = tuple[int, Encoded | VideoError]
 """A row, and what became of its video."""
 
 
@@ -138,7 +138,7 @@ def extract_shards(
     request = tasks[0].request
     with closing(prepare_videos(videos, split.spec, request, split.frames)) as ready, ExitStack() as open_shards:
         with Behind() as behind:
-            quantise = Quantiser(split, tower.device)
+            quantise = SplitQuantiser(split, tower.device)
             for task in tasks:
                 hand_over(leave=OPEN_SHARDS_MOST - 1)
                 ours = encode_all(islice(ready, task.count), split.spec, tower, batch_frames=request.batch_frames)
@@ -150,8 +150,8 @@ def extract_shards(
 def _begun(
     task: ShardTask,
     split: Split,
-    results: Iterator[Result],
-    quantise: Quantiser,
+    results: Iterator[RowResult],
+    quantise: SplitQuantiser,
     behind: Behind,
     open_shards: ExitStack,
 ) -> Future[SealedShard]:
@@ -181,7 +181,7 @@ def _begun(
 
 
 def _add_behind(
-    row: int, one: Encoded, notes: Mapping[str, str], writer: ShardWriter, quantise: Quantiser, behind: Behind
+    row: int, one: Encoded, notes: Mapping[str, str], writer: ShardWriter, quantise: SplitQuantiser, behind: Behind
 ) -> None:
     """Hand over what is stored of one video, and nothing that holds more memory than that."""
     codes = quantise(one.tokens)
@@ -203,7 +203,7 @@ def _add_behind(
     behind.do(partial(_add, add, quantise, codes), size_bytes)
 
 
-def _add(add: Callable[[], None], quantise: Quantiser, codes: Codes) -> None:
+def _add(add: Callable[[], None], quantise: SplitQuantiser, codes: Quantised) -> None:
     add()
     quantise.give_back(codes)
 
@@ -245,7 +245,7 @@ def _own_folder(split: Split, task: ShardTask) -> Iterator[ShardWriter]:
         raise
 
 
-def _counted(results: Iterator[Result], advance: Callable[[], None]) -> Iterator[Result]:
+def _counted(results: Iterator[RowResult], advance: Callable[[], None]) -> Iterator[RowResult]:
     for result in results:
         yield result
         advance()

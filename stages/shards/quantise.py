@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.codec import Quantiser as CodecQuantiser
+from vidxfer.pipeline.cache.codec import Quantiser
 from vidxfer.pipeline.cache.codecs.fit import Fitted, Fitting
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
@@ -26,7 +26,7 @@ from vidxfer.stages.progress import Progress
 from vidxfer.stages.settings import ExtractRequest
 from vidxfer.stages.shards.encode import Encoded, encode_videos
 
-Codes: TypeAlias = tuple[Tensor, Tensor | None]
+Quantised: TypeAlias = tuple[Tensor, Tensor | None]
 """Codes and, where the codec has them, scales."""
 
 
@@ -45,7 +45,7 @@ def calibrate(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower:
     return fitting.finish(spec.form, tower.device)
 
 
-class Quantiser:
+class SplitQuantiser:
     """Tokens to codes on the device where CLIP is, with what the split's codec has fitted.
 
     Codes go into buffers of the host that are used again once `give_back` says so, pinned where that is a GPU:
@@ -53,7 +53,7 @@ class Quantiser:
     """
 
     def __init__(self, split: Split, device: torch.device) -> None:
-        self._quantise = CodecQuantiser.of(split).to(device)
+        self._quantise = Quantiser.of(split).to(device)
         self._pinned = device.type == "cuda"
         arrays = split.layout.owned
         self._kinds = [
@@ -61,9 +61,9 @@ class Quantiser:
             for name in TOKEN_ARRAYS
             if name in arrays
         ]
-        self._free: deque[Codes] = deque()
+        self._free: deque[Quantised] = deque()
 
-    def __call__(self, tokens: Tensor) -> Codes:
+    def __call__(self, tokens: Tensor) -> Quantised:
         """tokens [view layer frame token channel] → codes [view layer frame token code] and scales, both on the CPU."""
         try:
             buffers = self._free.pop()
@@ -72,6 +72,6 @@ class Quantiser:
             buffers = made[0], made[1] if len(made) > 1 else None
         return self._quantise(tokens, buffers)  # type: ignore[no-any-return]
 
-    def give_back(self, codes: Codes) -> None:
+    def give_back(self, codes: Quantised) -> None:
         """Say that codes are written; callable from any thread."""
         self._free.append(codes)

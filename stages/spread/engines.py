@@ -13,7 +13,6 @@ from typing import Protocol
 
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.write.staging import SealedShard
-from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.stages.progress import Bar, Progress
 from vidxfer.stages.settings import ExtractRequest
@@ -39,7 +38,7 @@ class Inline:
     def __init__(self, request: ExtractRequest, shown: Progress) -> None:
         clip = request.clip
         self._request, self._shown = request, shown
-        self._tower = load_tower(clip.model, clip.pretrained, device=clip.device, precision=clip.precision)
+        self._tower = clip.load()
 
     def prepare(self, datasets: Sequence[Dataset]) -> dict[str, str]:
         """As `Engine.prepare`."""

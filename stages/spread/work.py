@@ -19,7 +19,6 @@ from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.write.staging import SealedShard
-from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import ClusterError, VidxferError
 from vidxfer.stages.settings import ClipChoice, ExtractRequest
@@ -33,7 +32,7 @@ SAY_SECONDS = 0.5
 @lru_cache(maxsize=1)
 def _tower(clip: ClipChoice, run: str) -> ClipTower:
     """This process's tower; another run reads the weights again, since they may have changed."""
-    return load_tower(clip.model, clip.pretrained, device=clip.device, precision=clip.precision)
+    return clip.load()
 
 
 @lru_cache(maxsize=4)

@@ -16,9 +16,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vidxfer.pipeline.cache.read.agree import expect_tower
+from vidxfer.pipeline.cache.read.wanted import open_splits
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.store import open_split, splits
+from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.write.grow import Addition, grow
 from vidxfer.pipeline.cache.write.more_views import (
     begin_views,
@@ -28,13 +28,13 @@ from vidxfer.pipeline.cache.write.more_views import (
     views_to_add,
 )
 from vidxfer.pipeline.cache.write.writer import SplitWriter
-from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.errors import CacheBusy, CacheError, UsageError
+from vidxfer.pipeline.errors import CacheBusy
 from vidxfer.pipeline.shapes import Video
 from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress, Silent, say
+from vidxfer.stages.remembered import remembered_clip, tower_of_caches
 from vidxfer.stages.room import expect_room_for, layout_for
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest, library_versions
 from vidxfer.stages.shards.extract import ShardTask, task_of
@@ -111,34 +111,22 @@ def add(request: AddRequest, progress: Progress | None = None) -> tuple[AddRepor
         CacheMismatch: other settings, labels or CLIP. CacheBusy: another process writes or has just added.
         UsageError, DatasetError: no such split, or the data set cannot be meant. CacheFull: the disk is too small.
     """
-    shown, there = progress or Silent(), splits(request.cache)
-    if not there:
-        raise CacheError(f"no cache at {request.cache}: no */zarr.json there. `vidxfer extract` makes one.")
-    wanted = request.splits or tuple(there)
-    if unknown := [name for name in wanted if name not in there]:
-        raise UsageError(f"{request.cache} has no split {unknown[0]!r}; it has {', '.join(there)}")
-    opened = [open_split(request.cache, name) for name in wanted]
+    shown = progress or Silent()
+    opened = open_splits(request.cache, request.splits)
     for split in opened:
         expect_asked(split, request.asked)
         views_wanted(split, begun_views(split), request.views)
-    datasets = [request.data.load(name) for name in wanted]
-    clip = clip_of(request, opened[0])
-    tower = load_tower(clip.model, clip.pretrained, device=clip.device, precision=clip.precision)
-    for split in opened:
-        expect_tower(split, tower.info)
+    datasets = [request.data.load(split.path.name) for split in opened]
+    clip = remembered_clip(
+        opened[0].informs["clip"],
+        opened[0].spec.clip_precision,
+        device=request.device,
+        model=request.model,
+        pretrained=request.pretrained,
+    )
+    tower = tower_of_caches(opened, clip)
     return tuple(
         _add_split(request, clip, tower, split, dataset, shown) for split, dataset in zip(opened, datasets, strict=True)
-    )
-
-
-def clip_of(request: AddRequest, split: Split) -> ClipChoice:
-    """The CLIP that the cache was made with, in its arithmetic, unless the request names another place or device."""
-    known = split.informs["clip"]
-    return ClipChoice(
-        model=request.model or known["model"],
-        pretrained=request.pretrained or known["pretrained"],
-        device=request.device,
-        precision=split.spec.clip_precision,
     )
 
 

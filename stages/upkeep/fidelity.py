@@ -21,17 +21,16 @@ from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
 from vidxfer.pipeline.cache.codecs.closeness import Closeness, LayerCloseness
 from vidxfer.pipeline.cache.codecs.fit import Fitted, Fitting
 from vidxfer.pipeline.cache.codecs.form import codec_form
-from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.clip.load import choose_device, load_tower
+from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import UsageError, VideoError
 from vidxfer.pipeline.training.same import NO_IDENTITIES, expect_same_file, expect_same_pictures
-from vidxfer.stages.learning.sources import dense_videos
 from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.remembered import dense_videos, remembered_clip, tower_of_caches
 from vidxfer.stages.shards.encode import Prepared, encode_all, prepare_all
 from vidxfer.stages.upkeep.stored import decoded, even_rows, read_row
 
@@ -201,11 +200,8 @@ class Truth:
         self._decode = Dequantiser.of(split).to(self.device)
         if request.truth == "pixels":
             self._videos = dense_videos(split, request.root)
-            clip = split.informs["clip"]
-            self._tower = load_tower(
-                clip["model"], clip["pretrained"], device=request.device, precision=split.spec.clip_precision
-            )
-            expect_tower(split, self._tower.info)
+            clip = remembered_clip(split.informs["clip"], split.spec.clip_precision, device=request.device)
+            self._tower = tower_of_caches([split], clip)
 
     def as_stored(self, row: int) -> Tensor:
         """What the cache gives back for a row: float tokens [view layer frame token channel]."""

@@ -17,20 +17,18 @@ import torch
 from torch import Tensor
 
 from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
-from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.cache.read.plain import open_reader
+from vidxfer.pipeline.cache.read.wanted import open_splits
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.draw import sparse
-from vidxfer.pipeline.errors import CacheError, CacheIncomplete, UsageError, VideoError
+from vidxfer.pipeline.errors import CacheIncomplete, VideoError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.dense import dense_frames
 from vidxfer.pipeline.training.same import NO_IDENTITIES, expect_same_file
-from vidxfer.stages.learning.sources import dense_videos
 from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.remembered import dense_videos, remembered_clip, tower_of_caches
 from vidxfer.stages.upkeep.stored import decoded, even_rows, read_row
 
 SLACK = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 3e-2}
@@ -102,23 +100,17 @@ def parity(request: ParityRequest, progress: Progress | None = None) -> tuple[Sp
         CacheError: no cache there, or a video is another file now. CacheMismatch: the tower is not the cache's.
         CacheIncomplete: nothing is stored. UsageError, DatasetError: no such split, or the videos are elsewhere.
     """
-    there = splits(request.cache)
-    if not there:
-        raise CacheError(f"no cache at {request.cache}: no */zarr.json there. `vidxfer extract` makes one.")
-    wanted = request.splits or tuple(there)
-    if unknown := [name for name in wanted if name not in there]:
-        raise UsageError(f"{request.cache} has no split {unknown[0]!r}; it has {', '.join(there)}")
-    opened = [open_split(request.cache, name) for name in wanted]
-    known = opened[0].informs["clip"]
-    tower = load_tower(
-        request.model or known["model"],
-        request.pretrained or known["pretrained"],
+    opened = open_splits(request.cache, request.splits)
+    clip = remembered_clip(
+        opened[0].informs["clip"],
+        opened[0].spec.clip_precision,
         device=request.device,
-        precision=opened[0].spec.clip_precision,
+        model=request.model,
+        pretrained=request.pretrained,
     )
+    tower = tower_of_caches(opened, clip)
     found = []
     for split in opened:
-        expect_tower(split, tower.info)
         with open_reader(split) as reader:
             found.append(_of_split(reader, tower, request, progress or Silent()))
     return tuple(found)

@@ -19,12 +19,11 @@ from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.read.summary import held_bytes
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.cache.write.writer import SplitWriter
-from vidxfer.pipeline.errors import CacheError, UsageError
+from vidxfer.pipeline.errors import UsageError
 from vidxfer.stages.progress import Progress, Silent, say
-from vidxfer.stages.room import expect_room_for
-from vidxfer.stages.upkeep.recode import RecodeRequest, expect_finished, new_spec, open_target, recode_shard, to_write
+from vidxfer.stages.upkeep.made_of import open_sources, to_write
+from vidxfer.stages.upkeep.recode import RecodeRequest, new_spec, open_target, recode_shard
 from vidxfer.stages.upkeep.rewrite import as_they_are, rewrite_shard
 
 
@@ -62,29 +61,14 @@ def prune(request: PruneRequest, progress: Progress | None = None) -> tuple[Prun
     """Write the smaller cache, or go on with it.
 
     Raises:
-        UsageError: nothing is dropped, a layer or a view is not there, or the target is the source.
+        UsageError: a layer or a view is not there, or the target is the source.
         CacheIncomplete: the source has pending shards. CacheMismatch: the target is another cache.
     """
-    if request.source.resolve() == request.target.resolve():
-        raise UsageError(f"{request.target} is the cache itself: give another folder with --to")
-    there = splits(request.source)
-    if not there:
-        raise CacheError(f"no cache at {request.source}: no */zarr.json there. `vidxfer extract` makes one.")
-    wanted = request.splits or tuple(there)
-    if unknown := [name for name in wanted if name not in there]:
-        raise UsageError(f"{request.source} has no split {unknown[0]!r}; it has {', '.join(there)}")
-    sources = [open_split(request.source, name) for name in wanted]
     asked = RecodeRequest(source=request.source, target=request.target, layers=request.layers)
-    specs = [_kept(request, source, new_spec(source.spec, asked)) for source in sources]
-    sources = [source.up_to(spec.views) for source, spec in zip(sources, specs, strict=True)]
-    for source in sources:
-        expect_finished(source)
-    made = splits(request.target)
-    missing = [(one, spec) for one, spec in zip(sources, specs, strict=True) if spec.split not in made]
-    expect_room_for(request.target, [replace(one.layout, spec=spec) for one, spec in missing])
-    return tuple(
-        _prune_split(asked, source, spec, progress or Silent()) for source, spec in zip(sources, specs, strict=True)
+    pairs = open_sources(
+        request.source, request.target, request.splits, lambda split: _kept(request, split, new_spec(split.spec, asked))
     )
+    return tuple(_prune_split(asked, source, spec, progress or Silent()) for source, spec in pairs)
 
 
 def _kept(request: PruneRequest, source: Split, spec: CacheSpec) -> CacheSpec:

@@ -25,7 +25,6 @@ from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
 from vidxfer.pipeline.cache.codecs.fit import Fitted
 from vidxfer.pipeline.cache.codecs.form import codec_form
 from vidxfer.pipeline.cache.layout import STORED
-from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.read.batch import Codes, TokenReader
 from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.read.summary import held_bytes
@@ -34,17 +33,17 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import new_cache_id, open_split, splits, write_new
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import choose_device
-from vidxfer.pipeline.errors import CacheError, CacheIncomplete, CacheMismatch, UsageError
+from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError
 from vidxfer.stages.progress import Bar, Progress, Silent, say
-from vidxfer.stages.room import expect_room_for
 from vidxfer.stages.settings import library_versions
+from vidxfer.stages.upkeep.made_of import open_sources, to_write
 from vidxfer.stages.upkeep.rewrite import as_they_are, fail_rows, rewrite_shard
 from vidxfer.stages.upkeep.stored import decoded, fit_on_cache, read_row
 
 FITTED = ("channel_mean", "channel_std", "rotation", "component_std", "codebook")
 """What a codec has per layer."""
 
-MADE_FROM = "recoded_from"
+RECODED_FROM = "recoded_from"
 """Name among what informs, of what a recoded split was made from."""
 
 
@@ -106,25 +105,8 @@ def recode(request: RecodeRequest, progress: Progress | None = None) -> tuple[Re
         CacheMismatch: the target was made from something else. CacheFull: the disk is too small.
     """
     shown = progress or Silent()
-    if request.source.resolve() == request.target.resolve():
-        raise UsageError(f"{request.target} is the cache itself: give another folder with --to")
-    there = splits(request.source)
-    if not there:
-        raise CacheError(f"no cache at {request.source}: no */zarr.json there. `vidxfer extract` makes one.")
-    wanted = request.splits or tuple(there)
-    if unknown := [name for name in wanted if name not in there]:
-        raise UsageError(f"{request.source} has no split {unknown[0]!r}; it has {', '.join(there)}")
-    sources = [open_split(request.source, name) for name in wanted]
-    specs = [new_spec(source.spec, request) for source in sources]
-    for source in sources:
-        expect_finished(source)
-    made = splits(request.target)
-    missing = [(one, spec) for one, spec in zip(sources, specs, strict=True) if one.spec.split not in made]
-    expect_room_for(request.target, [replace(one.layout, spec=spec) for one, spec in missing])
-    return tuple(
-        recode_split(request, source, spec, choose_device(request.device), shown)
-        for source, spec in zip(sources, specs, strict=True)
-    )
+    pairs = open_sources(request.source, request.target, request.splits, lambda source: new_spec(source.spec, request))
+    return tuple(recode_split(request, source, spec, choose_device(request.device), shown) for source, spec in pairs)
 
 
 def new_spec(spec: CacheSpec, request: RecodeRequest) -> CacheSpec:
@@ -145,16 +127,6 @@ def new_spec(spec: CacheSpec, request: RecodeRequest) -> CacheSpec:
         )
     except (ValueError, CacheError) as error:
         raise UsageError(str(error)) from error
-
-
-def expect_finished(source: Split) -> None:
-    """Raise CacheIncomplete where a shard of the source is pending."""
-    pending = source.shard_count - len(source.finished())
-    if pending:
-        raise CacheIncomplete(
-            f"{source.path}: {pending} of {source.shard_count} shards are pending. `vidxfer extract` finishes them; "
-            "then run the same command again."
-        )
 
 
 def recode_split(
@@ -192,17 +164,6 @@ def recode_split(
     )
 
 
-def to_write(source: Split, writer: SplitWriter) -> list[int]:
-    """Shards of the new split that are pending, or of which the source has stored other rows since."""
-    pending, before, now = set(writer.pending()), source.finished(), writer.split.ledger.finished()
-    outdated = {k for k, record in now.items() if _refused(record) != _refused(before[k])}
-    return sorted(pending | outdated)
-
-
-def _refused(record: ShardRecord) -> set[str]:
-    return {failure.id for failure in record.failed}
-
-
 def open_target(
     request: RecodeRequest, source: Split, spec: CacheSpec, reader: TokenReader, device: torch.device, shown: Progress
 ) -> Split:
@@ -214,7 +175,7 @@ def open_target(
     if spec.split in splits(request.target):
         target = open_split(request.target, spec.split)
         target.spec.expect_same(spec, target.path)
-        made_from = target.informs.get(MADE_FROM, {}).get("cache_id")
+        made_from = target.informs.get(RECODED_FROM, {}).get("cache_id")
         if made_from != source.cache_id:
             raise CacheMismatch(target.path, {"the cache it was made from": (made_from, source.cache_id)})
         return target
@@ -232,7 +193,7 @@ def open_target(
         channel_mean=found.mean.numpy(),
         channel_std=found.std.numpy(),
         fitted={name: values.numpy() for name, values in found.arrays.items()},
-        informs={**source.informs, **library_versions(), MADE_FROM: origin(source)},
+        informs={**source.informs, **library_versions(), RECODED_FROM: origin(source)},
         more_views=(),
         more=(),
     )
@@ -246,7 +207,7 @@ def origin(split: Split) -> dict[str, Any]:
         "codec": split.spec.codec, "layers": list(split.spec.layers), "cache_id": split.cache_id,
         "fingerprint": split.spec.fingerprint,
     }  # fmt: skip
-    return {**found, MADE_FROM: split.informs[MADE_FROM]} if MADE_FROM in split.informs else found
+    return {**found, RECODED_FROM: split.informs[RECODED_FROM]} if RECODED_FROM in split.informs else found
 
 
 def recode_shard(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidxfer.pipeline.cache.read.plain import open_reader
-from vidxfer.pipeline.cache.read.samples import KINDS, samples, write_samples
+from vidxfer.pipeline.cache.read.samples import SAMPLE_FILES, samples, write_samples
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import UsageError
 
@@ -51,8 +51,8 @@ def write_chosen(request: SamplesRequest) -> SamplesReport:
     Raises:
         UsageError: the file's kind, an id or a view is not known. CacheError, CacheIncomplete: as reading.
     """
-    if request.to.suffix not in KINDS:
-        raise UsageError(f"{request.to}: a file that ends in {' or '.join(KINDS)} is wanted")
+    if request.to.suffix not in SAMPLE_FILES:
+        raise UsageError(f"{request.to}: a file that ends in {' or '.join(SAMPLE_FILES)} is wanted")
     split = open_split(request.cache, request.split)
     there = {name: row for row, name in enumerate(split.video_ids) if name}
     if unknown := [name for name in request.ids if name not in there]:

@@ -16,12 +16,11 @@ from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.metadata import expect_described
 from vidxfer.pipeline.cache.read.check import damage_of, unreadable_states
 from vidxfer.pipeline.cache.read.reader import CacheReader
+from vidxfer.pipeline.cache.read.wanted import open_splits
 from vidxfer.pipeline.cache.shard import REMEDY
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.cache.write.more_views import begun_views
 from vidxfer.pipeline.cache.write.writer import SplitWriter
-from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.stages.progress import Bar, Progress, Silent, say
 
 
@@ -52,7 +51,7 @@ class Damage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitCheck:
+class VerifyReport:
     """One split, or one part of its views where some were added later.
 
     Attributes:
@@ -77,7 +76,7 @@ class SplitCheck:
     seconds: float
 
 
-def verify(request: VerifyRequest, progress: Progress | None = None) -> tuple[SplitCheck, ...]:
+def verify(request: VerifyRequest, progress: Progress | None = None) -> tuple[VerifyReport, ...]:
     """Read all that is finished; change nothing unless `drop_damaged`.
 
     Raises:
@@ -85,18 +84,12 @@ def verify(request: VerifyRequest, progress: Progress | None = None) -> tuple[Sp
         UsageError: no such split.
         CacheBusy: damage was found, but extraction is writing the split whose marks are to be taken back.
     """
-    there = splits(request.cache)
-    if not there:
-        raise CacheError(f"no cache at {request.cache}: no */zarr.json there. `vidxfer extract` makes one.")
-    wanted = request.splits or tuple(there)
-    if unknown := [name for name in wanted if name not in there]:
-        raise UsageError(f"{request.cache} has no split {unknown[0]!r}; it has {', '.join(there)}")
-    opened = [open_split(request.cache, name) for name in wanted]
+    opened = open_splits(request.cache, request.splits)
     parts = [part for split in opened for part in (*split.parts, begun_views(split)) if part is not None]
     return tuple(verify_split(part, request, progress or Silent()) for part in parts)
 
 
-def verify_split(split: Split, request: VerifyRequest, shown: Progress) -> SplitCheck:
+def verify_split(split: Split, request: VerifyRequest, shown: Progress) -> VerifyReport:
     """Check one split, or one part of its views, shard by shard."""
     began = time.monotonic()
     expect_described(split.path)
@@ -108,7 +101,7 @@ def verify_split(split: Split, request: VerifyRequest, shown: Progress) -> Split
         with SplitWriter(split) as writer:
             for shard, lines in found.items():
                 writer.drop(shard, lines[0])
-    return SplitCheck(
+    return VerifyReport(
         split=split.spec.title,
         shards=split.shard_count,
         checked=len(records),

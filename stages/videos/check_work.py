@@ -21,7 +21,7 @@ from vidxfer.pipeline.video.guard import Guard, shared_guard
 from vidxfer.pipeline.video.reader import Decoder
 from vidxfer.stages.spread.clusters import RESOURCES, Cluster
 
-AHEAD = 4
+WAITING_PER_PROCESS = 4
 """Videos waiting per process: enough that none is idle, few enough that a stop is quick."""
 
 BATCH_VIDEOS, BATCHES_PER_WORKER, LOSSES_MOST = 32, 2, 3
@@ -61,7 +61,7 @@ def lines_here(videos: Sequence[Video], how: How, guard: Guard) -> Iterator[Line
     coming = iter(videos)
     running: dict[Future[Examined], Video] = {}
     while True:
-        for video in islice(coming, guard.processes * AHEAD - len(running)):
+        for video in islice(coming, guard.processes * WAITING_PER_PROCESS - len(running)):
             future = guard.submit(video.path, examine, video, quick=how.quick, decoder=how.decoder)
             running[future] = video
         if not running:

@@ -29,7 +29,7 @@ from vidxfer.pipeline.cache.write.writer import ShardWriter, SplitWriter
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.loader import ClipLoader
 from vidxfer.stages.shards.behind import Behind
-from vidxfer.stages.shards.quantise import Codes, Quantiser
+from vidxfer.stages.shards.quantise import Quantised, SplitQuantiser
 
 PARTS = (0.1, 0.5, 1.0)
 
@@ -78,14 +78,14 @@ class Watched:
 
 def write(split: Split, watched: Watched) -> None:
     """Every shard: random tokens, quantised as an extraction does it, written behind."""
-    spec, quantise = split.spec, Quantiser(split, torch.device("cpu"))
+    spec, quantise = split.spec, SplitQuantiser(split, torch.device("cpu"))
     shape = (spec.stored_views, len(spec.layers), spec.sparse_frames, spec.tokens, spec.channels)
     tokens = torch.randn(shape, generator=torch.Generator().manual_seed(0))  # CLIP's own, so to speak: not counted
     embedding = np.zeros((spec.stored_views, spec.sparse_frames, spec.embed), dtype=np.float32)
     views = [view_of(spec)] * spec.stored_views
     watched.begin()
 
-    def add(shard: ShardWriter, row: int, codes: Codes) -> None:
+    def add(shard: ShardWriter, row: int, codes: Quantised) -> None:
         shard.add(row, *codes, embedding, views)
         quantise.give_back(codes)
 

@@ -11,19 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vidxfer.pipeline.cache.read.agree import AGREE, differing_fields, expect_agree, facts_of, other_text
+from vidxfer.pipeline.cache.read.agree import AGREE, differing_fields, expect_agree, expect_tower, facts_of, other_text
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.write.grow import write_attributes
+from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheMismatch, RunError, difference
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Run
+from vidxfer.stages import settings
 from vidxfer.stages.extract import extract
 from vidxfer.stages.learning import predict as predicting
 from vidxfer.stages.learning import sources as sourcing
 from vidxfer.stages.learning.evaluate import EvaluateRequest, evaluate
 from vidxfer.stages.learning.predict import PredictRequest
-from vidxfer.stages.learning.sources import cached_source, expect_tower
+from vidxfer.stages.learning.sources import cached_source
 from vidxfer.stages.learning.train import TrainRequest, expect_trainable, train
 from vidxfer.stages.upkeep.recode import RecodeRequest, recode
 
@@ -283,7 +285,7 @@ TOWER = [
 
 @pytest.fixture(scope="module")
 def tower(toy: Any) -> Any:
-    return sourcing.load_tower(str(toy.clip), device="cpu")
+    return load_tower(str(toy.clip), device="cpu")
 
 
 @pytest.mark.parametrize(("name", "field", "value"), TOWER)
@@ -308,8 +310,7 @@ def test_clip_computes_in_the_precision_of_the_cache_and_of_the_run(
         asked.append(precision)
         return type("Other", (), {"info": replace(tower.info, precision=precision)})()
 
-    monkeypatch.setattr(sourcing, "load_tower", load)
-    monkeypatch.setattr(predicting, "load_tower", load)
+    monkeypatch.setattr(settings, "load_tower", load)
     cache = rewritten(toy, tmp_path / "zarr", clip_precision="bf16")
     write_attributes(changed(open_split(cache, "train"), clip_precision="bf16"))
     sourcing.online_sources(cache, None, data=None, clip=sourcing.ClipChoice(), store=sourcing.CacheChoice())

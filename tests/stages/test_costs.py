@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vidxfer.stages.planning.costs import (
     WAYS,
-    Clip,
+    ClipCost,
     Rates,
     break_even_gb_per_second,
     epochs,
@@ -24,16 +24,16 @@ rates = st.builds(
     st.lists(rate, min_size=7, max_size=7),
 )
 clips = st.builds(
-    lambda token_bytes, alpha, sparse, frame_bytes: Clip(
+    lambda token_bytes, alpha, sparse, frame_bytes: ClipCost(
         token_bytes=token_bytes, frame_bytes=frame_bytes, sparse_frames=sparse, seen_frames=alpha * sparse,
     ),
     st.integers(1_000, 10**9), st.integers(1, 8), st.integers(1, 64), st.integers(100, 10**5),
 )  # fmt: skip
-B16 = Clip(token_bytes=14_600_000, frame_bytes=15_625, sparse_frames=8, seen_frames=16)
+B16 = ClipCost(token_bytes=14_600_000, frame_bytes=15_625, sparse_frames=8, seen_frames=16)
 
 
 @given(clips, rates, st.integers(1, 10**6))
-def test_an_epoch_takes_as_long_as_its_slowest_part(clip: Clip, machine: Rates, videos: int) -> None:
+def test_an_epoch_takes_as_long_as_its_slowest_part(clip: ClipCost, machine: Rates, videos: int) -> None:
     for way, one in zip(WAYS, epochs(clip, machine, videos), strict=True):
         assert one.way == way
         assert one.seconds is not None
@@ -43,7 +43,7 @@ def test_an_epoch_takes_as_long_as_its_slowest_part(clip: Clip, machine: Rates, 
 
 
 @given(clips, rates, st.sampled_from(list(Rates.__dataclass_fields__)), st.floats(1.0, 100.0))
-def test_a_faster_machine_never_makes_an_epoch_slower(clip: Clip, machine: Rates, name: str, times: float) -> None:
+def test_a_faster_machine_never_makes_an_epoch_slower(clip: ClipCost, machine: Rates, name: str, times: float) -> None:
     faster = replace(machine, **{name: getattr(machine, name) * times})
     for before, after in zip(epochs(clip, machine, 100), epochs(clip, faster, 100), strict=True):
         assert after.seconds is not None
@@ -52,7 +52,7 @@ def test_a_faster_machine_never_makes_an_epoch_slower(clip: Clip, machine: Rates
 
 
 @given(clips, rates)
-def test_at_the_break_even_both_ways_take_as_long_and_on_either_side_one_wins(clip: Clip, machine: Rates) -> None:
+def test_at_the_break_even_both_ways_take_as_long_and_on_either_side_one_wins(clip: ClipCost, machine: Rates) -> None:
     even = break_even_gb_per_second(clip, machine)
     cached, online, *_ = epochs(clip, machine, 10)
     assert cached.seconds is not None
@@ -69,7 +69,7 @@ def test_at_the_break_even_both_ways_take_as_long_and_on_either_side_one_wins(cl
 
 
 @given(clips, st.lists(st.one_of(st.none(), rate), min_size=7, max_size=7))
-def test_what_is_not_known_is_not_counted_and_said(clip: Clip, values: list[float | None]) -> None:
+def test_what_is_not_known_is_not_counted_and_said(clip: ClipCost, values: list[float | None]) -> None:
     machine = Rates(**dict(zip(Rates.__dataclass_fields__, values, strict=True)))
     unknown = {name for name, value in vars(machine).items() if value is None}
     for one in epochs(clip, machine, 5):
@@ -114,7 +114,7 @@ def test_a_rate_of_nothing_is_refused() -> None:
 
 def test_a_head_without_pixels_decodes_nothing_cached_and_online_what_clip_sees() -> None:
     """A probe on 8 frames: 8 kB of embeddings at 1 GB/s; online 8 frames through CLIP at 800/s; JPEGs at 100/s."""
-    probe = Clip(token_bytes=8_000, frame_bytes=10_000, sparse_frames=8, seen_frames=0)
+    probe = ClipCost(token_bytes=8_000, frame_bytes=10_000, sparse_frames=8, seen_frames=0)
     machine = Rates(
         disk_read_gb_per_second=1, clip_frames_per_second=800, dense_clips_per_second=20, jpeg_frames_per_second=100
     )

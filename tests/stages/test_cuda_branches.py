@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from vidxfer.pipeline.cache.codec import Quantiser as CodecQuantiser
+from vidxfer.pipeline.cache.codec import Quantiser
 from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.stages.doctor import device
 from vidxfer.stages.planning import measure
-from vidxfer.stages.shards.quantise import Quantiser
+from vidxfer.stages.shards.quantise import SplitQuantiser
 
 CUDA = torch.device("cuda", 0)
 
@@ -53,9 +53,9 @@ def test_codes_leave_the_device_into_pinned_buffers_that_are_used_again(
     split = open_split(toy.int8, "train")
     spec = split.spec
     tokens = torch.randn(spec.stored_views, len(spec.layers), spec.sparse_frames, spec.tokens, spec.channels)
-    expected = CodecQuantiser.of(split)(tokens)
-    monkeypatch.setattr(CodecQuantiser, "to", lambda self, device: self)
-    quantise = Quantiser(split, where)
+    expected = Quantiser.of(split)(tokens)
+    monkeypatch.setattr(Quantiser, "to", lambda self, device: self)
+    quantise = SplitQuantiser(split, where)
     pinned.clear()
     first = quantise(tokens)
     assert pinned.count(where.type == "cuda") >= 2

@@ -80,7 +80,7 @@ def test_a_float16_cache_is_its_own_truth_and_needs_neither_videos_nor_clip(
     toy: Any, invoke: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vidxfer.stages.upkeep.fidelity.dense_videos", None)
-    monkeypatch.setattr("vidxfer.stages.upkeep.fidelity.load_tower", None)
+    monkeypatch.setattr("vidxfer.stages.upkeep.fidelity.tower_of_caches", None)
     words = ["--cache", toy.float16, "--truth", "stored", "--codec", "rotate+int6", "--videos", 4]
     result = invoke("cache", "fidelity", *words)
     assert result.exit_code == 0, result.stderr

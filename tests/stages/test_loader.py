@@ -25,7 +25,8 @@ from vidxfer.pipeline.training.loader import Assembler, ClipLoader
 from vidxfer.pipeline.training.online import OnlineLoader
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.stages.extract import extract
-from vidxfer.stages.learning.sources import Source, dense_videos
+from vidxfer.stages.learning.sources import CachedSource, OnlineSource
+from vidxfer.stages.remembered import dense_videos
 
 CPU = torch.device("cpu")
 ALL = Needs(layers=(0, 1, 2), embedding=True, pixels="dense")
@@ -49,7 +50,13 @@ def batches_of(cache: Path, needs: Needs, plan: list[list[tuple[int, int]]], **o
     """ClipBatches of the training split, in order."""
     split = open_split(cache, "train")
     assemble = Assembler(split, needs, CPU, **options)
-    source = Source(split=split, find_videos=lambda: dense_videos(split, None), tower=options.get("tower"))
+    find_videos = partial(dense_videos, split, None)
+    tower = options.get("tower")
+    source = (
+        CachedSource(split=split, find_videos=find_videos)
+        if tower is None
+        else OnlineSource(split=split, find_videos=find_videos, tower=tower)
+    )
     with source.loader(needs, decode_threads=2, read_threads=2) as loader:
         return [assemble(raw) for raw in loader.batches(plan)]
 

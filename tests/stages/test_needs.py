@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,13 +14,14 @@ from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.heads.base import Needs
-from vidxfer.pipeline.training.loader import Assembler, online_features
+from vidxfer.pipeline.training.loader import online_features
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.video.reader import VideoSource, open_video
 from vidxfer.pipeline.video.replay import replay
 from vidxfer.stages.learning.predict import pixel_views
-from vidxfer.stages.learning.sources import Source, dense_videos
+from vidxfer.stages.learning.sources import CachedSource, OnlineSource, Source
 from vidxfer.stages.planning.plan import bytes_read, needs_of
+from vidxfer.stages.remembered import dense_videos
 
 NEEDS = {
     "none": Needs(embedding=True),
@@ -56,13 +58,16 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def source_of(toy: Any, tower: Any = None) -> Source:
     split = open_split(toy.float16, "train")
-    return Source(split=split, find_videos=lambda: dense_videos(split, None), tower=tower)
+    find_videos = partial(dense_videos, split, None)
+    if tower is None:
+        return CachedSource(split=split, find_videos=find_videos)
+    return OnlineSource(split=split, find_videos=find_videos, tower=tower)
 
 
 def batch_of(source: Source, needs: Needs) -> Any:
     with source.loader(needs, decode_threads=1, read_threads=1) as loader:
         (raw,) = list(loader.batches(PLAN))
-    return Assembler(source.split, needs, torch.device("cpu"), tower=source.tower)(raw)
+    return source.assembler(needs, torch.device("cpu"))(raw)
 
 
 def replayed(source: Source, pick: Pick) -> torch.Tensor:

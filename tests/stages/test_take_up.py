@@ -196,9 +196,7 @@ def test_a_run_over_several_caches_knows_each_row_by_its_cache(toy: Any, cache: 
         [one.split for one in members], ["x", "y"], keep=[[2, 0], [5]], label_maps=[range(8), range(8)],
         class_names=first.class_names, text=first.text, flip_pairs={}, labels_as="x",
     )  # fmt: skip
-    source = UnionSource(
-        split=union.split, find_videos=dict, tower=None, union=union, members=tuple(members), label_maps=()
-    )
+    source = UnionSource(split=union.split, union=union, members=tuple(members), label_maps=())
     ids = first.video_ids
     assert source.row_ids() == (f"1/{ids[2]}", f"1/{ids[0]}", f"2/{ids[5]}")
 

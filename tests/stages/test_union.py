@@ -23,7 +23,7 @@ from vidxfer.pipeline.errors import CacheMismatch, UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.stages.extract import extract
 from vidxfer.stages.learning.sources import cached_source
-from vidxfer.stages.learning.union import member_names, rows_to_keep, source_of
+from vidxfer.stages.learning.union import member_names, rows_to_keep, source_of, text_of
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
 TRAIN = {
@@ -144,6 +144,16 @@ def test_caches_of_other_settings_or_classes_are_refused(caches: dict[str, Path]
         source_of((caches["k400"], toy.int8), "train", labels_as="k710")
     with pytest.raises(UsageError, match="is none of k710, union"):
         source_of((caches["k400"],), "train", labels_as="k800")
+
+
+def test_only_the_clip_of_the_caches_embeds_a_name_that_none_of_them_has(caches: dict[str, Path]) -> None:
+    split = open_split(caches["k400"], "train")
+    names = (*split.class_names, "juggling fish")
+    assert text_of(names, [split]).shape == (len(names), split.spec.embed)
+    wrong = replace(split, spec=replace(split.spec, clip_weights_sha256="0" * 64))
+    with pytest.raises(CacheMismatch, match="made with another CLIP"):
+        text_of(names, [wrong])
+    assert np.array_equal(text_of(split.class_names, [wrong]), split.text), "no CLIP is needed for names that are there"
 
 
 def test_two_folders_of_one_name_are_numbered() -> None:

@@ -21,7 +21,7 @@ from torch import nn
 from vidxfer.pipeline.errors import RunError, VidxferError
 from vidxfer.pipeline.training.journal import Journal, read_metrics
 from vidxfer.pipeline.training.recipes import named
-from vidxfer.pipeline.training.run import Progress, Run
+from vidxfer.pipeline.training.run import Run, RunPlace
 from vidxfer.pipeline.writing import write_text
 
 MADE = {"cache_fingerprint": "aaaa", "world": 1, "online": False, "class_names": ["a", "b"]}
@@ -65,7 +65,7 @@ def trained() -> tuple[nn.Module, torch.optim.Optimizer, torch.Tensor]:
 def made(folder: Path) -> Run:
     """A run with a checkpoint, two logged steps, a result and predictions."""
     run = Run.start(folder, named("probe"), MADE)
-    run.save(*trained(), Progress(epoch=1, global_step=5))
+    run.save(*trained(), RunPlace(epoch=1, global_step=5))
     with Journal(folder, after_step=0) as journal:
         journal.add(5, loss=1.0)
     run.keep_result({"score": {"top1": 1.0}, "epoch_seconds": None})
@@ -91,7 +91,7 @@ def write_everything(path: Path) -> None:
     run = Run.open(path)
     with Journal(path, after_step=5) as journal:
         journal.add(6, loss=1.0)
-    run.save(*trained(), Progress(epoch=2, global_step=6))
+    run.save(*trained(), RunPlace(epoch=2, global_step=6))
     run.keep_result({"score": {"top1": 0.5}, "epoch_seconds": 1.0})
     write_text(path / "predictions.val.jsonl", "{}\n")
 

@@ -21,7 +21,7 @@ from vidxfer.pipeline.errors import RunError, VidxferError
 from vidxfer.pipeline.training.build import build_head, offer_of, offer_of_split
 from vidxfer.pipeline.training.journal import Journal
 from vidxfer.pipeline.training.recipes import named
-from vidxfer.pipeline.training.run import Progress, Run
+from vidxfer.pipeline.training.run import Run, RunPlace
 from vidxfer.stages.learning.compare import compare
 from vidxfer.stages.learning.train import made_from
 
@@ -51,7 +51,7 @@ def finished(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     run = Run.start(path, recipe, json.loads(json.dumps(made_from(split, online=False))))
     text = torch.as_tensor(split.text)
     head = build_head(recipe, offer_of_split(split, recipe))
-    run.save(head, torch.optim.AdamW(head.parameters()), text, Progress(epoch=1, global_step=3))
+    run.save(head, torch.optim.AdamW(head.parameters()), text, RunPlace(epoch=1, global_step=3))
     score = {"top1": 0.5, "top5": 1.0, "scored": 16, "listed": 16, "factors": {"shape": 0.5}, "missing": {}}
     run.keep_result({"score": score, "epoch_seconds": 1.5, "data_wait_share": 0.1, "loss": 2.0})
     (path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 9, "loss": 1.0}\n')

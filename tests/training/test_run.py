@@ -15,7 +15,7 @@ from torch import nn
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.training.journal import Journal, read_metrics
 from vidxfer.pipeline.training.recipes import named, with_settings
-from vidxfer.pipeline.training.run import Progress, Run
+from vidxfer.pipeline.training.run import Run, RunPlace
 
 RECIPE = named("probe")
 MADE = {"cache_fingerprint": "aaaa", "world": 1, "online": False, "precision": "fp32", "class_names": ["a", "b"]}
@@ -43,14 +43,14 @@ def weight_of(run: Run) -> float:
 def run(tmp_path: Path) -> Run:
     """A run with a checkpoint at step 5 whose weights are 1."""
     run = Run.start(tmp_path / "run", RECIPE, MADE)
-    run.save(*trained(1.0), Progress(epoch=1, step=2, global_step=5))
+    run.save(*trained(1.0), RunPlace(epoch=1, step=2, global_step=5))
     return run
 
 
 def test_a_run_is_taken_up_with_what_it_was_made_from(run: Run) -> None:
     again = Run.start(run.path, RECIPE, {**MADE, "code": "newer"})
     assert (again.recipe, again.made_from) == (RECIPE, MADE)
-    assert again.progress() == Progress(epoch=1, step=2, global_step=5)
+    assert again.progress() == RunPlace(epoch=1, step=2, global_step=5)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_damaged_run_folder_is_an_error_of_ours(run: Run, name: str, text: str
 
 def test_a_run_without_a_checkpoint_begins_at_the_beginning(tmp_path: Path) -> None:
     run = Run.start(tmp_path / "run", RECIPE, MADE)
-    assert run.progress() == Progress()
+    assert run.progress() == RunPlace()
     with pytest.raises(RunError, match="no checkpoint yet"):
         run.load_weights(nn.Linear(3, 2))
 
@@ -146,17 +146,17 @@ def test_a_crash_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
     with monkeypatch.context() as patched:
         crashing(patched, at)
         try:
-            run.save(*trained(2.0), Progress(epoch=2, global_step=9))
+            run.save(*trained(2.0), RunPlace(epoch=2, global_step=9))
             crashed = False
         except Crash:
             crashed = True
     again = Run.open(run.path)
     found = (again.progress(), weight_of(again))
-    old, new = (Progress(epoch=1, step=2, global_step=5), 1.0), (Progress(epoch=2, global_step=9), 2.0)
+    old, new = (RunPlace(epoch=1, step=2, global_step=5), 1.0), (RunPlace(epoch=2, global_step=9), 2.0)
     assert found in (old, new)
     if not crashed:
         assert found == new
-    again.save(*trained(3.0), Progress(epoch=3, global_step=12))  # and the next save works
+    again.save(*trained(3.0), RunPlace(epoch=3, global_step=12))  # and the next save works
     assert (Run.open(run.path).progress().global_step, weight_of(Run.open(run.path))) == (12, 3.0)
     assert sorted(p.name for p in run.path.iterdir()) == ["checkpoint", "recipe.json", "run.json"]
 
@@ -164,7 +164,7 @@ def test_a_crash_at_any_moment_of_a_save_leaves_a_whole_checkpoint(
 def test_the_moments_of_a_save_that_are_tried_are_all_of_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         done = crashing(patched, 1000)
-        run.save(*trained(2.0), Progress(epoch=2, global_step=9))
+        run.save(*trained(2.0), RunPlace(epoch=2, global_step=9))
     assert done.count("rename") == 6  # four files, the old checkpoint away, the new one in its place
     assert len(done) < MOMENTS
 
@@ -173,7 +173,7 @@ def test_the_moments_of_a_save_that_are_tried_are_all_of_them(run: Run, monkeypa
 def test_half_a_checkpoint_is_never_taken_for_a_whole_one(run: Run, left: str) -> None:
     run.checkpoint.rename(run.path / left)
     (run.path / left / "progress.json").unlink()
-    assert Run.open(run.path).progress() == Progress()
+    assert Run.open(run.path).progress() == RunPlace()
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimiser.pt", "text.safetensors", "progress.json"])

@@ -14,7 +14,7 @@ from vidxfer.pipeline.video.bitstream import nal_length_bytes, shown_pictures, s
 from vidxfer.pipeline.video.container import Deadline, Limits, opened
 from vidxfer.pipeline.video.gate import Verdict, judge
 from vidxfer.pipeline.video.packets import Packets, start_before, survey
-from vidxfer.pipeline.video.paths import plan_runs
+from vidxfer.pipeline.video.paths import plan_stretches
 from vidxfer.pipeline.video.wholeness import cut_off
 
 from .conftest import FRAMES, KINDS, numbers_of
@@ -107,7 +107,7 @@ def closed_groups(sizes: list[int]) -> Packets:
 def test_runs_hold_every_wanted_frame_once_each_behind_its_start(sizes, data):
     packets = closed_groups(sizes)
     numbers = sorted(data.draw(st.sets(st.integers(0, sum(sizes) - 1), min_size=1)))
-    runs = plan_runs(packets, packets.order, numbers)
+    runs = plan_stretches(packets, packets.order, numbers)
     assert [number for run in runs for number in run.numbers] == numbers
     for run in runs:
         assert run.start in packets.starts

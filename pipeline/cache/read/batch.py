@@ -19,7 +19,7 @@ from torch import Tensor
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.shapes import _PrintsShapes, expect
 
-Frames = Sequence[Sequence[int]]
+Places = Sequence[Sequence[int]]
 """Per clip, which of the stored sparse frames are wanted, in this order."""
 
 
@@ -70,7 +70,12 @@ class TokenReader(Rows, ABC):
 
     @abstractmethod
     def _fill(
-        self, part: Codes, rows: Sequence[int], views: Sequence[int], positions: Sequence[int], frames: Frames | None
+        self,
+        part: Codes,
+        rows: Sequence[int],
+        views: Sequence[int],
+        positions: Sequence[int],
+        frames: Places | None,
     ) -> None:
         """Read one view per clip into `part`, which has exactly their shape."""
 
@@ -97,7 +102,7 @@ class TokenReader(Rows, ABC):
         views: Sequence[int],
         layers: Sequence[int] | None = None,
         *,
-        frames: Frames | None = None,
+        frames: Places | None = None,
         out: Codes | None = None,
     ) -> Codes:
         """Read one view per clip.
@@ -127,7 +132,7 @@ class TokenReader(Rows, ABC):
             self._fill(part, rows, views, positions, frames)
         return part
 
-    def _frames_each(self, frames: Frames | None, clips: int) -> int:
+    def _frames_each(self, frames: Places | None, clips: int) -> int:
         """How many frames of each clip are wanted, once the request can be meant."""
         stored = self.split.spec.sparse_frames
         if frames is None:

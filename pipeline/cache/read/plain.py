@@ -21,7 +21,7 @@ import numpy as np
 from zarr.core.buffer import default_buffer_prototype
 
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
-from vidxfer.pipeline.cache.read.batch import Codes, Frames, TokenReader
+from vidxfer.pipeline.cache.read.batch import Codes, Places, TokenReader
 from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.remote import is_remote, open_group, store_errors
 from vidxfer.pipeline.cache.shard import ABSENT, REMEDY, parse_index
@@ -104,7 +104,12 @@ class ZarrReader(TokenReader):
         return ThreadPoolExecutor(self._threads, thread_name_prefix="zarr-read")
 
     def _fill(
-        self, part: Codes, rows: Sequence[int], views: Sequence[int], positions: Sequence[int], frames: Frames | None
+        self,
+        part: Codes,
+        rows: Sequence[int],
+        views: Sequence[int],
+        positions: Sequence[int],
+        frames: Places | None,
     ) -> None:
         targets = {"tokens": part.codes.numpy()}
         if part.scale is not None:
@@ -117,7 +122,7 @@ class ZarrReader(TokenReader):
         rows: Sequence[int],
         views: Sequence[int],
         positions: Sequence[int],
-        frames: Frames | None,
+        frames: Places | None,
         clip: int,
     ) -> None:
         row, view = int(rows[clip]), int(views[clip])

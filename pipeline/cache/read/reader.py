@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from vidxfer.pipeline.cache.layout import AnyArray, ArrayLayout
-from vidxfer.pipeline.cache.read.batch import Codes, Frames, TokenReader
+from vidxfer.pipeline.cache.read.batch import Codes, Places, TokenReader
 from vidxfer.pipeline.cache.read.files import OpenFile, OpenFiles
-from vidxfer.pipeline.cache.read.runs import Run, Wanted, read_run, runs_of
+from vidxfer.pipeline.cache.read.runs import ChunkRun, Wanted, read_run, runs_of
 from vidxfer.pipeline.cache.remote import local_folder
 from vidxfer.pipeline.cache.shard import ABSENT, REMEDY
 from vidxfer.pipeline.cache.split import Split
@@ -74,7 +74,12 @@ class CacheReader(TokenReader):
         return found.astype(np.float32)
 
     def _fill(
-        self, part: Codes, rows: Sequence[int], views: Sequence[int], positions: Sequence[int], frames: Frames | None
+        self,
+        part: Codes,
+        rows: Sequence[int],
+        views: Sequence[int],
+        positions: Sequence[int],
+        frames: Places | None,
     ) -> None:
         targets = {"tokens": part.codes.numpy()}
         if part.scale is not None:
@@ -100,7 +105,7 @@ class CacheReader(TokenReader):
         for first in range(0, len(shards), SHARDS_AT_ONCE):
             in_use: list[OpenFile] = []
             try:
-                runs: deque[Run] = deque()
+                runs: deque[ChunkRun] = deque()
                 for name in targets:
                     for shard in shards[first : first + SHARDS_AT_ONCE]:
                         part, number = divmod(shard, self.split.shard_count)
@@ -147,7 +152,7 @@ class CacheReader(TokenReader):
             raise CacheCorrupt(f"{where}: stored, but absent from the shard's index. {REMEDY}")
         return offsets.astype(np.int64)
 
-    def _read_all(self, runs: deque[Run]) -> None:
+    def _read_all(self, runs: deque[ChunkRun]) -> None:
         """All runs, from several threads that each take the next one; the first error ends them all."""
 
         def work() -> None:

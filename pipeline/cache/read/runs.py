@@ -62,7 +62,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Run:
+class ChunkRun:
     """Neighbouring chunks of one file: the first begins at `offset`; `places` says where each goes."""
 
     file: OpenFile
@@ -71,7 +71,7 @@ class Run:
     places: list[int]
 
 
-def runs_of(wanted: Wanted, file: OpenFile, places: AnyArray, offsets: AnyArray) -> list[Run]:
+def runs_of(wanted: Wanted, file: OpenFile, places: AnyArray, offsets: AnyArray) -> list[ChunkRun]:
     """Chunks of one file sorted by offset, neighbours joined up to the two limits.
 
     Args:
@@ -87,11 +87,11 @@ def runs_of(wanted: Wanted, file: OpenFile, places: AnyArray, offsets: AnyArray)
     for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
         for first in range(start, end, most):
             part = sorted_places[first : min(first + most, end)].tolist()
-            runs.append(Run(file=file, wanted=wanted, offset=int(sorted_offsets[first]), places=part))
+            runs.append(ChunkRun(file=file, wanted=wanted, offset=int(sorted_offsets[first]), places=part))
     return runs
 
 
-def read_run(run: Run) -> None:
+def read_run(run: ChunkRun) -> None:
     """Read the chunks of one run into their places and, where asked, check each.
 
     Raises:
@@ -112,7 +112,7 @@ def read_run(run: Run) -> None:
             _read_straight(part)
 
 
-def _read_straight(run: Run) -> None:
+def _read_straight(run: ChunkRun) -> None:
     wanted = run.wanted
     crcs = memoryview(bytearray(CRC_BYTES * len(run.places)))
     buffers: list[memoryview] = []
@@ -123,7 +123,7 @@ def _read_straight(run: Run) -> None:
         _expect_crc(run, i, buffers[2 * i], buffers[2 * i + 1])
 
 
-def _read_through_scratch(run: Run) -> None:
+def _read_through_scratch(run: ChunkRun) -> None:
     wanted, stride = run.wanted, run.wanted.chunk_bytes + CRC_BYTES
     first = run.offset - run.offset % ALIGNED_BYTES if run.file.direct else run.offset
     end = run.offset + stride * len(run.places)
@@ -143,7 +143,7 @@ def _read_through_scratch(run: Run) -> None:
             np.take(by_frame, wanted.frames[place], axis=0, out=kept, mode="clip")
 
 
-def _read_frames(run: Run, frames: AnyArray) -> None:
+def _read_frames(run: ChunkRun, frames: AnyArray) -> None:
     """Only the wanted frames, each by itself: nothing is checked, and nothing else is read."""
     frame_bytes = run.wanted.chunk_bytes // run.wanted.stored_frames
     for i, place in enumerate(run.places):
@@ -152,7 +152,7 @@ def _read_frames(run: Run, frames: AnyArray) -> None:
             _preadv(run, [kept[n * frame_bytes : (n + 1) * frame_bytes]], offset + frame * frame_bytes)
 
 
-def _preadv(run: Run, buffers: Sequence[memoryview], offset: int, *, at_least: int | None = None) -> None:
+def _preadv(run: ChunkRun, buffers: Sequence[memoryview], offset: int, *, at_least: int | None = None) -> None:
     """Fill the buffers from `offset` on; with `at_least`, a file may end after so many bytes."""
     left = list(buffers)
     wanted_bytes = sum(map(len, left)) if at_least is None else at_least
@@ -174,7 +174,7 @@ def _preadv(run: Run, buffers: Sequence[memoryview], offset: int, *, at_least: i
             left[0] = left[0][read_bytes:]
 
 
-def _expect_crc(run: Run, i: int, chunk: memoryview, crc: memoryview) -> None:
+def _expect_crc(run: ChunkRun, i: int, chunk: memoryview, crc: memoryview) -> None:
     if crc32c(chunk) != int.from_bytes(crc, "little"):
         raise CacheCorrupt(f"{run.wanted.where(run.places[i])}: the bytes do not match their crc32c. {REMEDY}")
 

@@ -21,7 +21,7 @@ from vidxfer.pipeline.disk import disk_errors
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.writing import make_folder, whole_file, whole_path
 
-KINDS = (".npz", ".safetensors")
+SAMPLE_FILES = (".npz", ".safetensors")
 
 
 def samples(
@@ -53,8 +53,8 @@ def write_samples(path: Path, arrays: dict[str, AnyArray], names: dict[str, list
     Raises:
         UsageError: the file's name ends in neither. CacheFull: the disk is full.
     """
-    if path.suffix not in KINDS:
-        raise UsageError(f"{path}: a file that ends in {' or '.join(KINDS)} is wanted")
+    if path.suffix not in SAMPLE_FILES:
+        raise UsageError(f"{path}: a file that ends in {' or '.join(SAMPLE_FILES)} is wanted")
     make_folder(path.parent)
     with disk_errors(path, sum(values.nbytes for values in arrays.values())):
         if path.suffix == ".npz":

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.cache.layout import FAILED, PENDING, STORED
+from vidxfer.pipeline.cache.read.wanted import open_splits
 from vidxfer.pipeline.cache.remote import RemotePath, is_remote
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.store import MAKE_IT, open_split, splits
 from vidxfer.pipeline.cache.write.more_views import begun_views
-from vidxfer.pipeline.errors import CacheError
 
 
 def summary(cache_path: Path | str | RemotePath) -> dict[str, dict[str, Any]]:
@@ -21,10 +20,7 @@ def summary(cache_path: Path | str | RemotePath) -> dict[str, dict[str, Any]]:
     Raises:
         CacheError: the folder holds no split.
     """
-    names = splits(cache_path)
-    if not names:
-        raise CacheError(f"no cache at {cache_path}: no */zarr.json there. Make it with `{MAKE_IT} {cache_path}`.")
-    return {name: _of_split(open_split(cache_path, name)) for name in names}
+    return {split.path.name: _of_split(split) for split in open_splits(cache_path)}
 
 
 def _of_split(split: Split) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidxfer.pipeline.cache.ledger import MOST_LINE_BYTES, Ledger, ShardRecord
+from vidxfer.pipeline.cache.ledger import MOST_RECORD_BYTES, Ledger, ShardRecord
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.disk import disk_errors
 from vidxfer.pipeline.errors import PathError
@@ -125,7 +125,7 @@ def _staged(split: Split) -> list[Path]:
 def _sealed(split: Split, folder: Path) -> ShardRecord | None:
     """The record of a sealed folder of this very split."""
     try:
-        entry = read_json(folder / SEAL, most=MOST_LINE_BYTES)
+        entry = read_json(folder / SEAL, most=MOST_RECORD_BYTES)
         if entry["cache_id"] != split.cache_id:
             return None
         record = Ledger.record_of(entry)
