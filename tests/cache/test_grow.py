@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,8 @@ from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.write.grow import Addition, grow, grown
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheError, CacheIncomplete, CacheMismatch
+
+from ..hostile import Killed, killed_at
 
 
 def addition(split: Split, count: int, name: str = "später", classes: int = 0) -> Addition:
@@ -115,31 +114,6 @@ def test_a_split_grows_again_and_again(world: Any, tmp_path: Path) -> None:
     assert (len(split.extents), split.video_count) == (4, 4 + 6)
     with CacheReader(open_split(tmp_path, "train")) as reader:
         assert (reader.state[split.video_rows] == STORED).all()
-
-
-class Killed(BaseException):
-    """Ends a process at one of its steps."""
-
-
-@contextmanager
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The `step`-th rename or write of the block does not happen, and nothing after it."""
-    done = [0]
-    rename, setitem = os.rename, zarr.Array.__setitem__
-
-    def counting(real: Any) -> Any:
-        def work(*arguments: Any, **words: Any) -> Any:
-            if done[0] == step:
-                raise Killed
-            done[0] += 1
-            return real(*arguments, **words)
-
-        return work
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", counting(rename))
-        patch.setattr(zarr.Array, "__setitem__", counting(setitem))
-        yield done
 
 
 def test_an_addition_killed_at_any_step_leaves_the_old_split_or_the_new_one(
