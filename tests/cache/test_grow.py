@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,27 @@ def test_videos_come_behind_a_gap_and_finished_shards_are_untouched(
         assert torch.equal(ZarrReader(found).read([last], [1]).codes, reader.read([last], [1]).codes)
     counted = summary(tmp_path)["train"]
     assert (counted["videos"], counted["stored"], counted["pending"]) == (videos + later, videos + later - 1, 0)
+
+
+@pytest.mark.parametrize("codec", ["int8", "float16"])
+def test_a_cache_of_0_1_0_grows_and_what_it_says_of_its_tokens_stays(world: Any, tmp_path: Path, codec: str) -> None:
+    """A field that 0.1.0 did not know is left out at the value it had then: else no old cache could be added to."""
+    shutil.copytree(Path(__file__).parent / "format1" / codec, tmp_path / "cache")
+    old = open_split(tmp_path / "cache", "train")
+    stored = json.loads((old.path / "zarr.json").read_text())["attributes"]["vidxfer"]["spec"]
+    assert old.spec.to_dict() == stored
+    flat = {**stored, **{f"sampling.{name}": value for name, value in stored["sampling"].items()}}
+    named = {name: value for part in old.spec.passport.values() for name, value in part.items()}
+    assert named == {name: value for name, value in flat.items() if name != "sampling"}
+    before = chunk_files(old)
+    enlarge(old, 2)
+    grown = open_split(tmp_path / "cache", "train")
+    assert grown.spec.to_dict() == {**stored, "dataset_fingerprint": grown.spec.dataset_fingerprint}
+    assert grown.spec.tokens_fingerprint == old.spec.tokens_fingerprint
+    assert chunk_files(grown) == before
+    with CacheReader(grown) as reader:
+        assert reader.stored_rows().tolist() == [0, 2]
+        assert torch.equal(reader.read([2], [1]).codes, world.content_of(old, 2)[0][1:2])
 
 
 def test_plain_zarr_reads_a_grown_split(world: Any, tmp_path: Path) -> None:
