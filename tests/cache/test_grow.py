@@ -106,7 +106,8 @@ def test_a_cache_of_0_1_0_grows_and_what_it_says_of_its_tokens_stays(world: Any,
     before = chunk_files(old)
     enlarge(old, 2)
     grown = open_split(tmp_path / "cache", "train")
-    assert grown.spec.to_dict() == {**stored, "dataset_fingerprint": grown.spec.dataset_fingerprint}
+    videos = {"dataset": "toy+csv", "dataset_fingerprint": grown.spec.dataset_fingerprint}
+    assert grown.spec.to_dict() == {**stored, **videos}
     assert grown.spec.tokens_fingerprint == old.spec.tokens_fingerprint
     assert chunk_files(grown) == before
     with CacheReader(grown) as reader:
