@@ -20,30 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from vidxfer.pipeline.datasets.column_words import RATES, meaning_of, speaks_of_time, words_of
 from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.shapes import FrameSpan
 
-_SIDES = {
-    **dict.fromkeys(
-        ("start", "starts", "starting", "begin", "begins", "beginning", "onset", "offset", "from"), "start"
-    ),
-    **dict.fromkeys(("end", "ends", "ending", "stop", "stops", "finish", "until", "to"), "end"),
-    **dict.fromkeys(("duration", "dur", "length"), "duration"),
-    "tstart": "start",
-    "tend": "end",
-}
-_UNITS = {
-    **dict.fromkeys(("s", "sec", "secs", "second", "seconds", "time", "timestamp", "ts", "t", "timecode"), "seconds"),
-    **dict.fromkeys(("ms", "msec", "msecs", "millis", "millisecond", "milliseconds"), "milliseconds"),
-    **dict.fromkeys(("us", "usec", "microsecond", "microseconds"), "microseconds"),
-    **dict.fromkeys(("frame", "frames", "idx", "index", "no", "number", "num"), "frames"),
-}
-_SILENT = {"clip", "segment", "seg", "action", "event", "activity", "in", "at"}
-_RATES = {"fps", "videofps", "framerate", "framespersecond", "clipfps"}
 _PER_SECOND = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6}
-_LOADED = re.compile(r"start|end|stop|begin|time|frame|fps|offset|duration")
-"""How a column begins that may change what a row means."""
-
 _CLOCK = re.compile(r"(?:(?P<hours>\d+):(?=\d+:))?(?P<minutes>\d+):(?P<seconds>\d{1,2}(?:[.,]\d*)?)")
 _FRAME = re.compile(r"(\d{1,9})(?:\.0*)?")
 
@@ -65,8 +46,11 @@ class SegmentColumns:
     """The columns of a list that say where its segments lie.
 
     Attributes:
-        column: "start", "end" or "duration" -> its column. unit: of all of them: "seconds" … "frames".
-        duration_unit: of the duration. rate: the column with frames per second. repeated: columns that say the same
+        column: "start", "end" or "duration" -> its column.
+        unit: of all of them: "seconds" … "frames".
+        duration_unit: of the duration.
+        rate: the column with frames per second.
+        repeated: columns that say the same
             in another unit; not read.
     """
 
@@ -119,14 +103,14 @@ def segment_columns(where: str, header: Sequence[str]) -> SegmentColumns:
     """
     found: dict[tuple[str, str], list[str]] = {}
     for name in header:
-        if (meaning := _meaning(name)) is not None:
+        if (meaning := meaning_of(name)) is not None:
             found.setdefault(meaning, []).append(name)
     for (side, unit), names in found.items():
         if len(names) > 1 and side != "duration":
             raise DatasetError(
                 f"{where}: {' and '.join(map(repr, names))} both say where a segment {side}s, in {unit}; keep one"
             )
-    rate = next((name for name in header if "".join(words_of(name)) in _RATES), None)
+    rate = next((name for name in header if "".join(words_of(name)) in RATES), None)
     units = [unit for unit in (*_PER_SECOND, "frames") if {("start", unit), ("end", unit)} & set(found)]
     every = [name for names in found.values() for name in names]
     if not units:
@@ -173,7 +157,7 @@ def check_unread(where: str, unread: Sequence[str], segments: SegmentColumns) ->
         DatasetError: there are some; names them.
     """
     half = "start" in segments.column and not {"end", "duration"} & set(segments.column)
-    loaded = [name for name in unread if name not in segments.repeated and _is_loaded(name, half)]
+    loaded = [name for name in unread if name not in segments.repeated and speaks_of_time(name, half)]
     if loaded:
         raise DatasetError(
             f"{where}: {', '.join(map(repr, loaded))} may say which part of a video a row means, and cannot be read. "
@@ -181,12 +165,6 @@ def check_unread(where: str, unread: Sequence[str], segments: SegmentColumns) ->
             "with fps if they count frames of another rate than the video's. If such a column is only a remark, rename "
             f"it (note_{loaded[0]}) or delete it."
         )
-
-
-def words_of(name: str) -> list[str]:
-    """ "startTime_sec" -> ["start", "time", "sec"]; "start (s)" -> ["start", "s"]."""
-    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name)
-    return [word for part in parts for word in _parted(part.lower())]
 
 
 def time_of(text: str) -> float | None:
@@ -202,51 +180,6 @@ def time_of(text: str) -> float | None:
     except ValueError:
         return None
     return value if 0.0 <= value < math.inf else None
-
-
-def _parted(word: str) -> list[str]:
-    """ "starttime" -> ["start", "time"]: where two known words are written as one."""
-    if word in _SIDES or word in _UNITS or word in _SILENT:
-        return [word]
-    for place in range(2, len(word) - 1):
-        head, tail = word[:place], word[place:]
-        if head in (
-            "start",
-            "begin",
-            "end",
-            "stop",
-            "offset",
-            "duration",
-            "frame",
-            "time",
-            "timestamp",
-            "clip",
-            "segment",
-        ):
-            rest = _parted(tail)
-            if all(part in _SIDES or part in _UNITS or part in _SILENT for part in rest):
-                return [head, *rest]
-    return [word]
-
-
-def _meaning(name: str) -> tuple[str, str] | None:
-    """The side and unit that a column's name says; None where a word of it says something else."""
-    words = words_of(name)
-    sides = [_SIDES[word] for word in words if word in _SIDES]
-    units = {_UNITS[word] for word in words if word in _UNITS}
-    known = all(word in _SIDES or word in _UNITS or word in _SILENT for word in words)
-    if not known or not sides:
-        return None
-    side = "start" if sides == ["start", "start"] else sides[0] if len(sides) == 1 else None  # start_offset
-    units.discard("seconds" if len(units) > 1 else "")  # start_time_ms
-    return None if side is None or len(units) > 1 else (side, next(iter(units), "seconds"))
-
-
-def _is_loaded(name: str, half: bool) -> bool:
-    words = words_of(name)
-    sided = any(word in ("start", "begin", "end", "stop", "fps") for word in words)
-    counts = half and any(word in ("frames", "length", "duration", "count", "len", "dur") for word in words)
-    return bool(words) and (_LOADED.match(words[0]) is not None or sided or counts)
 
 
 def _time(where: str, name: str | None, cells: Mapping[str, str], unit: str) -> float | None:

@@ -22,11 +22,15 @@ class Released:
 
     Attributes:
         config: settings of the head, its CLIP layers left open; None: the file holds no such head, see `problems`.
-        weights: under the head's own names. clip: of the frozen CLIP, under open_clip's names.
-        unknown: full keys that are neither. problems: everything that does not fit, one line each.
-        layers: how many CLIP layers feed the head. clip_blocks: of the CLIP in the same file; None: it holds none.
+        weights: under the head's own names.
+        clip: of the frozen CLIP, under open_clip's names.
+        unknown: full keys that are neither.
+        problems: everything that does not fit, one line each.
+        layers: how many CLIP layers feed the head.
+        clip_blocks: of the CLIP in the same file; None: it holds none.
         offer: sizes of what a cache for these weights delivers.
-        sizes: all that the shapes tell, for a report. words: the same in one line.
+        sizes: all that the shapes tell, for a report.
+        words: the same in one line.
         old_names: what an older generation called the branch, where the keys are of that one; else empty.
     """
 
@@ -70,7 +74,9 @@ class Family:
     """Everything about one kind of head that others ask for.
 
     Attributes:
-        config: class of its settings. recipes: that train it. published: results of others, of some of the recipes.
+        config: class of its settings.
+        recipes: that train it.
+        published: results of others, of some of the recipes.
         release: layout of released checkpoints; None: there are none.
     """
 

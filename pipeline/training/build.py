@@ -35,8 +35,11 @@ def offer_of(
     """What a cache of this spec delivers to a head of this recipe, which may see fewer frames.
 
     Args:
-        spec: of the cache. recipe: whose head it is for. classes: number of class names.
-        text: their raw text embeddings [class embed]. logit_scale: CLIP's, exponentiated.
+        spec: of the cache.
+        recipe: whose head it is for.
+        classes: number of class names.
+        text: their raw text embeddings [class embed].
+        logit_scale: CLIP's, exponentiated.
         tower: CLIP, where it is there (online); its parameters are offered to a head that reads some of them.
 
     Raises:
@@ -78,7 +81,8 @@ def build_head(recipe: Recipe, offer: Offer) -> Head:
     """A freshly initialised head; the same seed gives the same weights.
 
     Args:
-        recipe: names the head and its sizes. offer: what the cache holds.
+        recipe: names the head and its sizes.
+        offer: what the cache holds.
 
     Raises:
         CacheMismatch: the recipe is for another number of frames or another CLIP.
@@ -148,8 +152,12 @@ def expect_readable(
     """Check that a split gives a head what it was, or will be, trained on.
 
     Args:
-        pair: key of `AGREE`. where: what the error names. found: facts of the split. spec: its settings.
-        recipe: of the head. trained: facts of what it is trained on, those of the head among them.
+        pair: key of `AGREE`.
+        where: what the error names.
+        found: facts of the split.
+        spec: its settings.
+        recipe: of the head.
+        trained: facts of what it is trained on, those of the head among them.
 
     Returns:
         Lines to be told, as `expect_agree` does.

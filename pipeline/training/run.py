@@ -53,7 +53,8 @@ class RunPlace:
 
     Attributes:
         epoch, step: the next step to be done: epoch number and step inside it.
-        global_step: optimiser steps done. finished: all epochs are done.
+        global_step: optimiser steps done.
+        finished: all epochs are done.
     """
 
     epoch: int = 0
@@ -66,7 +67,9 @@ class Run:
     """One run folder.
 
     Args:
-        path: the folder. recipe: its recipe. made_from: what `run.json` holds.
+        path: the folder.
+        recipe: its recipe.
+        made_from: what `run.json` holds.
     """
 
     def __init__(self, path: Path, recipe: Recipe, made_from: dict[str, Any]) -> None:

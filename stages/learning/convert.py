@@ -43,8 +43,11 @@ class ImportRequest:
     """What to turn into what.
 
     Attributes:
-        file: checkpoint. kind: whose layout it has. out: safetensors file to write.
-        cache, run: make a run folder for this cache. layers: CLIP layers that feed the head; None: all of them.
+        file: checkpoint.
+        kind: whose layout it has.
+        out: safetensors file to write.
+        cache, run: make a run folder for this cache.
+        layers: CLIP layers that feed the head; None: all of them.
         allow_unknown: leave out keys that are neither the head's nor CLIP's.
     """
 
@@ -62,9 +65,11 @@ class ImportReport:
     """Where every key went, and what the shapes told.
 
     Attributes:
-        head_keys, clip_keys: used, and recognised as CLIP's (not needed). unknown: left out.
+        head_keys, clip_keys: used, and recognised as CLIP's (not needed).
+        unknown: left out.
         old_names: the keys are of an older generation, which called the branch `older`.
-        sizes: read from the shapes. words: the same in one line.
+        sizes: read from the shapes.
+        words: the same in one line.
         recipe: name of the released configuration of these sizes, or the kind of the head.
         same_clip: the file's CLIP has the weights of the cache's; None: one of the two is not there to compare.
         out, run: what was written.

@@ -42,10 +42,14 @@ class EvaluateRequest:
     """What to score.
 
     Attributes:
-        run: folder of the trained run; None: CLIP alone, without any training. cache: folder. split: to score.
-        root: of the videos, if they have moved. fuse_clip: share of CLIP's own logits, 0 to 1.
+        run: folder of the trained run; None: CLIP alone, without any training.
+        cache: folder.
+        split: to score.
+        root: of the videos, if they have moved.
+        fuse_clip: share of CLIP's own logits, 0 to 1.
         more_caches, labels_as: as in training: several caches under one set of classes.
-        device, precision, decode_threads, read_threads, frames_from: as in training. batch_clips: clips per forward.
+        device, precision, decode_threads, read_threads, frames_from: as in training.
+        batch_clips: clips per forward.
     """
 
     run: Path | None

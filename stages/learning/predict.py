@@ -35,8 +35,11 @@ class PredictRequest:
     """What to look at and with which run.
 
     Attributes:
-        videos: files. run: folder of the trained run. views: temporal test views per video, summed.
-        model, pretrained: CLIP, if it is not where extraction found it. device, precision: as elsewhere.
+        videos: files.
+        run: folder of the trained run.
+        views: temporal test views per video, summed.
+        model, pretrained: CLIP, if it is not where extraction found it.
+        device, precision: as elsewhere.
     """
 
     videos: tuple[Path, ...]
@@ -53,8 +56,10 @@ class Prediction:
     """One video's answer.
 
     Attributes:
-        path: the file. top5: (class name, share of probability), best first; empty when it could not be read.
-        error: why not, in words; None when it was read. decoder: which path decoded it.
+        path: the file.
+        top5: (class name, share of probability), best first; empty when it could not be read.
+        error: why not, in words; None when it was read.
+        decoder: which path decoded it.
     """
 
     path: Path

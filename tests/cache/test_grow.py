@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,8 @@ from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.write.grow import Addition, grow, grown
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheError, CacheIncomplete, CacheMismatch
+
+from ..hostile import Killed, killed_at
 
 
 def addition(split: Split, count: int, name: str = "später", classes: int = 0) -> Addition:
@@ -93,6 +93,28 @@ def test_videos_come_behind_a_gap_and_finished_shards_are_untouched(
     assert (counted["videos"], counted["stored"], counted["pending"]) == (videos + later, videos + later - 1, 0)
 
 
+@pytest.mark.parametrize("codec", ["int8", "float16"])
+def test_a_cache_of_0_1_0_grows_and_what_it_says_of_its_tokens_stays(world: Any, tmp_path: Path, codec: str) -> None:
+    """A field that 0.1.0 did not know is left out at the value it had then: else no old cache could be added to."""
+    shutil.copytree(Path(__file__).parent / "format1" / codec, tmp_path / "cache")
+    old = open_split(tmp_path / "cache", "train")
+    stored = json.loads((old.path / "zarr.json").read_text())["attributes"]["vidxfer"]["spec"]
+    assert old.spec.to_dict() == stored
+    flat = {**stored, **{f"sampling.{name}": value for name, value in stored["sampling"].items()}}
+    named = {name: value for part in old.spec.passport.values() for name, value in part.items()}
+    assert named == {name: value for name, value in flat.items() if name != "sampling"}
+    before = chunk_files(old)
+    enlarge(old, 2)
+    grown = open_split(tmp_path / "cache", "train")
+    videos = {"dataset": "toy+csv", "dataset_fingerprint": grown.spec.dataset_fingerprint}
+    assert grown.spec.to_dict() == {**stored, **videos}
+    assert grown.spec.tokens_fingerprint == old.spec.tokens_fingerprint
+    assert chunk_files(grown) == before
+    with CacheReader(grown) as reader:
+        assert reader.stored_rows().tolist() == [0, 2]
+        assert torch.equal(reader.read([2], [1]).codes, world.content_of(old, 2)[0][1:2])
+
+
 def test_plain_zarr_reads_a_grown_split(world: Any, tmp_path: Path) -> None:
     split = world.fill(world.make(tmp_path))
     world.fill(enlarge(split, 5, classes=2))
@@ -115,31 +137,6 @@ def test_a_split_grows_again_and_again(world: Any, tmp_path: Path) -> None:
     assert (len(split.extents), split.video_count) == (4, 4 + 6)
     with CacheReader(open_split(tmp_path, "train")) as reader:
         assert (reader.state[split.video_rows] == STORED).all()
-
-
-class Killed(BaseException):
-    """Ends a process at one of its steps."""
-
-
-@contextmanager
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The `step`-th rename or write of the block does not happen, and nothing after it."""
-    done = [0]
-    rename, setitem = os.rename, zarr.Array.__setitem__
-
-    def counting(real: Any) -> Any:
-        def work(*arguments: Any, **words: Any) -> Any:
-            if done[0] == step:
-                raise Killed
-            done[0] += 1
-            return real(*arguments, **words)
-
-        return work
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", counting(rename))
-        patch.setattr(zarr.Array, "__setitem__", counting(setitem))
-        yield done
 
 
 def test_an_addition_killed_at_any_step_leaves_the_old_split_or_the_new_one(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +27,9 @@ from vidxfer.pipeline.cache.write.grow import Addition, grow
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError, PathError, VidxferError
 
+from ..hostile import in_time
+
 SPARSE_BYTES = 300 << 30
-SECONDS = 20
-
-
-class Hangs(BaseException):
-    """Nobody answered in time."""
-
-
-@contextmanager
-def in_time() -> Iterator[None]:
-    """End what waits for a pipe."""
-
-    def ring(*_: object) -> None:
-        raise Hangs
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def sparse(path: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,8 @@ from vidxfer.pipeline.cache.write.grow import Addition, grow
 from vidxfer.pipeline.cache.write.more_views import begin_views, begun_views, join_views
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError, CacheIncomplete
+
+from ..hostile import Killed, killed_at
 
 FRAMES = FrameStore(quality=90, subsampling="4:4:4", most_bytes=40)
 
@@ -207,32 +207,6 @@ def test_older_attributes_mean_no_added_views(world: Any, tmp_path: Path) -> Non
     assert "first_view" not in attributes["spec"]
     with pytest.raises(ValueError, match="first_view=1: test views"):
         world.make(tmp_path / "val", view_kind="test", split="val", first_view=1)
-
-
-class Killed(BaseException):
-    """Ends a process at one of its steps."""
-
-
-@contextmanager
-def killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The `step`-th rename or write of the block does not happen, and nothing after it."""
-    done = [0]
-    rename, setitem = os.rename, zarr.Array.__setitem__
-
-    def counting(real: Any) -> Any:
-        def work(*arguments: Any, **words: Any) -> Any:
-            if done[0] == step:
-                raise Killed
-            done[0] += 1
-            return real(*arguments, **words)
-
-        return work
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)  # the machine goes on, only the process ends
-        patch.setattr(os, "rename", counting(rename))
-        patch.setattr(zarr.Array, "__setitem__", counting(setitem))
-        yield done
 
 
 def test_views_added_by_a_process_that_is_killed_at_any_step_are_all_there_or_none(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +15,7 @@ from vidxfer.pipeline.cache.read.summary import summary
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import CacheError, VidxferError
 
-ODD: list[Any] = [
-    None, 0, -1, 1, 2**31, 2**40, 2**70, 1e308, float("inf"), float("nan"), 0.5, True, "", "x" * 10_000, "\udc80", [],
-    {}, [[]], [None], [2**40], {"a": 1}, [["a"]], "../../x",
-]  # fmt: skip
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value of a JSON document, at any depth; of a long list the first and the last."""
-    if path:
-        yield path
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from places(inner, (*path, name))
-    elif isinstance(value, list):
-        for at in sorted({0, len(value) - 1} - {-1}):
-            yield from places(value[at], (*path, at))
-
-
-def changed(document: Any, path: tuple[Any, ...], change: str, odd: Any) -> Any:
-    """A copy of it with one value replaced, left out, or with one more beside it."""
-    made = copy.deepcopy(document)
-    inner = made
-    for step in path[:-1]:
-        inner = inner[step]
-    if change == "replace":
-        inner[path[-1]] = odd
-    elif change == "remove":
-        del inner[path[-1]]
-    elif isinstance(inner, dict):
-        inner["unheard of"] = odd
-    else:
-        inner.append(odd)
-    return made
+from ..hostile import ODD, changed, places
 
 
 @pytest.fixture(scope="module")

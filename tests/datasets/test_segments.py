@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidxfer.pipeline.datasets import Dataset, load_dataset
-from vidxfer.pipeline.datasets.segments import time_of, words_of
+from vidxfer.pipeline.datasets.column_words import words_of
+from vidxfer.pipeline.datasets.segments import time_of
 from vidxfer.pipeline.errors import DatasetError
 from vidxfer.pipeline.shapes import FrameSpan
 

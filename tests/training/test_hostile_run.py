@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import signal
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +22,10 @@ from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Run, RunPlace
 from vidxfer.pipeline.writing import write_text
 
+from ..hostile import in_time
+
 MADE = {"cache_fingerprint": "aaaa", "world": 1, "online": False, "class_names": ["a", "b"]}
-SPARSE_BYTES, SECONDS = 300 << 30, 20
-
-
-class Hangs(BaseException):
-    """Nobody answered in time."""
-
-
-@contextmanager
-def in_time() -> Iterator[None]:
-    """End what waits for a pipe."""
-
-    def ring(*_: object) -> None:
-        raise Hangs
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+SPARSE_BYTES = 300 << 30
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.ahead import RawBatch
-from vidxfer.pipeline.training.loader import Assembler, ClipLoader, online_features
-from vidxfer.pipeline.training.mixing import Mixing, mix_batch, mix_pixels, mix_targets
+from vidxfer.pipeline.training.loader import Assembler, ClipLoader
+from vidxfer.pipeline.training.mixing import Mixing
 from vidxfer.pipeline.training.run import Run
 from vidxfer.stages.learning.sources import cached_source
 from vidxfer.stages.learning.train import TrainRequest, train
@@ -86,17 +87,25 @@ def test_online_pixels_are_mixed_before_clip_sees_them(toy: Any, raw: RawBatch, 
     split, tower = open_split(toy.float16, "train"), load_tower(str(toy.clip), device="cpu")
     assemble = Assembler(split, NEEDS, CPU, smoothing=0.1, tower=tower, mixing=Mixing(kind="pixels"), seed=3)
     plain, mixed = assemble(raw), assemble(raw, step=step)
-    mix = assemble._draw(step)
-    assert mix is not None
-    assert raw.dense is not None
+    share, box = drawn_by_hand(3, step, side=32)  # boxes of whole pixels: nothing snaps to patches
+    assert isinstance(raw.dense, torch.Tensor)
     assert plain.targets is not None
-    dense = mix_pixels(raw.dense, mix)
-    tokens, embedding = online_features(tower, dense, 2, NEEDS)
-    assert torch.equal(mixed.dense, dense)
-    torch.testing.assert_close(mixed.tokens, tokens)
-    torch.testing.assert_close(mixed.embedding, embedding)
-    assert torch.equal(mixed.targets, mix_targets(plain.targets, mix))
-    assert not torch.allclose(mixed.tokens, mix_batch(plain, mix).tokens), "CLIP is not linear"
+    partner = [2, 1, 0]
+    if box is None:
+        dense = share * raw.dense + (1 - share) * raw.dense[partner]
+    else:
+        top, bottom, left, right = box
+        dense = raw.dense.clone()
+        dense[..., top:bottom, left:right] = raw.dense[partner][..., top:bottom, left:right]
+    seen = tower.taps(dense[:, ::2].flatten(0, 1), (0, 1, 2))  # CLIP sees every second frame: alpha is 2
+    tokens = seen.tokens.unflatten(1, (3, -1)).transpose(0, 1)
+    close = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)
+    close(mixed.dense, dense)
+    close(mixed.tokens, tokens.clone())
+    close(mixed.embedding, seen.embedding.unflatten(0, (3, -1)).clone())
+    close(mixed.targets, share * plain.targets + (1 - share) * plain.targets[partner])
+    blend = share * plain.tokens + (1 - share) * plain.tokens[partner]
+    assert not torch.allclose(mixed.tokens, blend), "CLIP is not linear"
 
 
 def test_scoring_mixes_nothing(toy: Any, raw: RawBatch) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import math
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,22 +22,7 @@ from vidxfer.pipeline.training.run import Run, RunPlace
 from vidxfer.stages.learning.compare import compare
 from vidxfer.stages.learning.train import made_from
 
-ODD: list[Any] = [
-    None, 0, -1, 1, 2**31, 2**40, 2**70, 1e308, math.inf, math.nan, 0.5, True, "", "x" * 10_000, "\udc80", [], {}, [[]],
-    [None], {"a": 1},
-]  # fmt: skip
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value of a JSON document, at any depth; of a long list the first and the last."""
-    if path:
-        yield path
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from places(inner, (*path, name))
-    elif isinstance(value, list):
-        for at in sorted({0, len(value) - 1} - {-1}):
-            yield from places(value[at], (*path, at))
+from ..hostile import ODD, changed, places
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +71,8 @@ def test_no_value_ends_outside_the_error_tree(finished: tuple[Path, Path], data:
     before = file.read_text()
     document = json.loads(before)
     path = data.draw(st.sampled_from(list(places(document))))
-    inner = made = copy.deepcopy(document)
-    for step in path[:-1]:
-        inner = inner[step]
-    if data.draw(st.booleans()):
-        inner[path[-1]] = data.draw(st.sampled_from(ODD))
-    else:
-        del inner[path[-1]]
+    change = data.draw(st.sampled_from(["replace", "remove", "add"]))
+    made = changed(document, path, change, data.draw(st.sampled_from(ODD)))
     try:
         file.write_text(json.dumps(made))
         used(*finished)

@@ -36,7 +36,9 @@ class Pair:
     """Two things that are compared.
 
     Attributes:
-        sides: who has which value. must: fields that must agree. said: fields that may differ, and are told of then.
+        sides: who has which value.
+        must: fields that must agree.
+        said: fields that may differ, and are told of then.
         what, remedy: first and last line of the error.
     """
 
@@ -158,7 +160,9 @@ def expect_agree(pair: str, where: object, first: Facts, second: Facts, *, may: 
     """Compare two things, in the order of the pair's sides.
 
     Args:
-        pair: key of `AGREE`. where: what the error names. may: fields that may differ here although the table says no.
+        pair: key of `AGREE`.
+        where: what the error names.
+        may: fields that may differ here although the table says no.
 
     Returns:
         Lines to be told: fields that may differ and do, and fields that one of the two does not record.
