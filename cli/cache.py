@@ -96,7 +96,10 @@ def dense_frames(split: dict[str, Any]) -> str:
         return "not kept; training decodes the videos"
     lowered = sum(split["notes"].get("frames lowered", {}).values())
     more = f"; lower for {lowered:,} videos, to fit" if lowered else ""
-    return f"JPEG, quality {kept['quality']}, {kept['subsampling']}{more}"
+    windows = (
+        f"; windows of {kept['window']}, {kept.get('window_ends', 'clamp')} at the ends" if "window" in kept else ""
+    )
+    return f"JPEG, quality {kept['quality']}, {kept['subsampling']}{windows}{more}"
 
 
 @app.command("verify")

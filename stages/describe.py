@@ -60,25 +60,33 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
 
 
 def frame_store(choice: CacheChoice, image_px: int) -> FrameStore | None:
-    """How dense frames are to be kept; None: not at all.
+    """How frames are to be kept; None: not at all.
 
     Raises:
-        UsageError: a quality or a colour resolution that there is not.
+        UsageError: a quality, a colour resolution or a window that there is not.
     """
     if not choice.with_frames:
         return None
     try:
-        return FrameStore.at(image_px, quality=choice.frame_quality, subsampling=choice.frame_subsampling)
+        return FrameStore.at(
+            image_px,
+            quality=choice.frame_quality,
+            subsampling=choice.frame_subsampling,
+            window=choice.window,
+            window_ends=choice.window_ends,
+        )
     except ValueError as error:
-        raise UsageError(f"--frame-quality, --frame-subsampling: {error}") from error
+        about_windows = str(error).startswith("window")
+        options = "--window, --window-ends" if about_windows else "--frame-quality, --frame-subsampling"
+        raise UsageError(f"{options}: {error}") from error
 
 
 def bytes_per_view(spec: CacheSpec, choice: CacheChoice) -> int:
-    """Bytes that one more view costs on disk; with dense frames about that."""
+    """Bytes that one more view costs on disk; with frames about that, and with windows at most about that."""
     store = frame_store(choice, spec.sampling.image_px)
     if store is None:
         return spec.bytes_per_view
-    frames = spec.sampling.dense_frames
+    frames = store.most_kept(spec.sampling.dense_frames, spec.sampling.alpha)
     return spec.bytes_per_view + store.expected_bytes(frames, spec.sampling.image_px) + frames * 4
 
 

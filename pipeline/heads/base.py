@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vidxfer.pipeline.errors import CacheError
-from vidxfer.pipeline.shapes import ClipBatch
+from vidxfer.pipeline.shapes import ClipBatch, WindowEnds
 
 Pixels = Literal["none", "sparse", "dense", "window"]
 """Which frames of a view a head sees as pixels: those CLIP sees, all dense ones, or some source frames around each."""
@@ -36,7 +36,8 @@ class Needs:
         text: class-name embeddings.
         pixels: which frames as normalised pixels.
         window_frames: with pixels="window": source frames per sparse frame, an odd number; the sparse one is in the
-            middle, and at the ends of the video the first or the last frame is repeated.
+            middle.
+        window_ends: what such a window has beyond the ends of the video; see `WindowEnds`.
         frozen: names of CLIP parameters (open_clip's) that must lie beside the tokens.
         through_clip: gradients flow through this many last blocks of CLIP; 0: CLIP is behind the tokens.
 
@@ -50,6 +51,7 @@ class Needs:
     text: bool = False
     pixels: Pixels = "none"
     window_frames: int = 0
+    window_ends: WindowEnds = "clamp"
     frozen: tuple[str, ...] = ()
     through_clip: int = 0
 
@@ -60,6 +62,8 @@ class Needs:
             raise ValueError(
                 f"pixels={self.pixels!r} with window_frames={self.window_frames}: windows have an odd number"
             )
+        if self.window_ends not in get_args(WindowEnds):
+            raise ValueError(f"window_ends={self.window_ends!r} is none of {', '.join(get_args(WindowEnds))}")
 
     def pixel_frames(self, sparse_frames: int, alpha: int) -> int:
         """Frames of a clip that the head sees as pixels, of a view of that many sparse frames."""

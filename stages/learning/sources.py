@@ -26,7 +26,7 @@ from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.draw import draw_view
-from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.errors import DatasetError, UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.ahead import AheadLoader
@@ -91,7 +91,7 @@ class Source:
         """A loader of this source's clips, to be used in a `with` block; JPEGs are decoded on `device`."""
         if self.tower is None:
             origin = self.origin(needs)
-            videos = self.find_videos() if origin is not None and not origin.cached else None
+            videos = None if origin is None or origin.cached else self._videos_for(origin)
             return ClipLoader(
                 self.split,
                 needs,
@@ -109,16 +109,23 @@ class Source:
             spec = replace(spec, sampling=replace(spec.sampling, dense_frames=needs.sparse_frames * alpha))
         return OnlineLoader(self.split, needs, rows, partial(draw_view, spec), decode_threads=decode_threads)
 
+    def _videos_for(self, origin: Origin) -> dict[str, Video]:
+        """The videos, where the cache does not serve; what is raised where they are not found says why it does not."""
+        try:
+            return self.find_videos()
+        except (UsageError, DatasetError) as error:
+            raise type(error)(f"{error}\nThe head sees frames as pixels. {origin}.") from error
+
 
 def cached_source(folder: Path, name: str, root: Path | None, frames_from: str = "auto") -> Source:
     """A split of a cache, and the videos it was made from.
 
     Raises:
-        CacheError: no such split. UsageError: `frames_from` asks for what the cache has not.
+        CacheError: no such split. UsageError: `frames_from` is no word of `FramesFrom`.
         Later, of `find_videos`: UsageError, DatasetError: `root` (or the remembered folder) holds other videos.
     """
+    expect_askable(frames_from)
     split = open_split(folder, name)
-    expect_askable(split, frames_from)
     videos = cache(partial(dense_videos, split, root))
     return Source(split=split, find_videos=videos, tower=None, frames_from=frames_from)
 
