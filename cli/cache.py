@@ -53,6 +53,7 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
             ["why", "; ".join(f"{text} ({n:,})" for text, n in Counter(noted.get("why", {})).most_common(4)) or "-"],
             ["shards", f"{split['shards_finished']:,} of {split['shards']:,}, {split['shard_videos']} videos each"],
             ["dense frames", dense_frames(split)],
+            ["CLIP's own weights", "not kept" if split["frozen"] is None else split["frozen"]["file"]],
             ["bytes", f"{show.size(split['bytes_on_disk'])} of {show.size(split['bytes_when_finished'])}"],
             ["data set", f"{spec['dataset']}, fingerprint {spec['dataset_fingerprint']}, {split['classes']} classes"],
             ["fingerprint", f"{split['fingerprint']} (of the tokens alone: {split['tokens_fingerprint']})"],

@@ -86,7 +86,9 @@ class Offer:
         image_px: side of the picture.
         text: raw text embeddings [class embed]; None: nobody asked for them.
         logit_scale: CLIP's, exponentiated.
-        frozen: CLIP's parameters by name, as far as they are at hand.
+        frozen: CLIP's parameters by name, as far as they are at hand; of attn.in_proj perhaps the rows of queries and
+            keys alone.
+        clip_heads: attention heads of CLIP's blocks; None: nothing says it.
         tower: CLIP itself; None: its tokens are cached.
     """
 
@@ -101,6 +103,7 @@ class Offer:
     text: Tensor | None = None
     logit_scale: float = 1.0
     frozen: Mapping[str, Tensor] = field(default_factory=dict)
+    clip_heads: int | None = None
     tower: Any = None
 
     @property
@@ -230,8 +233,8 @@ def expect_delivered(needs: Needs, offer: Offer) -> None:
     expect_layers(needs.layers, offer.layers)
     if missing := [name for name in needs.frozen if name not in offer.frozen]:
         raise CacheError(
-            f"the head reads CLIP's own parameters {missing}, and they are not kept beside these tokens. "
-            "Train with --online, where CLIP itself is there."
+            f"the head reads CLIP's own parameters {missing}, and neither the cache nor its CLIP has them. They are "
+            "those of open_clip's vision transformers: take such a CLIP (--model), and extract again or train --online."
         )
     if needs.through_clip and offer.tower is None:
         raise CacheError(

@@ -27,7 +27,8 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.draw import draw_view
 from vidxfer.pipeline.errors import DatasetError, UsageError
-from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.heads.base import Needs, Offer
+from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.dense import Origin, expect_askable, origin_of
@@ -35,6 +36,7 @@ from vidxfer.pipeline.training.loader import Assembler, ClipLoader
 from vidxfer.pipeline.training.online import OnlineLoader
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.stages.describe import describe_split
+from vidxfer.stages.learning.frozen import offer_from
 from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, library_versions
 
 
@@ -61,6 +63,10 @@ class Source:
             UsageError: the cache is asked for, and does not hold what the head sees.
         """
         return origin_of(self.split, needs, self.frames_from) if self.tower is None else None
+
+    def offer(self, recipe: Recipe, layers: tuple[int, ...] | None = None) -> Offer:
+        """What it delivers to a head of this recipe; arguments and errors as `offer_from`."""
+        return offer_from(self.split, recipe, tower=self.tower, layers=layers)
 
     def stored_rows(self) -> list[int]:
         """Rows that can be read: the stored ones of a cache, all of an online source."""

@@ -28,7 +28,6 @@ from vidxfer.pipeline.training.build import (
     expect_made_for,
     expect_readable,
     facts_of_head,
-    offer_of,
 )
 from vidxfer.pipeline.training.kept_rows import KeptRows
 from vidxfer.pipeline.training.mixing import expect_mixable
@@ -103,7 +102,7 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> list[
     """
     spec = sources["train"].split.spec
     source = sources["train"]
-    offer = offer_of(spec, request.recipe, classes=len(source.split.class_names), tower=source.tower)
+    offer = source.offer(request.recipe)
     expect_made_for(request.recipe, offer)
     needs = request.recipe.head.needs(offer)
     expect_delivered(needs, offer)

@@ -23,7 +23,7 @@ from torch import Tensor
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.precision import Where
-from vidxfer.pipeline.training.build import build_head, head_randomness, offer_of_split
+from vidxfer.pipeline.training.build import build_head, head_randomness
 from vidxfer.pipeline.training.journal import Journal
 from vidxfer.pipeline.training.metrics import RunningMean, Score
 from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, refreshed, soft_cross_entropy
@@ -58,7 +58,7 @@ class Trainer:
         self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
         self.text = torch.from_numpy(split.text)
         self.where = where
-        head = build_head(self.recipe, offer_of_split(split, self.recipe, tower=source.tower))
+        head = build_head(self.recipe, source.offer(self.recipe))
         self.needs = head.needs
         optimiser = build_optimiser(head, self.recipe)
         self.place = run.progress()
