@@ -53,6 +53,7 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
             ["why", "; ".join(f"{text} ({n:,})" for text, n in Counter(noted.get("why", {})).most_common(4)) or "-"],
             ["shards", f"{split['shards_finished']:,} of {split['shards']:,}, {split['shard_videos']} videos each"],
             ["dense frames", dense_frames(split)],
+            ["CLIP's own weights", "not kept" if split["frozen"] is None else split["frozen"]["file"]],
             ["bytes", f"{show.size(split['bytes_on_disk'])} of {show.size(split['bytes_when_finished'])}"],
             ["data set", f"{spec['dataset']}, fingerprint {spec['dataset_fingerprint']}, {split['classes']} classes"],
             ["fingerprint", f"{split['fingerprint']} (of the tokens alone: {split['tokens_fingerprint']})"],
@@ -96,7 +97,10 @@ def dense_frames(split: dict[str, Any]) -> str:
         return "not kept; training decodes the videos"
     lowered = sum(split["notes"].get("frames lowered", {}).values())
     more = f"; lower for {lowered:,} videos, to fit" if lowered else ""
-    return f"JPEG, quality {kept['quality']}, {kept['subsampling']}{more}"
+    windows = (
+        f"; windows of {kept['window']}, {kept.get('window_ends', 'clamp')} at the ends" if "window" in kept else ""
+    )
+    return f"JPEG, quality {kept['quality']}, {kept['subsampling']}{windows}{more}"
 
 
 @app.command("verify")

@@ -48,6 +48,8 @@ def store(
     with_frames: o.WithFramesOption = False,
     frame_quality: o.FrameQualityOption = 90,
     frame_subsampling: o.FrameSubsamplingOption = "4:4:4",
+    window: o.WindowOption = 0,
+    window_ends: o.WindowEndsOption = "clamp",
     template: Annotated[
         list[str] | None,
         typer.Option(help="Prompt with {} for the class name; several are averaged.", rich_help_panel="CLIP"),
@@ -62,6 +64,10 @@ def store(
 
     if not with_frames and (frame_quality, frame_subsampling) != (90, "4:4:4"):
         raise UsageError("--frame-quality and --frame-subsampling are about kept dense frames: add --with-frames")
+    if window and not with_frames:
+        raise UsageError(f"--window {window} keeps source frames beside the dense ones: add --with-frames")
+    if window_ends != "clamp" and not window:
+        raise UsageError(f"--window-ends {window_ends} is about the ends of windows: add --window 5")
     return CacheChoice(
         dense_frames=dense_frames,
         alpha=alpha,
@@ -79,6 +85,8 @@ def store(
         with_frames=with_frames,
         frame_quality=frame_quality,
         frame_subsampling=frame_subsampling,
+        window=window,
+        window_ends=window_ends,
         templates=parse_templates(template),
     )
 

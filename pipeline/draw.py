@@ -14,7 +14,7 @@ import numpy as np
 
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.views import as_stored
-from vidxfer.pipeline.shapes import SourceFile, Video, View
+from vidxfer.pipeline.shapes import SourceFile, Video, View, WindowEnds
 from vidxfer.pipeline.video.guard import shared_guard
 from vidxfer.pipeline.video.identity import identity_of
 from vidxfer.pipeline.video.reader import open_video
@@ -31,7 +31,7 @@ class Drawn:
 
     Attributes:
         views: as stored, with all their dense indices.
-        indices: the distinct frames that are needed, sorted: those CLIP sees, all dense ones, or windows.
+        indices: the distinct frames that are needed, sorted: those CLIP sees, all dense ones, those of windows.
         pixels: uint8 [frame height width rgb], one per index.
         decoder, why, version: which path decoded it, the reason, and the libraries behind the path.
         frame_count, source_px: of the video; (height, width) in pixels.
@@ -88,10 +88,17 @@ def sparse(view: View, spec: CacheSpec) -> View:
     return replace(view, indices=view.indices[:: spec.sampling.alpha])
 
 
-def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = False, window_frames: int = 0) -> Drawn:
-    """Open a video once, draw its views, decode the frames that CLIP sees; with `dense`, those between them too.
+def draw(
+    video: Video,
+    spec: CacheSpec,
+    decoder: str = "auto",
+    dense: bool = False,
+    window_frames: int = 0,
+    window_ends: WindowEnds = "clamp",
+) -> Drawn:
+    """Open a video once, draw its views, decode the frames that CLIP sees.
 
-    With `window_frames`, that many source frames around each of CLIP's instead.
+    With `dense`, those between them too; with `window_frames`, that many source frames around each of CLIP's too.
 
     Raises:
         VideoError: it cannot be read frame-exactly.
@@ -108,7 +115,8 @@ def draw(video: Video, spec: CacheSpec, decoder: str = "auto", dense: bool = Fal
         views = draw_views(spec, video.id, source.frame_count, source.height, source.width)
         seen = [(view if dense else sparse(view, spec)).indices for view in views]
         if window_frames:
-            seen = [window_indices(indices, window_frames, source.frame_count) for indices in seen]
+            middles = [sparse(view, spec).indices for view in views]
+            seen += [window_indices(one, window_frames, source.frame_count, window_ends) for one in middles]
         wanted = sorted({index for indices in seen for index in indices})
         frames = source.read(wanted)
         return Drawn(
@@ -131,6 +139,7 @@ def draw_guarded(
     decoder: str = "auto",
     dense: bool = False,
     window_frames: int = 0,
+    window_ends: WindowEnds = "clamp",
     *,
     processes: int = 1,
 ) -> Drawn:
@@ -140,4 +149,5 @@ def draw_guarded(
         VideoError: as `draw`, and TOO_SLOW, OUT_OF_MEMORY, CRASHED or UNEXPECTED where the child had to be ended, died
             or raised what nobody foresaw. UnforeseenError: that happens to too many videos.
     """
-    return shared_guard(processes).submit(video.path, draw, video, spec, decoder, dense, window_frames).result()
+    asked = video, spec, decoder, dense, window_frames, window_ends
+    return shared_guard(processes).submit(video.path, draw, *asked).result()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -34,6 +34,11 @@ NOT_KNOWN: SourceFile = (0, 0, 0)
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 """Pictures as numbers from 0 to 255, or the bytes of a file."""
+
+
+WindowEnds = Literal["clamp", "wrap"]
+"""What a window has beyond the ends of the video: the first and the last frame again; or, as in TDS-CLIP's release for
+video files, in front of the first frame the last ones of the video, and behind the last frame that one again."""
 
 
 def expect(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:

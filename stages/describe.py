@@ -1,16 +1,22 @@
-"""From choices to the `CacheSpec` of one split: the step that plan and extract share."""
+"""From choices to the `CacheSpec` of one split: the step that plan, extract and the online path share."""
 
 from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
 
 from vidxfer.pipeline.cache.codecs.form import codec_form
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
-from vidxfer.pipeline.clip.tower import TowerInfo
+from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.clip.tower import ClipTower, TowerInfo
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.shapes import STEM
+from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.pipeline.video.sampling import Sampling
-from vidxfer.stages.settings import VIEW_KIND, CacheChoice
+from vidxfer.stages.settings import VIEW_KIND, CacheChoice, ClipChoice, DataSource, library_versions
 
 
 def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> CacheSpec:
@@ -60,25 +66,33 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
 
 
 def frame_store(choice: CacheChoice, image_px: int) -> FrameStore | None:
-    """How dense frames are to be kept; None: not at all.
+    """How frames are to be kept; None: not at all.
 
     Raises:
-        UsageError: a quality or a colour resolution that there is not.
+        UsageError: a quality, a colour resolution or a window that there is not.
     """
     if not choice.with_frames:
         return None
     try:
-        return FrameStore.at(image_px, quality=choice.frame_quality, subsampling=choice.frame_subsampling)
+        return FrameStore.at(
+            image_px,
+            quality=choice.frame_quality,
+            subsampling=choice.frame_subsampling,
+            window=choice.window,
+            window_ends=choice.window_ends,
+        )
     except ValueError as error:
-        raise UsageError(f"--frame-quality, --frame-subsampling: {error}") from error
+        about_windows = str(error).startswith("window")
+        options = "--window, --window-ends" if about_windows else "--frame-quality, --frame-subsampling"
+        raise UsageError(f"{options}: {error}") from error
 
 
 def bytes_per_view(spec: CacheSpec, choice: CacheChoice) -> int:
-    """Bytes that one more view costs on disk; with dense frames about that."""
+    """Bytes that one more view costs on disk; with frames about that, and with windows at most about that."""
     store = frame_store(choice, spec.sampling.image_px)
     if store is None:
         return spec.bytes_per_view
-    frames = spec.sampling.dense_frames
+    frames = store.most_kept(spec.sampling.dense_frames, spec.sampling.alpha)
     return spec.bytes_per_view + store.expected_bytes(frames, spec.sampling.image_px) + frames * 4
 
 
@@ -97,3 +111,32 @@ def frames_to_store(choice: CacheChoice) -> int:
             f"(--dense-frames {choice.dense_frames} / --alpha {choice.alpha})"
         )
     return choice.bank_frames * choice.alpha
+
+
+def split_in_memory(
+    dataset: Dataset, tower: ClipTower, data: DataSource, clip: ClipChoice, store: CacheChoice
+) -> Split:
+    """What a cache of these choices would say of itself, without its arrays."""
+    spec = describe_split(store, tower.info, dataset)
+    shape = (len(spec.layers), spec.channels)
+    return Split(
+        path=Path("online") / dataset.split,
+        spec=spec,
+        cache_id="",
+        video_ids=tuple(video.id for video in dataset.videos),
+        labels=np.array([-1 if v.label is None else v.label for v in dataset.videos], dtype=np.int32),
+        class_names=dataset.class_names,
+        text=tower.encode_text(dataset.class_names, store.templates).numpy(),
+        channel_mean=np.zeros(shape, dtype=np.float32),
+        channel_std=np.ones(shape, dtype=np.float32),
+        flip_pairs=flip_pairs(dataset.class_names),
+        shard_videos=spec.shard_videos_default,
+        informs={
+            **library_versions(),
+            "data": data.to_dict(),
+            "clip": clip.to_dict(),
+            "logit_scale": tower.info.logit_scale,
+            "templates": list(store.templates),
+        },
+        factors=dataset.factors,
+    )

@@ -140,6 +140,7 @@ class CacheChoice:
         templates: prompts around class names; several are averaged. Published: the bare name.
         with_frames: also keep the dense frames of every view as JPEGs of `frame_quality` (1 to 100) and
             `frame_subsampling` ("4:4:4", "4:2:2", "4:2:0"): training then opens no video.
+        window, window_ends: beside them, source frames around each sparse frame; see `FrameStore`.
     """
 
     dense_frames: int = 16
@@ -158,6 +159,8 @@ class CacheChoice:
     with_frames: bool = False
     frame_quality: int = 90
     frame_subsampling: str = "4:4:4"
+    window: int = 0
+    window_ends: str = "clamp"
     square_pixels: bool = False
 
 

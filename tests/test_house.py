@@ -41,6 +41,7 @@ MAY_IMPORT = {
 EXCEPTIONS = {
     ("pipeline/datasets/toy_write.py", "pipeline.video.writer"): "the toy world writes real videos; imported late",
     ("pipeline/cache/spec.py", "pipeline.video.sampling"): "how views are drawn is a field of the spec; arithmetic",
+    ("pipeline/cache/frames.py", "pipeline.video.sampling"): "which frames lie in a window; arithmetic",
 }
 
 SHELVES = {

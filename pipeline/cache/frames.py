@@ -1,10 +1,11 @@
-"""Dense frames in a cache: what is kept of each view, where it lies, and what it takes. Arithmetic only.
+"""Frames in a cache: what is kept of each view, where it lies, and what it takes. Arithmetic only.
 
-    frames        [video view dense byte] uint8     each frame's JPEG at the start of its row, zeros behind it
-    frame_bytes   [video view dense]      int32     how many of the row's bytes are the JPEG's
+    frames        [video view kept byte] uint8     each frame's JPEG at the start of its row, zeros behind it
+    frame_bytes   [video view kept]      int32     how many of the row's bytes are the JPEG's
 
     a row     │ff d8 … JPEG … ff d9│0 0 0 0 0 0 0 …│        most_bytes long
-    a chunk   one (video, view): the rows of its dense frames, zstd, crc32c: zeros take no room on disk
+    a chunk   one (video, view): its rows, zstd, crc32c: zeros take no room on disk
+    its rows  the dense frames, as in the view; then those of the windows that are none of them, ascending; then zeros
 
 A JPEG is the view's crop at CLIP's size, in colour and unmirrored: the flags `flip` and `grey` stand beside it.
 Consequence: plain arrays that any Zarr reader opens, and one positional read per view.
@@ -14,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
+from vidxfer.pipeline.shapes import WindowEnds
 from vidxfer.pipeline.typed import checked
+from vidxfer.pipeline.video.sampling import window_indices
 
 HEADER_BYTES = 4096
 """Room for tables and headers beside the bytes of a frame's pixels."""
@@ -36,17 +39,21 @@ SHARE_OF_444 = {"4:4:4": 1.0, "4:2:2": 0.887, "4:2:0": 0.815}
 
 @dataclass(frozen=True, kw_only=True)
 class FrameStore:
-    """How a split keeps dense frames. No part of the spec: a token does not depend on it.
+    """How a split keeps frames. No part of the spec: a token does not depend on it.
 
     Attributes:
         quality: of the JPEGs, 1 to 100.
         subsampling: their colour resolution: "4:4:4", "4:2:2" or "4:2:0".
         most_bytes: that one frame may have; one that does not fit is encoded at a lower quality.
+        window: source frames that are kept around each sparse frame, an odd number; 0: the dense frames alone.
+        window_ends: what windows have beyond the ends of the video.
     """
 
     quality: int
     subsampling: str
     most_bytes: int
+    window: int = 0
+    window_ends: WindowEnds = "clamp"
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
@@ -55,14 +62,44 @@ class FrameStore:
             raise ValueError(f"subsampling={self.subsampling!r} must be one of {', '.join(SHARE_OF_444)}")
         if self.most_bytes < 1:
             raise ValueError(f"most_bytes={self.most_bytes} must be at least 1")
+        if self.window and (self.window < 3 or self.window % 2 == 0):
+            raise ValueError(
+                f"window={self.window} must be 0 or an odd number from 3 on: CLIP's frame is in the middle"
+            )
+        if self.window_ends not in get_args(WindowEnds):
+            raise ValueError(f"window_ends={self.window_ends!r} must be one of {', '.join(get_args(WindowEnds))}")
 
     @classmethod
-    def at(cls, image_px: int, *, quality: int, subsampling: str) -> FrameStore:
+    def at(cls, image_px: int, **settings: Any) -> FrameStore:
         """A store for pictures of `image_px`: a frame may take as many bytes as its pixels, and a header."""
-        return cls(quality=quality, subsampling=subsampling, most_bytes=3 * image_px * image_px + HEADER_BYTES)
+        return cls(most_bytes=3 * image_px * image_px + HEADER_BYTES, **settings)
 
     def __str__(self) -> str:
-        return f"JPEG, quality {self.quality}" + ("" if self.subsampling == "4:4:4" else f", {self.subsampling}")
+        words = [f"JPEG, quality {self.quality}"]
+        words += [self.subsampling] * (self.subsampling != "4:4:4")
+        words += [f"windows of {self.window}{' wrapped' * (self.window_ends == 'wrap')}"] * bool(self.window)
+        return ", ".join(words)
+
+    def kept(self, indices: Sequence[int], alpha: int, frame_count: int) -> tuple[int, ...]:
+        """The source frames whose JPEGs stand in the rows of a view, in the order of the rows.
+
+        Args:
+            indices: dense frames of the view.
+            alpha: dense frames per sparse one.
+            frame_count: of the video.
+        """
+        if not self.window:
+            return tuple(indices)
+        around = window_indices(indices[::alpha], self.window, frame_count, self.window_ends)
+        return (*indices, *sorted(set(around) - set(indices)))
+
+    def most_kept(self, dense_frames: int, alpha: int) -> int:
+        """Rows of every view: as many frames as it can have. In windows that overlap each frame is kept once."""
+        return dense_frames + dense_frames // alpha * max(self.window - 1, 0)
+
+    def holds_windows(self, window_frames: int, ends: WindowEnds) -> bool:
+        """Whether such windows are among the kept frames: larger ones hold smaller ones, wrapped ones clamped ones."""
+        return window_frames <= max(self.window, 1) and (window_frames == 1 or ends in ("clamp", self.window_ends))
 
     def expected_bytes(self, frames: int, image_px: int) -> int:
         """About how many bytes the JPEGs of so many frames take; an estimate for plans."""
@@ -73,7 +110,8 @@ class FrameStore:
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the split's attributes."""
-        return {"format": "jpeg", **asdict(self)}
+        later = {"window": 0, "window_ends": "clamp"}  # left out at what caches of 0.1.0 have
+        return {"format": "jpeg", **{k: one for k, one in asdict(self).items() if one != later.get(k)}}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> FrameStore:
@@ -83,7 +121,8 @@ class FrameStore:
             CacheError: a key is unknown or missing, or frames are kept in a format of a later vidxfer.
         """
         known = {field.name for field in fields(cls)} | {"format"}
-        if not isinstance(stored, Mapping) or set(stored) != known or stored["format"] != "jpeg":
+        found = set(stored) | {"window", "window_ends"} if isinstance(stored, Mapping) else set()
+        if not isinstance(stored, Mapping) or found != known or stored["format"] != "jpeg":
             raise CacheError(
                 f"the cache's dense frames are not kept as this version of vidxfer knows it: found "
                 f"{str(stored)[:200]}, "
@@ -109,12 +148,12 @@ def expect_same_frames(where: object, there: FrameStore | None, wanted: FrameSto
             f"{where} was made without dense frames, and they are stored while a shard is written. Go on without "
             "--with-frames (training then decodes the videos), or extract into another folder (--cache)."
         )
-    mine, theirs = there.to_dict(), wanted.to_dict()
+    mine, theirs = asdict(there), asdict(wanted)
     raise CacheMismatch(where, {f"frames.{k}": (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]})
 
 
-def pack(files: Sequence[bytes], most_bytes: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[int]]:
-    """The JPEGs of one view as uint8 [dense byte], and the length of each.
+def pack(files: Sequence[bytes], most_bytes: int, rows: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[int]]:
+    """The JPEGs of one view as uint8 [kept byte], and the length of each; of `rows` the last ones may be empty.
 
     Raises:
         ValueError: a file is empty or has more than `most_bytes` bytes.
@@ -124,7 +163,7 @@ def pack(files: Sequence[bytes], most_bytes: int) -> tuple[np.ndarray[Any, np.dt
         raise ValueError(
             f"frames have {min(lengths)} to {max(lengths)} bytes, the place of each holds 1 to {most_bytes}"
         )
-    rows = np.zeros((len(files), most_bytes), dtype=np.uint8)
-    for row, file in zip(rows, files, strict=True):
+    packed = np.zeros((rows, most_bytes), dtype=np.uint8)
+    for row, file in zip(packed[: len(files)], files, strict=True):
         row[: len(file)] = np.frombuffer(file, dtype=np.uint8)
-    return rows, lengths
+    return packed, lengths + [0] * (rows - len(files))

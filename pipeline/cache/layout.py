@@ -241,17 +241,20 @@ class SplitLayout:
             *[("source_file", "int64", "video part", (videos, 3))] * self.identities,
             ("state", "uint8", "video", (videos,)),
         ]
-        dense = (videos, views, spec.sampling.dense_frames)
-        plain[:0] = [("frame_bytes", "int32", "video view dense", dense)] * (self.frames is not None)
+        dense, kept_axis = (videos, views, 0), ""
+        if self.frames is not None:
+            dense = (videos, views, self.frames.most_kept(spec.sampling.dense_frames, spec.sampling.alpha))
+            kept_axis = "kept" if self.frames.window else "dense"
+            plain[:0] = [("frame_bytes", "int32", f"video view {kept_axis}", dense)]
         arrays = [
             self._array(name, dtype, axes, shape, single=single)
             for name, dtype, axes, shape, single in sharded
             if name != "scale" or scale is not None
         ]
         if self.frames is not None:
-            kept = self._array("frames", "uint8", "video view dense byte", (*dense, self.frames.most_bytes), single=2)
-            packed_bytes = self.frames.expected_bytes(spec.sampling.dense_frames, spec.sampling.image_px)
-            arrays.append(replace(kept, packed_bytes=packed_bytes))
+            shape = (*dense, self.frames.most_bytes)
+            kept = self._array("frames", "uint8", f"video view {kept_axis} byte", shape, single=2)
+            arrays.append(replace(kept, packed_bytes=self.frames.expected_bytes(dense[-1], spec.sampling.image_px)))
         arrays += [self._array(name, dtype, axes, shape, single=0) for name, dtype, axes, shape in plain]
         return {array.name: array for array in arrays}
 

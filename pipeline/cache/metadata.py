@@ -201,6 +201,8 @@ def attributes_of(split: Split, arrays: Mapping[str, int]) -> dict[str, Any]:
     }
     if split.identities:
         attributes["identities"] = True
+    if split.frozen is not None:
+        attributes["frozen"] = asdict(split.frozen)
     if split.factors:
         attributes["factors"] = {name: list(values) for name, values in split.factors.items()}
     if split.extents:

@@ -58,7 +58,7 @@ class PackedFile(_PartFile):
         self._next, self._rows = 0, rows
 
     def write(self, place: int, views: Sequence[Bytes]) -> None:
-        """Take the chunks of one row of the shard, one per view, each [dense byte]."""
+        """Take the chunks of one row of the shard, one per view, each [kept byte]."""
         chunks = []
         for view in views:
             if view.shape != (self.array.chunk_shape or ())[2:]:
@@ -119,8 +119,15 @@ class FrameReader:
         self._indices: dict[Path, Index] = {}
         self._scratch = threading.local()
 
+    def kept(self, row: int, view: int) -> tuple[int, ...]:
+        """The source frames whose JPEGs are kept of a stored view: the dense ones, then others of its windows."""
+        split = self._split
+        assert split.frames is not None, "asked in the constructor"
+        indices = self._rows.view(row, view).indices
+        return split.frames.kept(indices, split.spec.sampling.alpha, self._rows.source_of(row)[0])
+
     def files(self, row: int, view: int, frames: Sequence[int] | None = None) -> list[Bytes]:
-        """The JPEG of each dense frame of a stored view, uint8 [byte]; `frames`: only these, by place in the view.
+        """The JPEG of each kept frame of a stored view, uint8 [byte]; `frames`: only these, by place among `kept`.
 
         Raises:
             CacheIncomplete: the row is not stored.
@@ -135,9 +142,12 @@ class FrameReader:
         path = part.path / array.key(shard)
         where = f"{path}: video {self._split.video_ids[row]}, view {view}"
         kept = self._unpacked(self._chunk(path, array, array.slot(place, within), where), array, where)
-        if lengths.min() < 1 or lengths.max() > kept.shape[1]:
-            raise CacheCorrupt(f"{where}: frames of {lengths.min()} to {lengths.max()} bytes cannot be. {REMEDY}")
-        wanted = range(len(kept)) if frames is None else frames
+        count = len(self.kept(row, view))
+        if lengths[:count].min() < 1 or lengths.max() > kept.shape[1] or lengths[count:].any():
+            raise CacheCorrupt(
+                f"{where}: frames of {lengths.min()} to {lengths.max()} bytes cannot be, {count} of them. {REMEDY}"
+            )
+        wanted = range(count) if frames is None else frames
         return [kept[frame, : lengths[frame]].copy() for frame in wanted]
 
     def _chunk(self, path: Path, array: ArrayLayout, slot: int, where: str) -> memoryview:
@@ -146,7 +156,7 @@ class FrameReader:
         return _stored(path, self._indices[path][slot], where)
 
     def _unpacked(self, chunk: memoryview, array: ArrayLayout, where: str) -> Bytes:
-        """uint8 [dense byte] in a buffer that this thread's next call overwrites: fresh memory would cost more."""
+        """uint8 [kept byte] in a buffer that this thread's next call overwrites: fresh memory would cost more."""
         if not hasattr(self._scratch, "rows"):
             self._scratch.rows = np.empty((array.chunk_shape or ())[2:], dtype=np.uint8)
         rows: Bytes = self._scratch.rows
@@ -205,7 +215,7 @@ def _opened(path: Path) -> Iterator[int]:
             os.close(fd)
 
 
-def packed_views(views: Sequence[Sequence[bytes]], most_bytes: int) -> tuple[list[Bytes], AnyArray]:
-    """One video's JPEGs, [view][dense], as chunks for `PackedFile.write` and int32 [view dense] for `frame_bytes`."""
-    packed = [pack(files, most_bytes) for files in views]
+def packed_views(views: Sequence[Sequence[bytes]], most_bytes: int, rows: int) -> tuple[list[Bytes], AnyArray]:
+    """One video's JPEGs, [view][kept], as chunks for `PackedFile.write` and int32 [view kept] for `frame_bytes`."""
+    packed = [pack(files, most_bytes, rows) for files in views]
     return [rows for rows, _ in packed], np.array([lengths for _, lengths in packed], dtype=np.int32)

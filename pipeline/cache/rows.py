@@ -83,7 +83,7 @@ class Rows:
         return (file_bytes, hashed, turns) if file_bytes else None
 
     def frame_lengths(self, row: int, view: int) -> AnyArray:
-        """int32 [dense]: bytes of the JPEG of each dense frame of a stored view, where the split keeps dense frames."""
+        """int32 [kept]: bytes of the JPEG of each kept frame of a stored view, where the split keeps frames; then 0."""
         shard, place = divmod(row, self.split.shard_videos)
         part, within = self.split.part_of(view)
         lengths: AnyArray = self._rows_of("frame_bytes", shard, part)[place, within]

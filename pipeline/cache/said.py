@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.cache.metadata import ATTRIBUTE, COPY_AGAIN
+from vidxfer.pipeline.cache.spec import FrozenFile
 from vidxfer.pipeline.cache.split import Extent
 from vidxfer.pipeline.errors import CacheError
 from vidxfer.pipeline.typed import Kept, checked
@@ -28,6 +29,7 @@ class Said:
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     extents: tuple[Extent, ...] = ()
     identities: bool = False
+    frozen: FrozenFile | None = None
     more_views: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -227,6 +228,30 @@ class CacheSpec:
         differing = {name: pair for name, pair in found.items() if pair[0] != pair[1]}
         if differing:
             raise CacheMismatch(where, differing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenFile:
+    """The file of CLIP's own parameters beside the splits. No part of the spec, which has the hash of all of them.
+
+    Attributes:
+        sha256: of its bytes.
+        heads: attention heads of CLIP's blocks, which cut queries and keys.
+    """
+
+    sha256: str
+    heads: int
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"frozen.sha256={self.sha256[:80]!r} must have 64 hex digits")
+        if self.heads < 1:
+            raise ValueError(f"frozen.heads={self.heads} must be at least 1")
+
+    @property
+    def name(self) -> str:
+        """Its name in the cache's folder."""
+        return f"frozen.{self.sha256[:16]}.safetensors"
 
 
 def _flat(stored: Mapping[str, Any]) -> dict[str, object]:

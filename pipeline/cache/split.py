@@ -21,7 +21,7 @@ from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import SplitLayout
 from vidxfer.pipeline.cache.ledger import Failure, Ledger, ShardRecord, merged
 from vidxfer.pipeline.cache.remote import is_remote
-from vidxfer.pipeline.cache.spec import WHICH_VIDEOS, CacheSpec
+from vidxfer.pipeline.cache.spec import WHICH_VIDEOS, CacheSpec, FrozenFile
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
 from vidxfer.pipeline.shapes import expect
 
@@ -62,6 +62,7 @@ class Split:
             videos of the data set the spec names. Rows between extents have the id "" and no label.
         frames: how dense frames are kept; None: they are not, and training decodes the videos.
         identities: which file each video was read from is kept; optional on disk, not in caches of 0.1.0.
+        frozen: the file of CLIP's own parameters beside the splits; None: there is none, as in caches of 0.1.0.
         more_views: first view of each part that was added, as the group says; optional on disk.
         more: those parts, opened; the spec then counts their views too. () for a part by itself.
     """
@@ -83,6 +84,7 @@ class Split:
     extents: tuple[Extent, ...] = ()
     frames: FrameStore | None = None
     identities: bool = False
+    frozen: FrozenFile | None = None
     more_views: tuple[int, ...] = ()
     more: tuple[Split, ...] = ()
 

@@ -37,7 +37,7 @@ from vidxfer.pipeline.cache.metadata import (
 from vidxfer.pipeline.cache.packed import ZSTD_LEVEL
 from vidxfer.pipeline.cache.remote import SPLIT_NAMES, RemotePath, local_folder, open_group, place_of, read_json
 from vidxfer.pipeline.cache.said import described_by
-from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec
+from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec, FrozenFile
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.disk import FolderLock, disk_errors, expect_no_run
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
@@ -64,6 +64,7 @@ def create_split(
     factors: Mapping[str, Sequence[str]] | None = None,
     frames: FrameStore | None = None,
     identities: bool = False,
+    frozen: FrozenFile | None = None,
 ) -> Split:
     """Make the split `spec.split` with every row pending, and open it. Arguments as in `Split`.
 
@@ -93,6 +94,7 @@ def create_split(
         fitted={name: np.asarray(values, dtype=np.float32) for name, values in (fitted or {}).items()},
         frames=frames,
         identities=identities,
+        frozen=frozen,
     )
     write_new(split)
     return split
@@ -196,6 +198,7 @@ def _opened(path: Path, stored: Mapping[str, Any]) -> Split:
         extents=said.extents,
         frames=FrameStore.from_dict(stored["frames"]) if "frames" in stored else None,
         identities=said.identities,
+        frozen=said.frozen,
         more_views=said.more_views,
     )
     expect_sealed(path, stored, opened.video_ids, opened.fixed)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vidxfer.pipeline.errors import CacheError
-from vidxfer.pipeline.shapes import ClipBatch
+from vidxfer.pipeline.shapes import ClipBatch, WindowEnds
 
 PixelKind = Literal["none", "sparse", "dense", "window"]
 """Which frames of a view a head sees as pixels: those CLIP sees, all dense ones, or some source frames around each."""
@@ -36,7 +36,8 @@ class Needs:
         text: class-name embeddings.
         pixels: which frames as normalised pixels.
         window_frames: with pixels="window": source frames per sparse frame, an odd number; the sparse one is in the
-            middle, and at the ends of the video the first or the last frame is repeated.
+            middle.
+        window_ends: what such a window has beyond the ends of the video; see `WindowEnds`.
         frozen: names of CLIP parameters (open_clip's) that must lie beside the tokens.
         through_clip: gradients flow through this many last blocks of CLIP; 0: CLIP is behind the tokens.
 
@@ -50,6 +51,7 @@ class Needs:
     text: bool = False
     pixels: PixelKind = "none"
     window_frames: int = 0
+    window_ends: WindowEnds = "clamp"
     frozen: tuple[str, ...] = ()
     through_clip: int = 0
 
@@ -60,6 +62,8 @@ class Needs:
             raise ValueError(
                 f"pixels={self.pixels!r} with window_frames={self.window_frames}: windows have an odd number"
             )
+        if self.window_ends not in get_args(WindowEnds):
+            raise ValueError(f"window_ends={self.window_ends!r} is none of {', '.join(get_args(WindowEnds))}")
 
     def pixel_frames(self, sparse_frames: int, alpha: int) -> int:
         """Frames of a clip that the head sees as pixels, of a view of that many sparse frames."""
@@ -82,7 +86,9 @@ class Offer:
         image_px: side of the picture.
         text: raw text embeddings [class embed]; None: nobody asked for them.
         logit_scale: CLIP's, exponentiated.
-        frozen: CLIP's parameters by name, as far as they are at hand.
+        frozen: CLIP's parameters by name, as far as they are at hand; of attn.in_proj perhaps the rows of queries and
+            keys alone.
+        clip_heads: attention heads of CLIP's blocks; None: nothing says it.
         tower: CLIP itself; None: its tokens are cached.
     """
 
@@ -97,6 +103,7 @@ class Offer:
     text: Tensor | None = None
     logit_scale: float = 1.0
     frozen: Mapping[str, Tensor] = field(default_factory=dict)
+    clip_heads: int | None = None
     tower: Any = None
 
     @property
@@ -226,8 +233,8 @@ def expect_delivered(needs: Needs, offer: Offer) -> None:
     expect_layers(needs.layers, offer.layers)
     if missing := [name for name in needs.frozen if name not in offer.frozen]:
         raise CacheError(
-            f"the head reads CLIP's own parameters {missing}, and they are not kept beside these tokens. "
-            "Train with --online, where CLIP itself is there."
+            f"the head reads CLIP's own parameters {missing}, and neither the cache nor its CLIP has them. They are "
+            "those of open_clip's vision transformers: take such a CLIP (--model), and extract again or train --online."
         )
     if needs.through_clip and offer.tower is None:
         raise CacheError(

@@ -62,11 +62,11 @@ def offer_of(
         logit_scale=logit_scale,
         tower=tower,
     )
-    return offer if tower is None else replace(offer, frozen=tower.state())
+    return offer if tower is None else replace(offer, frozen=tower.state(), clip_heads=tower.heads)
 
 
 def offer_of_split(split: Split, recipe: Recipe, *, tower: Any = None) -> Offer:
-    """What an opened split delivers, its class names' text included; see `offer_of`."""
+    """What an opened split delivers, its class names' text included, CLIP's parameters not; see `offer_of`."""
     return offer_of(
         split.spec,
         recipe,

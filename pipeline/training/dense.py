@@ -1,9 +1,10 @@
-"""Where the dense frames of a clip come from: the cache, if it keeps them and they are what the head sees; else videos.
+"""Where the frames come from that a head sees: the cache, if it keeps them; else the videos.
 
     cache    (row, view) ─▶ JPEGs ─ threads, or nvjpeg for the whole batch ─▶ uint8 ─▶ grey, normalise, mirror
     videos   view ─▶ open, decode, replay                                   float32, the same up to the JPEGs' error
 
-A head that draws its own frames in every epoch (training/bank.py) sees frames that no view stored: it needs the videos.
+A head that draws its own frames in every epoch (training/bank.py) sees dense frames that no view stored: it needs the
+videos. Windows lie around frames that CLIP saw, and those are stored, whichever of them an epoch draws.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from vidxfer.pipeline.cache.packed import FrameReader
@@ -31,6 +31,7 @@ from vidxfer.pipeline.training.shown import shown
 from vidxfer.pipeline.video.jpeg import decode_frames
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import CutFrames, replay
+from vidxfer.pipeline.video.sampling import window_indices
 
 FramesFrom = Literal["auto", "cache", "videos", "changed-videos"]
 """What a person asks for: "auto" is the cache where it can serve. "changed-videos" takes files whose bytes are others
@@ -41,49 +42,55 @@ VIDEOS = ("videos", "changed-videos")
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where the dense frames come from, and why; printed, it is the line a person reads."""
+    """Where the frames come from, and why; printed, it is the line a person reads."""
 
     cached: bool
     why: str
+    what: str = "dense frames"
 
     def __str__(self) -> str:
-        return f"dense frames: from the {'cache' if self.cached else 'videos'} ({self.why})"
+        return f"{self.what}: from the {'cache' if self.cached else 'videos'} ({self.why})"
 
 
 def origin_of(split: Split, needs: Needs, asked: str) -> Origin | None:
-    """Where a head's dense frames come from; None where it sees none.
+    """Where the frames come from that a head sees; None where it sees none.
 
     Raises:
         UsageError: the cache is asked for and cannot serve.
     """
     if needs.pixels == "none":
         return None
-    why_not = "as asked" if asked in VIDEOS else _why_not(split, needs)
-    if asked == "cache" and why_not is not None:
-        raise UsageError(f"--frames-from cache: {split.path}: {why_not}. Use --frames-from videos.")
-    if why_not is None:
-        return Origin(cached=True, why=str(split.frames))
-    return Origin(cached=False, why=why_not if split.identities else f"{why_not}; {NO_IDENTITIES}")
+    what = f"windows of {needs.window_frames} frames" if needs.pixels == "window" else "dense frames"
+    why = "as asked" if asked in VIDEOS else why_not(split, needs)
+    if asked == "cache" and why is not None:
+        raise UsageError(f"--frames-from cache: {split.path}: {why}. Use --frames-from videos.")
+    if why is None:
+        return Origin(cached=True, why=str(split.frames), what=what)
+    return Origin(cached=False, why=why if split.identities else f"{why}; {NO_IDENTITIES}", what=what)
 
 
-def expect_askable(split: Split, asked: str) -> None:
-    """Check what can be checked before it is known which head asks.
+def expect_askable(asked: str) -> None:
+    """Check the word of `--frames-from`; whether the cache can serve is known when the head is (`origin_of`).
 
     Raises:
-        UsageError: no such word, or the cache is asked for and keeps no dense frames.
+        UsageError: no such word.
     """
     if asked not in get_args(FramesFrom):
         raise UsageError(f"--frames-from {asked!r} is none of {', '.join(get_args(FramesFrom))}")
-    if asked == "cache" and split.frames is None:
-        origin_of(split, Needs(pixels="dense"), asked)
 
 
-def _why_not(split: Split, needs: Needs) -> str | None:
-    spec = split.spec
-    if split.frames is None:
-        return "the cache keeps none; extract --with-frames stores them"
-    if needs.pixels == "window":
-        return "it keeps the dense frames, the head sees others around each of CLIP's"
+def why_not(split: Split, needs: Needs) -> str | None:
+    """Why a cache cannot serve the frames that a head sees, and what would store them; None: it can."""
+    spec, kept = split.spec, split.frames
+    windows = needs.pixels == "window" and needs.window_frames > 1
+    option = f"--with-frames --window {needs.window_frames}" if windows else "--with-frames"
+    option += " --window-ends wrap" if windows and needs.window_ends == "wrap" else ""
+    if kept is None:
+        return f"the cache keeps none; extract {option} stores them"
+    if windows and not kept.holds_windows(needs.window_frames, needs.window_ends):
+        found = f"windows of {kept.window} frames, {kept.window_ends} at the ends" if kept.window else "no windows"
+        wanted = f"{needs.window_frames} source frames around each of CLIP's, {needs.window_ends} at the ends"
+        return f"it keeps {found}; the head sees {wanted}; extract {option} stores them"
     used = needs.sparse_frames or spec.sparse_frames
     if spec.view_kind == "train" and used != spec.sparse_frames and needs.pixels == "dense":
         return f"each epoch draws its own {used} of {spec.sparse_frames} cached frames, and dense frames between them"
@@ -108,7 +115,7 @@ class Clip:
 
 
 class CachedFrames:
-    """Dense frames out of a split's JPEGs.
+    """Frames out of a split's JPEGs.
 
     Args:
         rows: a reader of the split.
@@ -118,10 +125,9 @@ class CachedFrames:
     """
 
     def __init__(self, rows: Rows, needs: Needs, bank: Bank, device: torch.device) -> None:
-        self._reader, self._device, self._alpha = FrameReader(rows), device, bank.alpha
-        dense = range(rows.split.spec.sampling.dense_frames)
-        self._places = None if bank.group == 1 else dense[:: bank.group]
-        self._sparse = needs.pixels == "sparse"
+        self._rows, self._reader, self._device = rows, FrameReader(rows), device
+        self._needs, self._alpha = needs, bank.alpha
+        self._dense = range(0, rows.split.spec.sampling.dense_frames, bank.group)
 
     def begin(self, clips: Sequence[Clip], threads: Executor) -> Callable[[], CutFrames]:
         """Start on some clips; what is returned waits for their pixels. Raises then, as `FrameReader.files`."""
@@ -131,16 +137,33 @@ class CachedFrames:
         decoded = threads.map(self._decoded, clips)
         return lambda: _flagged(clips, torch.stack(list(decoded)))
 
-    def _on_device(self, clips: list[list[Pixels]]) -> Tensor:
-        decoded = decode_frames([file for files in clips for file in files], self._device)
-        return rearrange(decoded, "(clip dense) rgb height width -> clip dense rgb height width", clip=len(clips))
-
-    def _files(self, clip: Clip) -> list[Pixels]:
-        places = [place * self._alpha for place in clip.places] if self._sparse else self._places
-        return self._reader.files(clip.row, clip.number, places)
+    def _on_device(self, clips: list[tuple[list[Pixels], list[int]]]) -> Tensor:
+        decoded = decode_frames([file for files, _ in clips for file in files], self._device)
+        apart = torch.split(decoded, [len(files) for files, _ in clips])
+        return torch.stack([one[shown] for one, (_, shown) in zip(apart, clips, strict=True)])
 
     def _decoded(self, clip: Clip) -> Tensor:
-        return decode_frames(self._files(clip), self._device)
+        files, shown = self._files(clip)
+        return decode_frames(files, self._device)[shown]
+
+    def _files(self, clip: Clip) -> tuple[list[Pixels], list[int]]:
+        """The JPEGs of a clip, each once, and which of them stands for each frame that is shown."""
+        places = self._places(clip)
+        distinct = sorted(set(places))
+        return self._reader.files(clip.row, clip.number, distinct), [distinct.index(place) for place in places]
+
+    def _places(self, clip: Clip) -> Sequence[int]:
+        """Where the frames that are shown stand among the kept ones of the view."""
+        if self._needs.pixels == "dense":
+            return self._dense
+        middles = [place * self._alpha for place in clip.places]
+        if self._needs.pixels == "sparse":
+            return middles
+        kept, needs = self._reader.kept(clip.row, clip.number), self._needs
+        frame_count = self._rows.source_of(clip.row)[0]
+        seen = [kept[place] for place in middles]
+        around = window_indices(seen, needs.window_frames, frame_count, needs.window_ends)
+        return [kept.index(frame) for frame in around]
 
 
 def _flagged(clips: Sequence[Clip], pixels: Tensor) -> CutFrames:

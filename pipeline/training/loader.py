@@ -33,7 +33,7 @@ from vidxfer.pipeline.heads.recipe import Mixing
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
 from vidxfer.pipeline.training.ahead import AHEAD, AheadLoader, Plan, RawBatch
 from vidxfer.pipeline.training.bank import Bank, BankDraw
-from vidxfer.pipeline.training.dense import CachedFrames, Clip, VideoFrames
+from vidxfer.pipeline.training.dense import CachedFrames, Clip, VideoFrames, why_not
 from vidxfer.pipeline.training.mixing import (
     Mix,
     draw_mix,
@@ -78,9 +78,11 @@ class ClipLoader(AheadLoader):
         super().__init__(split, decode_threads=decode_threads)
         self.needs = needs
         self.reader = open_reader(split, layers=needs.layers, threads=read_threads)
-        if needs.pixels != "none" and videos is None and (split.frames is None or needs.pixels == "window"):
+        lacking = None if needs.pixels == "none" else why_not(split, needs)
+        if videos is None and lacking is not None:
             raise UsageError(
-                "this head sees frames that the cache does not keep: give the folder of the videos with --root"
+                f"this head sees frames that the cache does not keep ({lacking}): give the folder of the videos "
+                "with --root"
             )
         spec = split.spec
         used = needs.sparse_frames or spec.sparse_frames
@@ -91,7 +93,7 @@ class ClipLoader(AheadLoader):
             self._dense = CachedFrames(self.reader, needs, self.bank, device or torch.device("cpu"))
         elif needs.pixels != "none" and videos is not None:
             way_on = PUT_BACK
-            if split.frames is not None and self.bank.group == 1:
+            if lacking is None:
                 way_on += " " + FROM_CACHE
             self._dense = VideoFrames(self.reader, needs, videos, may_differ=may_differ, way_on=way_on)
 

@@ -32,7 +32,7 @@ def shown(indices: tuple[int, ...], needs: Needs, alpha: int, frame_count: int) 
         frame_count: of the video.
     """
     if needs.pixels == "window":
-        return window_indices(indices[::alpha], needs.window_frames, frame_count)
+        return window_indices(indices[::alpha], needs.window_frames, frame_count, needs.window_ends)
     return {"none": (), "sparse": indices[::alpha], "dense": indices}[needs.pixels]
 
 

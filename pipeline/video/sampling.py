@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from vidxfer.pipeline.shapes import WindowEnds
+
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -143,13 +145,19 @@ def _whole(points: FloatArray, frame_count: int) -> tuple[int, ...]:
     return tuple(int(number) for number in np.rint(np.clip(points, 0, frame_count - 1)))
 
 
-def window_indices(indices: Sequence[int], window_frames: int, frame_count: int) -> tuple[int, ...]:
-    """Source frames around each of some frames, the frame itself in the middle; the ends of the video are repeated.
+def window_indices(
+    indices: Sequence[int], window_frames: int, frame_count: int, ends: WindowEnds = "clamp"
+) -> tuple[int, ...]:
+    """Source frames around each of some frames, the frame itself in the middle.
 
     Args:
         indices: frames of the video.
         window_frames: an odd number per frame.
         frame_count: of the video.
+        ends: what stands for frames that the video does not have; see `WindowEnds`.
     """
     half = window_frames // 2
-    return tuple(min(max(index + offset, 0), frame_count - 1) for index in indices for offset in range(-half, half + 1))
+    wanted = (index + offset for index in indices for offset in range(-half, half + 1))
+    if ends == "wrap":  # modulo, where a video has fewer frames than a window reaches back
+        wanted = (frame % frame_count if frame < 0 else frame for frame in wanted)
+    return tuple(min(max(frame, 0), frame_count - 1) for frame in wanted)

@@ -25,7 +25,6 @@ from vidxfer.pipeline.training.build import (
     build_head,
     expect_readable,
     facts_of_head,
-    offer_of_split,
 )
 from vidxfer.pipeline.training.metrics import Score, ranked, score
 from vidxfer.pipeline.training.owned import expect_run_or_nothing, owned
@@ -106,7 +105,7 @@ def _evaluate(request: EvaluateRequest, folder: Path, shown: Progress) -> Evalua
     where = compute_on(request.device, request.precision)
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
-    head = head_to_score(request, split, shown).to(where.device)
+    head = head_to_score(request, source, shown).to(where.device)
     if (origin := source.origin(head.needs)) is not None:
         shown.line(str(origin))
     scored, result = score_split(
@@ -135,12 +134,13 @@ def per_cache(source: Source, scored: Scored, result: Score) -> dict[str, Score]
     return scores
 
 
-def head_to_score(request: EvaluateRequest, split: Split, shown: Progress) -> Head:
-    """The trained head over the split's own class names, CLIP alone, or both fused.
+def head_to_score(request: EvaluateRequest, source: Source, shown: Progress) -> Head:
+    """The trained head over the source's own class names, CLIP alone, or both fused.
 
     The class names need not be those of the training: a text-cosine head scores any label set. What differs from the
     training and may is told.
     """
+    split = source.split
     text = torch.from_numpy(split.text)
     clip = ZeroShotClip(text, float(split.informs["logit_scale"]))
     if request.run is None:
@@ -150,8 +150,8 @@ def head_to_score(request: EvaluateRequest, split: Split, shown: Progress) -> He
         shown.line(f"evaluate: {line}")
     # The layers are those of the training: a head takes by default all that a cache has, and this one may have more.
     layers = CacheSpec.from_dict(run.made_from["spec"]).layers
-    offer = offer_of_split(split, run.recipe)
-    offer = replace(offer, layers=layers, logit_scale=float(run.made_from["logit_scale"]))
+    offer = source.offer(run.recipe, layers)
+    offer = replace(offer, logit_scale=float(run.made_from["logit_scale"]))
     head = build_head(run.recipe, offer)
     run.load_weights(head)
     return FusedWithClip(head, clip, request.fuse_clip) if request.fuse_clip else head

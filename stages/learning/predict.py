@@ -158,7 +158,13 @@ def pixel_views(path: Path, spec: CacheSpec, needs: Needs) -> tuple[torch.Tensor
         VideoError: the file cannot be read frame-exactly.
     """
     video = Video(id=ascii(str(path)), path=path.absolute(), label=None, split="test")
-    found = draw_guarded(video, spec, dense=needs.pixels == "dense", window_frames=needs.window_frames)
+    found = draw_guarded(
+        video,
+        spec,
+        dense=needs.pixels == "dense",
+        window_frames=needs.window_frames,
+        window_ends=needs.window_ends,
+    )
     clips = []
     for view in found.views:
         indices = frames_shown(view.indices, with_clip(needs), spec.sampling.alpha, found.frame_count)

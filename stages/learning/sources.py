@@ -15,7 +15,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from vidxfer.pipeline.cache.layout import PENDING
@@ -23,21 +22,19 @@ from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.clip.tower import ClipTower
-from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.draw import draw_view
-from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.errors import DatasetError, UsageError
 from vidxfer.pipeline.heads.base import Needs, Offer
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.ahead import AheadLoader
-from vidxfer.pipeline.training.build import offer_of_split
 from vidxfer.pipeline.training.dense import Origin, expect_askable, origin_of
 from vidxfer.pipeline.training.loader import Assembler, ClipLoader
 from vidxfer.pipeline.training.online import OnlineLoader
-from vidxfer.pipeline.video.mirror import flip_pairs
-from vidxfer.stages.describe import describe_split
+from vidxfer.stages.describe import split_in_memory
+from vidxfer.stages.learning.frozen import offer_from
 from vidxfer.stages.remembered import dense_videos, remembered_clip, tower_of_caches
-from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, library_versions
+from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +56,13 @@ class Source(ABC):
         """What a run remembers each row by; it survives a move of the cache."""
         return self.split.video_ids
 
-    def offer(self, recipe: Recipe) -> Offer:
-        """What this source delivers to a head of a recipe.
-
-        Raises:
-            CacheError: the tokens are not CLS plus a square grid of patches.
-        """
-        return offer_of_split(self.split, recipe)
-
     def clips_of_epoch(self, clips: Sequence[tuple[int, int]], epoch: int) -> list[tuple[int, int]]:
         """(row, view) of every clip of an epoch, in order, from the (row, stored view) that was drawn for it."""
         return list(clips)
+
+    @abstractmethod
+    def offer(self, recipe: Recipe, layers: tuple[int, ...] | None = None) -> Offer:
+        """What this source delivers to a head of a recipe; `layers` on offer, None: all. Errors as of `offer_from`."""
 
     @abstractmethod
     def stored_rows(self) -> list[int]:
@@ -114,6 +107,10 @@ class CachedSource(Source):
     find_videos: Callable[[], dict[str, Video]]
     frames_from: str = "auto"
 
+    def offer(self, recipe: Recipe, layers: tuple[int, ...] | None = None) -> Offer:
+        """See `Source.offer`."""
+        return offer_from(self.split, recipe, layers=layers)
+
     def stored_rows(self) -> list[int]:
         """Rows whose tokens are stored."""
         return [int(row) for row in Rows(self.split).stored_rows()]
@@ -142,12 +139,19 @@ class CachedSource(Source):
         return ClipLoader(
             self.split,
             needs,
-            self.find_videos() if origin is not None and not origin.cached else None,
+            None if origin is None or origin.cached else self._videos_for(origin),
             may_differ=self.frames_from == "changed-videos",
             device=device,
             decode_threads=decode_threads,
             read_threads=read_threads,
         )
+
+    def _videos_for(self, origin: Origin) -> dict[str, Video]:
+        """The videos, where the cache does not serve; what is raised where they are not found says why it does not."""
+        try:
+            return self.find_videos()
+        except (UsageError, DatasetError) as error:
+            raise type(error)(f"{error}\nThe head sees frames as pixels. {origin}.") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,9 +166,9 @@ class OnlineSource(Source):
     find_videos: Callable[[], dict[str, Video]]
     tower: ClipTower
 
-    def offer(self, recipe: Recipe) -> Offer:
+    def offer(self, recipe: Recipe, layers: tuple[int, ...] | None = None) -> Offer:
         """As a cache's, with CLIP itself beside it."""
-        return offer_of_split(self.split, recipe, tower=self.tower)
+        return offer_from(self.split, recipe, tower=self.tower, layers=layers)
 
     def clips_of_epoch(self, clips: Sequence[tuple[int, int]], epoch: int) -> list[tuple[int, int]]:
         """The same rows in the same order; view `epoch` of each, which no earlier epoch has shown."""
@@ -207,11 +211,11 @@ def cached_source(folder: Path, name: str, root: Path | None, frames_from: str =
     """A split of a cache, and the videos it was made from.
 
     Raises:
-        CacheError: no such split. UsageError: `frames_from` asks for what the cache has not.
+        CacheError: no such split. UsageError: `frames_from` is no word of `FramesFrom`.
         Later, of `find_videos`: UsageError, DatasetError: `root` (or the remembered folder) holds other videos.
     """
+    expect_askable(frames_from)
     split = open_split(folder, name)
-    expect_askable(split, frames_from)
     videos = cache(partial(dense_videos, split, root))
     return CachedSource(split=split, find_videos=videos, frames_from=frames_from)
 
@@ -247,32 +251,3 @@ def online_sources(
         by_id = {video.id: video for video in dataset.videos}
         sources[name] = OnlineSource(split=split, find_videos=lambda by_id=by_id: by_id, tower=tower)  # type: ignore[misc]
     return sources
-
-
-def split_in_memory(
-    dataset: Dataset, tower: ClipTower, data: DataSource, clip: ClipChoice, store: CacheChoice
-) -> Split:
-    """What a cache of these choices would say of itself, without its arrays."""
-    spec = describe_split(store, tower.info, dataset)
-    shape = (len(spec.layers), spec.channels)
-    return Split(
-        path=Path("online") / dataset.split,
-        spec=spec,
-        cache_id="",
-        video_ids=tuple(video.id for video in dataset.videos),
-        labels=np.array([-1 if v.label is None else v.label for v in dataset.videos], dtype=np.int32),
-        class_names=dataset.class_names,
-        text=tower.encode_text(dataset.class_names, store.templates).numpy(),
-        channel_mean=np.zeros(shape, dtype=np.float32),
-        channel_std=np.ones(shape, dtype=np.float32),
-        flip_pairs=flip_pairs(dataset.class_names),
-        shard_videos=spec.shard_videos_default,
-        informs={
-            **library_versions(),
-            "data": data.to_dict(),
-            "clip": clip.to_dict(),
-            "logit_scale": tower.info.logit_scale,
-            "templates": list(store.templates),
-        },
-        factors=dataset.factors,
-    )

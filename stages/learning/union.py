@@ -24,11 +24,13 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.datasets.k710 import map_labels, names_of
 from vidxfer.pipeline.datasets.survey import recording_of_id
-from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.heads.base import Needs, Offer
+from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.dense import Origin
 from vidxfer.pipeline.training.united import UnitedAssembler, UnitedLoader
 from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.stages.learning.frozen import offer_from
 from vidxfer.stages.learning.sources import CachedSource, Source, cached_source
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.remembered import remembered_clip, tower_of_caches
@@ -65,6 +67,10 @@ class UnionSource(Source):
         """Id -> reason of every video that was refused at extraction."""
         named = zip(self.union.names, self.members, strict=True)
         return {f"{name}/{id_}": why for name, member in named for id_, why in member.reasons().items()}
+
+    def offer(self, recipe: Recipe, layers: tuple[int, ...] | None = None) -> Offer:
+        """See `Source.offer`; all members have the same CLIP."""
+        return offer_from(self.split, recipe, layers=layers, beside=self.members[0].split)
 
     def origin(self, needs: Needs) -> Origin | None:
         """Where dense frames come from in the first cache that says so; each cache reads its own."""

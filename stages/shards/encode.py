@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -40,7 +40,7 @@ class Prepared:
         frame_count, source_px: of the video; (height, width) in pixels.
         source_file: which file it is.
         version, pixel_aspect: as in `Drawn`.
-        jpegs: one per view and dense frame, where they are asked for.
+        jpegs: of each view the frames that are to be kept (`FrameStore.kept`), where they are asked for.
         frame_quality: the lowest that was used.
     """
 
@@ -73,12 +73,12 @@ def prepare(
 
     Args:
         processes: decode in one of so many child processes; 0: here.
-        store: how to keep the dense frames too; None: not at all.
+        store: how to keep dense frames and windows too; None: not at all.
 
     Raises:
         VideoError: it cannot be read frame-exactly.
     """
-    asked = video, spec, decoder, store is not None
+    asked = video, spec, decoder, store is not None, *(() if store is None else (store.window, store.window_ends))
     drawn = draw_guarded(*asked, processes=processes) if processes else draw(*asked)
     seen = [sparse(view, spec) for view in drawn.views]
     clips = [
@@ -102,7 +102,8 @@ def prepare(
 
 
 def _jpegs(drawn: Drawn, view: View, spec: CacheSpec, store: FrameStore) -> tuple[list[bytes], int]:
-    """The dense frames of one view, and the lowest quality that one of them took."""
+    """The kept frames of one view, and the lowest quality that one of them took."""
+    view = replace(view, indices=store.kept(view.indices, spec.sampling.alpha, drawn.frame_count))
     cut = cut_out(drawn.of(view), view, image_px=spec.sampling.image_px).numpy()
     return encode_frames(cut, quality=store.quality, subsampling=store.subsampling, most_bytes=store.most_bytes)
 

@@ -13,10 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidxfer.pipeline.cache.frames import expect_same_frames
+from vidxfer.pipeline.cache.layout import AnyArray
 from vidxfer.pipeline.cache.read.agree import differing_fields
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split, open_split, splits
+from vidxfer.pipeline.cache.write.frozen import frozen_parameters, mend_frozen, write_frozen
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.disk import disk_errors
@@ -61,6 +63,8 @@ def prepare_splits(
     )
     with disk_errors(request.cache, 0):  # before the calibration, which takes a while
         make_folder(request.cache)
+    for split in opened.values():
+        mend_frozen(split, parameters_of(tower, split.spec), tower.heads)
     for dataset, spec in zip(datasets, specs, strict=True):
         if spec.split not in opened:
             opened[spec.split] = create(request, dataset, spec, tower, shown)
@@ -94,6 +98,14 @@ def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, store: CacheCho
     return split
 
 
+def parameters_of(tower: ClipTower, spec: CacheSpec) -> dict[str, AnyArray]:
+    """CLIP's own parameters that a cache of this spec keeps beside the tokens."""
+    return {
+        name: tensor.detach().float().cpu().numpy()
+        for name, tensor in frozen_parameters(tower.state(), spec.layers).items()
+    }
+
+
 def _other_data(split: Split, dataset: Dataset) -> dict[str, tuple[object, object]]:
     """Class names and videos in which a split and a data set differ."""
     ours = {"class_names": split.class_names, "videos": split.video_ids}
@@ -124,4 +136,5 @@ def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Cl
         factors=dataset.factors,
         frames=frame_store(request.store, spec.sampling.image_px),
         identities=True,
+        frozen=write_frozen(request.cache, parameters_of(tower, spec), tower.heads),
     )

@@ -31,6 +31,7 @@ from vidxfer.pipeline.cache.read.summary import held_bytes
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import new_cache_id, open_split, splits, write_new
+from vidxfer.pipeline.cache.write.frozen import copy_frozen
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError
@@ -40,8 +41,7 @@ from vidxfer.stages.upkeep.made_of import open_sources, to_write
 from vidxfer.stages.upkeep.rewrite import as_they_are, fail_rows, rewrite_shard
 from vidxfer.stages.upkeep.stored import decoded, fit_on_cache, read_row
 
-FITTED = ("channel_mean", "channel_std", "rotation", "component_std", "codebook")
-"""What a codec has per layer."""
+FITTED = ("channel_mean", "channel_std", "rotation", "component_std", "codebook")  # what a codec has per layer
 
 RECODED_FROM = "recoded_from"
 """Name among what informs, of what a recoded split was made from."""
@@ -197,6 +197,7 @@ def open_target(
         more_views=(),
         more=(),
     )
+    copy_frozen(source, request.target)
     write_new(target)
     return target
 

@@ -19,6 +19,7 @@ from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.read.wanted import open_splits
 from vidxfer.pipeline.cache.shard import REMEDY
 from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.cache.write.frozen import read_frozen
 from vidxfer.pipeline.cache.write.more_views import begun_views
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.stages.progress import Bar, Progress, Silent, say
@@ -80,11 +81,13 @@ def verify(request: VerifyRequest, progress: Progress | None = None) -> tuple[Ve
     """Read all that is finished; change nothing unless `drop_damaged`.
 
     Raises:
-        CacheError: no cache there, or fixed arrays, descriptions or the ledger cannot be read.
+        CacheError: no cache there, or fixed arrays, descriptions, CLIP's parameters or the ledger cannot be read.
         UsageError: no such split.
         CacheBusy: damage was found, but extraction is writing the split whose marks are to be taken back.
     """
     opened = open_splits(request.cache, request.splits)
+    for split in {split.frozen: split for split in opened}.values():  # mostly one file for all splits
+        read_frozen(split)
     parts = [part for split in opened for part in (*split.parts, begun_views(split)) if part is not None]
     return tuple(verify_split(part, request, progress or Silent()) for part in parts)
 

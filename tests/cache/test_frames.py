@@ -27,13 +27,14 @@ from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError, CacheMismatch
 
 STORE = FrameStore(quality=90, subsampling="4:4:4", most_bytes=700)
+WINDOWS = replace(STORE, window=5)
 
 
-@pytest.fixture(scope="module")
-def made(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven videos in shards of three, the second of them failed, dense frames kept; only to be copied."""
+@pytest.fixture(scope="module", params=[STORE, WINDOWS], ids=["dense", "windows"])
+def made(request: Any, world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven videos in shards of three, the second of them failed, frames kept; only to be copied."""
     folder: Path = tmp_path_factory.mktemp("made")
-    world.fill(world.make(folder, frames=STORE), failing=(1,))
+    world.fill(world.make(folder, frames=request.param), failing=(1,))
     return folder
 
 
@@ -56,7 +57,7 @@ def file_of(split: Any, shard: int) -> Path:
 
 def test_every_frame_comes_back_as_it_went_in(world: Any, split: Any) -> None:
     opened = open_split(split.path.parent, "train")
-    assert opened.frames == STORE
+    assert opened.frames in (STORE, WINDOWS)
     for row in (0, 2, 3, 4, 5, 6):
         assert read_back(opened, row) == world.jpegs_of(split, row)
     some = FrameReader(Rows(opened)).files(4, 1, (3, 0))
@@ -68,16 +69,21 @@ def test_plain_zarr_reads_the_frames_without_us(world: Any, split: Any) -> None:
     for row in (0, 2, 6):
         for view in range(2):
             rows, lengths = group["frames"][row, view], group["frame_bytes"][row, view]
-            found = [bytes(one[:length]) for one, length in zip(rows, lengths, strict=True)]
+            found = [bytes(one[:length]) for one, length in zip(rows, lengths, strict=True) if length]
             assert found == world.jpegs_of(split, row)[view]
             assert not any(one[length:].any() for one, length in zip(rows, lengths, strict=True))
     assert not group["frames"][1].any()
     assert not group["frame_bytes"][1].any()
-    assert group["frames"].metadata.dimension_names == ("video", "view", "dense", "byte")
+    assert group["frames"].metadata.dimension_names == (
+        "video",
+        "view",
+        "kept" if split.frames.window else "dense",
+        "byte",
+    )
 
 
 def test_the_bytes_do_not_depend_on_the_order_of_arrival(world: Any, tmp_path: Path, split: Any) -> None:
-    other = world.make(tmp_path / "backwards", frames=STORE)
+    other = world.make(tmp_path / "backwards", frames=split.frames)
     with SplitWriter(other) as writer:
         for k in writer.pending():
             with writer.shard(k) as shard:
@@ -111,7 +117,7 @@ def test_the_ledger_knows_the_length_of_every_file(world: Any, split: Any) -> No
         assert writer.pending() == [1]
         file_of(split, 2).unlink()
         assert writer.pending() == [1, 2]
-    assert summary(split.path.parent)["train"]["frames"] == STORE.to_dict()
+    assert summary(split.path.parent)["train"]["frames"] == split.frames.to_dict()
 
 
 def test_a_row_without_its_frames_is_refused(world: Any, tmp_path: Path) -> None:
@@ -130,8 +136,8 @@ def test_a_row_without_its_frames_is_refused(world: Any, tmp_path: Path) -> None
 
 def test_a_writer_killed_in_the_middle_of_a_shard_ends_with_the_same_bytes(world: Any, tmp_path: Path) -> None:
     videos = 12
-    calm = world.fill(world.make(tmp_path / "calm", videos=videos, frames=STORE), failing=(5,))
-    split = world.make(tmp_path / "rough", videos=videos, frames=STORE)
+    calm = world.fill(world.make(tmp_path / "calm", videos=videos, frames=WINDOWS), failing=(5,))
+    split = world.make(tmp_path / "rough", videos=videos, frames=WINDOWS)
     contents = [(world.content_of(split, row), world.jpegs_of(split, row)) for row in range(videos)]
     moments, killed = random.Random(7), 0
     for _ in range(8):
@@ -220,7 +226,11 @@ def test_settings_of_a_later_version_are_refused(split: Any) -> None:
         open_split(split.path.parent, "train")
 
 
-@pytest.mark.parametrize("changes", [{"quality": 0}, {"quality": 101}, {"subsampling": "4:1:1"}, {"most_bytes": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"quality": 0}, {"quality": 101}, {"subsampling": "4:1:1"}, {"most_bytes": 0}, {"window": 4}, {"window": 1},
+     {"window": -3}, {"window_ends": "mirror"}],
+)  # fmt: skip
 def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         replace(STORE, **changes)
@@ -229,11 +239,11 @@ def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, Any]) -> N
 
 
 def test_packing_keeps_each_frame_at_the_start_of_its_row() -> None:
-    rows, lengths = pack([b"abc", b"z"], 4)
-    assert (rows.tolist(), lengths) == ([[97, 98, 99, 0], [122, 0, 0, 0]], [3, 1])
+    rows, lengths = pack([b"abc", b"z"], 4, 3)
+    assert (rows.tolist(), lengths) == ([[97, 98, 99, 0], [122, 0, 0, 0], [0, 0, 0, 0]], [3, 1, 0])
     assert np.dtype(rows.dtype) == np.uint8
     with pytest.raises(ValueError, match="0 to 1 bytes"):
-        pack([b"", b"a"], 4)
+        pack([b"", b"a"], 4, 2)
 
 
 def test_rows_taken_over_keep_their_frames_byte_for_byte(world: Any, split: Any) -> None:
@@ -252,9 +262,10 @@ def test_rows_taken_over_keep_their_frames_byte_for_byte(world: Any, split: Any)
 def test_frames_are_read_from_behind_a_url(world: Any, split: Any) -> None:
     fsspec = pytest.importorskip("fsspec")
     memory = fsspec.filesystem("memory")
-    memory.put(str(split.path.parent), "/frames-behind-a-url", recursive=True)
-    far = open_split("memory://frames-behind-a-url", "train")
+    place = f"frames-behind-a-url-{split.frames.window}"
+    memory.put(str(split.path.parent), f"/{place}", recursive=True)
+    far = open_split(f"memory://{place}", "train")
     assert [read_back(far, row) for row in (0, 4)] == [world.jpegs_of(split, row) for row in (0, 4)]
-    memory.rm(f"/frames-behind-a-url/{file_of(split, 2).relative_to(split.path.parent)}")
+    memory.rm(f"/{place}/{file_of(split, 2).relative_to(split.path.parent)}")
     with pytest.raises(CacheCorrupt, match="missing though its shard is finished"):
         read_back(far, 6)

@@ -110,12 +110,13 @@ def content_of(split: Split, row: int) -> tuple[torch.Tensor, torch.Tensor | Non
 
 
 def jpegs_of(split: Split, row: int) -> list[list[bytes]] | None:
-    """One file per view and dense frame: bytes of any kind, since the cache does not look into them."""
+    """One file per view and kept frame: bytes of any kind, since the cache does not look into them."""
     if split.frames is None:
         return None
     rng, most = np.random.default_rng(20_000 + row), split.frames.most_bytes
-    views, dense = split.spec.stored_views, split.spec.sampling.dense_frames
-    return [[rng.bytes(int(rng.integers(1, most + 1))) for _ in range(dense)] for _ in range(views)]
+    views, alpha = content_of(split, row)[3], split.spec.sampling.alpha
+    kept = [split.frames.kept(view.indices, alpha, 90 + row) for view in views]
+    return [[rng.bytes(int(rng.integers(1, most + 1))) for _ in frames] for frames in kept]
 
 
 def add(shard: ShardWriter, split: Split, row: int) -> None:

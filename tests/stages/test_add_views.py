@@ -30,7 +30,7 @@ from vidxfer.stages.shards import prepare
 from vidxfer.stages.upkeep.add import AddRequest, add
 from vidxfer.stages.upkeep.prune import PruneRequest, prune
 
-MADE_ALIKE: dict[str, Any] = {"codec": "float16", "with_frames": True, "batch_frames": 32}
+MADE_ALIKE: dict[str, Any] = {"codec": "float16", "with_frames": True, "window": 5, "batch_frames": 32}
 
 
 @pytest.fixture(scope="module")

@@ -115,3 +115,29 @@ def interval_of(row: dict, position: float) -> tuple[int, ...]:
         target_fps=row["target_fps"],
         position=position,
     )
+
+
+def test_local_windows_are_those_of_the_tds_release_in_both_forms(golden):
+    cases = golden("sampling_tds.json")["local_windows"]
+    assert {case["modality"] for case in cases} == {"RGB", "video"}
+    for case in cases:
+        centres = [centre - 1 for centre in case["centres"]]  # the release counts from 1
+        ends = {"RGB": "clamp", "video": "wrap"}[case["modality"]]
+        found = rules.window_indices(centres, case["num_diff"], case["N"], ends)
+        assert [frame + 1 for frame in found] == [frame for window in case["windows"] for frame in window], case
+
+
+@given(st.integers(1, 40), st.sampled_from((1, 3, 5, 7)), st.sampled_from(("clamp", "wrap")), st.data())
+def test_windows_lie_inside_the_video_around_their_frames(frame_count, width, ends, data):
+    middles = data.draw(st.lists(st.integers(0, frame_count - 1), min_size=1, max_size=8))
+    found = rules.window_indices(middles, width, frame_count, ends)
+    assert found[width // 2 :: width] == tuple(middles)
+    for place, frame in enumerate(found):
+        wanted = middles[place // width] + place % width - width // 2
+        assert 0 <= frame < frame_count
+        if 0 <= wanted < frame_count:
+            assert frame == wanted
+        elif wanted >= frame_count:
+            assert frame == frame_count - 1
+        else:
+            assert frame == (0 if ends == "clamp" else wanted % frame_count)

@@ -46,6 +46,7 @@ def _of_split(split: Split) -> dict[str, Any]:
         "bytes_per_view": spec.bytes_per_view,
         "times_smaller_than_float16": 2 * spec.channels / sum(spec.form.token_bytes(spec.channels)),
         "frames": None if split.frames is None else split.frames.to_dict(),
+        "frozen": None if split.frozen is None else {"file": split.frozen.name, "heads": split.frozen.heads},
         "views_in_parts": [_views(part) for part in split.parts],
         "views_being_added": None
         if begun is None

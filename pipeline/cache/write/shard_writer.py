@@ -112,7 +112,7 @@ class ShardWriter:
             notes: what to count in the ledger, e.g. {"decoder": "decord"}.
             frame_count, source_px: frames and (height, width) of the video; 0 = unknown.
             source_file: which file it is, where the split keeps that.
-            frames: one JPEG per view and dense frame, where the split keeps them; else None.
+            frames: of each view the JPEGs of `FrameStore.kept`, where the split keeps frames; else None.
 
         Raises:
             ValueError: a shape, a type or a row is not as the spec says.
@@ -134,7 +134,7 @@ class ShardWriter:
         self._write_chunks(place, parts)
         if frames is not None:
             with disk_errors(self._split.path, self._bytes):
-                self._add_frames(place, frames)
+                self._add_frames(place, frames, views, frame_count)
         source = {"frame_count": frame_count, "source_px": source_px, "source_file": source_file}
         for name, values in {**geometry, **source}.items():
             if name in self._plain:
@@ -198,12 +198,18 @@ class ShardWriter:
         """Count for the ledger what was noted of these rows when they were first stored."""
         self._notes = {what: Counter(counts) for what, counts in record.notes.items()}
 
-    def _add_frames(self, place: int, frames: Sequence[Sequence[bytes]]) -> None:
-        spec, store = self._split.spec, self._split.frames
+    def _add_frames(
+        self, place: int, frames: Sequence[Sequence[bytes]], views: Sequence[View], frame_count: int
+    ) -> None:
+        sampling, store = self._split.spec.sampling, self._split.frames
+        assert store is not None, "asked before"
         counts = [len(files) for files in frames]
-        if store is None or counts != [spec.sampling.dense_frames] * spec.stored_views:
-            raise ValueError(f"expected {spec.stored_views} views of {spec.sampling.dense_frames} JPEGs, not {counts}")
-        chunks, lengths = packed_views(frames, store.most_bytes)
+        wanted = [len(store.kept(view.indices, sampling.alpha, frame_count)) for view in views]
+        if counts != wanted:
+            each = ", ".join(str(count) for count in dict.fromkeys(wanted))
+            raise ValueError(f"expected {len(views)} views of {each} JPEGs, not {counts}")
+        rows = store.most_kept(sampling.dense_frames, sampling.alpha)
+        chunks, lengths = packed_views(frames, store.most_bytes, rows)
         self._packed["frames"].write(place, chunks)
         self._plain["frame_bytes"].values[place] = lengths
 
