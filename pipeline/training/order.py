@@ -19,7 +19,9 @@ def expect_enough_clips(rows: int, recipe: Recipe, devices: int) -> None:
     """Check that no step leaves a device too few clips for what the head's batch norms need.
 
     Args:
-        rows: clips of an epoch. recipe: its head and its batch. devices: that share each batch.
+        rows: clips of an epoch.
+        recipe: its head and its batch.
+        devices: that share each batch.
 
     Raises:
         UsageError: a device would get one clip or none, and its statistics would be those of nothing else.

@@ -149,7 +149,8 @@ def summed_over_time(weight: Tensor, bias: Tensor, patches: Tensor) -> Tensor:
     """A convolution over three frames as one product with each frame, and the sum of neighbours.
 
     Args:
-        weight: [channel rgb frame y x], three frames. bias: [channel].
+        weight: [channel rgb frame y x], three frames.
+        bias: [channel].
         patches: [clip frame place (rgb y x)].
 
     Returns:
@@ -166,7 +167,9 @@ def spatial(block: SideBlock, s: Tensor, cls: Tensor, positions: Tensor) -> Tens
     """What patches read of their frame's patches and of the neighbours' class tokens.
 
     Args:
-        s: [clip frame place channel]. cls: [clip frame channel]. positions: [place channel].
+        s: [clip frame place channel].
+        cls: [clip frame channel].
+        positions: [place channel].
 
     Returns:
         As s.

@@ -85,7 +85,8 @@ class SideHead(Head):
     """A side network and a linear classifier, as published.
 
     Args:
-        config: settings; they choose the network. offer: what the cache holds.
+        config: settings; they choose the network.
+        offer: what the cache holds.
 
     Raises:
         CacheError: a wanted layer is not in the cache.

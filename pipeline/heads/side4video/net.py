@@ -67,7 +67,9 @@ class SideTransformer(nn.Module):
     """What lies beside CLIP's blocks: a norm and a projection of each tap, the blocks, and one table of positions.
 
     Args:
-        sizes: settings. offer: what the cache holds. blocks: one per layer.
+        sizes: settings.
+        offer: what the cache holds.
+        blocks: one per layer.
     """
 
     def __init__(self, sizes: SideSizes, offer: Offer, blocks: list[SideBlock]) -> None:

@@ -43,9 +43,11 @@ class SideFile:
     """What the shapes of a checkpoint tell.
 
     Attributes:
-        side_channels: width of the side network. layers: CLIP blocks that feed it.
+        side_channels: width of the side network.
+        layers: CLIP blocks that feed it.
         channels, patch_px, places: of CLIP: width, side of a patch, patches of a picture.
-        classes: of the classifier. clip_blocks: of the trunk in the same file; None when it holds none.
+        classes: of the classifier.
+        clip_blocks: of the trunk in the same file; None when it holds none.
     """
 
     side_channels: int

@@ -75,7 +75,9 @@ class TdsNet(Side4VideoNet):
     """The side network of TDS-CLIP: tokens and windows of frames to one feature per clip.
 
     Args:
-        sizes: settings. offer: what the cache holds. layers: CLIP layers that feed it, in order.
+        sizes: settings.
+        offer: what the cache holds.
+        layers: CLIP layers that feed it, in order.
 
     Raises:
         CacheError: patches that the SME-Adapter's convolutions do not fit.
