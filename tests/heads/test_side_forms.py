@@ -265,6 +265,6 @@ def test_settings_there_are_not_are_refused(kind: str, changes: dict[str, Any], 
 
 
 def test_patches_that_the_edge_would_change_are_refused() -> None:
-    with pytest.raises(CacheError, match="patches of 2 px.*local_frames=1"):
+    with pytest.raises(CacheError, match=r"patches of 2 px.*local_frames=1"):
         TdsConfig().build(sized(patch=2))
     TdsConfig(local_frames=1).build(sized(patch=2))

@@ -6,7 +6,6 @@ Sizes are read from the files: weights through the family's own reading of a rel
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -184,8 +183,8 @@ def trunk(case: Case) -> nn.Module:
 
 
 @pytest.fixture(params=["side4video_tiny", "tds_tiny"])
-def with_trunk(request: pytest.FixtureRequest, golden: Any) -> Iterator[Case]:
-    yield made(golden, request.param, "fast")
+def with_trunk(request: pytest.FixtureRequest, golden: Any) -> Case:
+    return made(golden, request.param, "fast")
 
 
 @torch.no_grad()

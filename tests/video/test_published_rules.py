@@ -112,7 +112,7 @@ def test_every_frame_is_one_of_the_video(name: str, count: int, frames: int, vie
         *(frames_of.test_indices(count, sampling, views=views, view=view) for view in range(views)),
     ):
         assert len(found) == frames
-        assert 0 <= min(found)
+        assert min(found) >= 0
         assert max(found) < count
 
 
