@@ -97,6 +97,14 @@ DecoderOption = Annotated[
     str,
     typer.Option("--decoder", help="auto, pyav or decord; see docs/frames.md.", rich_help_panel="Machine"),
 ]
+SamplingOption = Annotated[
+    str,
+    typer.Option(
+        "--sampling",
+        help="Which frames: segment (DiST), or as Side4Video and TDS-CLIP: tds-ss, tds-k400, tds-dense.",
+        rich_help_panel="Views",
+    ),
+]
 SquarePixelsOption = Annotated[
     bool,
     typer.Option("--square-pixels", help="Resize pictures whose pixels are not square.", rich_help_panel="Views"),

@@ -50,6 +50,7 @@ def train(
     layers: o.LayersOption = "all",
     test_views: o.TestViewsOption = 1,
     test_crops: o.TestCropsOption = 1,
+    sampling: o.SamplingOption = "segment",
     square_pixels: o.SquarePixelsOption = False,
     json: o.JsonOption = False,
 ) -> None:
@@ -98,6 +99,7 @@ def train(
                 test_crops=test_crops,
                 seed=resolved.seed,
                 square_pixels=square_pixels,
+                sampling=sampling,
             ),
         ),
         shown,

@@ -15,7 +15,7 @@ from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.shapes import STEM
 from vidxfer.pipeline.video.mirror import flip_pairs
-from vidxfer.pipeline.video.sampling import Sampling
+from vidxfer.pipeline.video.sampling import SEGMENT, Sampling
 from vidxfer.stages.settings import VIEW_KIND, CacheChoice, ClipChoice, DataSource, library_versions
 
 
@@ -50,7 +50,13 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
             layers=layers,
             pixel_mean=tower.pixel_mean,
             pixel_std=tower.pixel_std,
-            sampling=Sampling(dense_frames=dense_frames, alpha=choice.alpha, image_px=tower.image_px, seed=choice.seed),
+            sampling=Sampling(
+                dense_frames=dense_frames,
+                alpha=choice.alpha,
+                image_px=tower.image_px,
+                seed=choice.seed,
+                rule=choice.sampling,
+            ),
             view_kind=kind,  # type: ignore[arg-type]  # checked by the spec
             views=choice.train_views if kind == "train" else choice.test_views,
             crops=1 if kind == "train" else choice.test_crops,
@@ -104,6 +110,10 @@ def frames_to_store(choice: CacheChoice) -> int:
     """
     if choice.bank_frames is None:
         return choice.dense_frames
+    if choice.sampling != SEGMENT:
+        raise UsageError(
+            f"--bank-frames with --sampling {choice.sampling}: the frames of a bank are drawn by segment. Leave one out."
+        )
     used = choice.dense_frames // choice.alpha
     if not used or choice.bank_frames % used:
         raise UsageError(

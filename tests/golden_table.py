@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 
 HERE = Path(__file__).parent
-FILES = re.compile(r"(dist_\w+\.(?:safetensors|json)|sampling\.json)$")
+FILES = re.compile(r"golden/(\w+\.(?:safetensors|json))$")
 
 
 class Listener:
@@ -116,12 +116,12 @@ def listen(to: Listener) -> None:
 
 def table(heard: Listener) -> str:
     """One line per file."""
-    lines = [f"{'file':<30}{'tests':>6}  {'largest deviation':>18}  {'allowed there':>14}"]
+    lines = [f"{'file':<36}{'tests':>6}  {'largest deviation':>18}  {'allowed there':>14}"]
     for file in sorted(heard.tests):
         share, deviation, allowed, _ = heard.worst.get(file, (-1.0, 0.0, 0.0, ""))
         shown = ("by equality", "") if share < 0 else (f"{deviation:.1e}" if deviation else "0", f"{allowed:.1e}")
         shown = (shown[0], "exact") if share >= 0 and allowed == 0 else shown
-        lines.append(f"{file:<30}{len(heard.tests[file]):>6}  {shown[0]:>18}  {shown[1]:>14}")
+        lines.append(f"{file:<36}{len(heard.tests[file]):>6}  {shown[0]:>18}  {shown[1]:>14}")
     return "\n".join(lines)
 
 

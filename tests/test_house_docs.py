@@ -66,6 +66,8 @@ FOLDERS = {
     "pipeline/cache/read": "who reads a split",
     "pipeline/heads": "one folder or file per family of heads, behind one protocol",
     "pipeline/heads/dist": "DiST: network in two forms, recipes, published results, released checkpoints",
+    "pipeline/heads/side4video": "Side4Video: network in two forms, recipes, published results, released checkpoints",
+    "pipeline/heads/tds": "TDS-CLIP: what it adds to Side4Video, likewise",
     "pipeline/training": "batches, recipes, run folders, scores",
     "stages": "verbs: each reads top to bottom like the path",
     "stages/videos": "data sets: looked at, checked, made",
@@ -98,7 +100,7 @@ def table_of_sizes() -> str:
         ours = "not run on this data" if row.ours is None else f"{row.ours:.1f}"
         lines.append(
             f"| {row.data} | {model}, {row.sparse_frames} + {row.dense_frames} frames{more} | `{row.recipe}` "
-            f"| {row.top1:.1f} / {row.top5:.1f} | {ours} "
+            f"| {row.top1:.1f} / {'-' if row.top5 is None else f'{row.top5:.1f}'} | {ours} "
             f"| {small:.1f} TB | {large:.1f} TB | {cache_spec(row).bytes_per_view / 1e6:.1f} MB |"
         )
     return "\n".join(lines) + "\n"

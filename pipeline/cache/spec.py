@@ -19,7 +19,7 @@ from vidxfer.pipeline.cache.codecs.form import Form, codec_form
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.shapes import STEM
 from vidxfer.pipeline.typed import checked
-from vidxfer.pipeline.video.sampling import Sampling
+from vidxfer.pipeline.video.sampling import SEGMENT, Sampling
 
 FORMAT = 1
 """Version of the promise on disk. A change of layout raises it; caches of every past format stay readable."""
@@ -30,8 +30,9 @@ ClipPrecision = Literal["fp32", "bf16", "fp16"]
 WHICH_VIDEOS = ("dataset", "dataset_fingerprint", "split")
 """Fields that say which videos a split holds. Every other one changes the tokens of a given video."""
 
-NOT_ALWAYS_THERE = ("first_view", "square_pixels")
-"""Fields that caches lack where they are 0 or false: those of before the field keep settings and fingerprint."""
+NOT_ALWAYS_THERE = ("first_view", "square_pixels", "rule")
+"""Fields that caches lack where they are 0, false, or the rule "segment": so those of before the field keep settings
+and fingerprint."""
 
 LARGEST_SIZE = 1 << 24
 """Of any count among the settings: what is read from a file is not to make anybody reserve more."""
@@ -197,6 +198,8 @@ class CacheSpec:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them: lists instead of tuples, the sampling as a nested dict."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if self.sampling.rule == SEGMENT:
+            del plain["sampling"]["rule"]
         return {name: value for name, value in plain.items() if value or name not in NOT_ALWAYS_THERE}
 
     @classmethod

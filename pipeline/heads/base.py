@@ -24,6 +24,9 @@ from vidxfer.pipeline.shapes import ClipBatch, WindowEnds
 PixelKind = Literal["none", "sparse", "dense", "window"]
 """Which frames of a view a head sees as pixels: those CLIP sees, all dense ones, or some source frames around each."""
 
+BatchStatistics = Literal["none", "device", "devices"]
+"""Over which clips a head takes statistics in training: none, those of one device, or those of all devices."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
@@ -187,6 +190,11 @@ class HeadConfig(ABC):
     def fixed_frames(self) -> bool:
         """Whether trained weights fit one number of sparse frames alone."""
         return False
+
+    @property
+    def batch_statistics(self) -> BatchStatistics:
+        """Over which clips batch norms take statistics; where they do, one clip alone cannot be learned from."""
+        return "none"
 
     @abstractmethod
     def needs(self, offer: Offer) -> Needs:

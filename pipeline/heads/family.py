@@ -28,7 +28,7 @@ class Released:
         problems: everything that does not fit, one line each.
         layers: how many CLIP layers feed the head.
         clip_blocks: of the CLIP in the same file; None: it holds none.
-        offer: sizes of what a cache for these weights delivers.
+        offer: sizes of what a cache for these weights delivers; 0: the file does not say, and any will do.
         sizes: all that the shapes tell, for a report.
         words: the same in one line.
         old_names: what an older generation called the branch, where the keys are of that one; else empty.
@@ -51,10 +51,11 @@ class Release(Protocol):
     """The layout of somebody's released checkpoints; nothing is opened here.
 
     Attributes:
-        title: what the head is called in words.
+        title: what the head is called in words. state: key behind which its checkpoints keep their tensors.
     """
 
     title: str
+    state: str
 
     def read(self, state: Mapping[str, Tensor]) -> Released:
         """Say of every key what it is."""

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
+from vidxfer.pipeline.heads.base import BatchStatistics, Head, HeadConfig, Needs, Offer
 from vidxfer.pipeline.heads.family import Family
 from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
 from vidxfer.pipeline.shapes import ClipBatch
@@ -24,6 +24,11 @@ class ProbeConfig(HeadConfig):
     """The linear probe has nothing to set."""
 
     kind: ClassVar[str] = "probe"
+
+    @property
+    def batch_statistics(self) -> BatchStatistics:
+        """The standardised mean of one clip alone is 0."""
+        return "device"
 
     def needs(self, offer: Offer) -> Needs:
         """See `HeadConfig`."""

@@ -53,6 +53,11 @@ class ClipShape:
         return 1 + self.grid[0] * self.grid[1]
 
 
+B16 = ClipShape(model="ViT-B-16-quickgelu", width=768, blocks=12, patch_px=16, image_px=224, embed=512)
+L14 = ClipShape(model="ViT-L-14-quickgelu", width=1024, blocks=24, patch_px=14, image_px=224, embed=768)
+"""The two towers that papers use."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimiser:
     """AdamW and how its rate moves: what papers differ in.
@@ -194,9 +199,11 @@ class Published:
         data: data set.
         clip: image tower.
         sparse_frames, alpha: frames CLIP sees per view, and dense frames per sparse frame.
-        top1, top5: percent, as printed by the authors.
+        top1, top5: percent, as printed by the authors; None: they printed none.
         train_videos, val_videos: of the data set.
         views: of the published result.
+        test_views: temporal views and crops that the release tests with.
+        classes: of the data set; 1 where the head scores any names.
         note: what else must be known.
         ours: top-1 obtained with vidxfer.
         gpu_hours: measured; None: not run.
@@ -208,10 +215,12 @@ class Published:
     sparse_frames: int
     alpha: int
     top1: float
-    top5: float
+    top5: float | None
     train_videos: int
     val_videos: int
     views: str
+    test_views: tuple[int, int] = (3, 1)
+    classes: int = 1
     note: str = ""
     ours: float | None = None
     gpu_hours: float | None = None

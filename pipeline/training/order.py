@@ -11,6 +11,36 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.heads.recipe import Recipe
+
+
+def expect_enough_clips(rows: int, recipe: Recipe, devices: int) -> None:
+    """Check that no step leaves a device too few clips for what the head's batch norms need.
+
+    Args:
+        rows: clips of an epoch.
+        recipe: its head and its batch.
+        devices: that share each batch.
+
+    Raises:
+        UsageError: a device would get one clip or none, and its statistics would be those of nothing else.
+    """
+    statistics = recipe.head.batch_statistics
+    if statistics == "none":
+        return
+    whole = min(rows, recipe.batch_clips)
+    least = whole // devices
+    if least >= 2 or (statistics == "devices" and least >= 1 and whole >= 2):
+        return
+    over = "on a device" if statistics == "device" else "over all devices"
+    raise UsageError(
+        f"recipe {recipe.name}: a training step would have {least if statistics == 'device' else whole} clips {over} "
+        f"(batch_clips={recipe.batch_clips}, {rows} videos to train on, {devices} devices), and the head's batch norms "
+        "take their statistics from at least 2: a clip alone is its own mean, and any video then gives the same "
+        "feature. Use more clips (--set batch_clips=…, more videos) or fewer devices (--devices)."
+    )
+
 
 def steps_per_epoch(rows: int, batch_clips: int) -> int:
     """Whole batches per epoch; one smaller batch when there are fewer rows than one batch holds."""

@@ -41,6 +41,6 @@ def cache_spec(row: Published, codec: str = "int8", split: str = "train") -> Cac
 def trainable_parameters(recipe: Recipe, row: Published) -> int:
     """Numbers in a published recipe's head; nothing is allocated."""
     with torch.device("meta"):
-        text = torch.zeros(1, row.clip.embed)
-        head = build_head(recipe, offer_of(cache_spec(row), recipe, classes=1, text=text))
+        text = torch.zeros(row.classes, row.clip.embed)
+        head = build_head(recipe, offer_of(cache_spec(row), recipe, classes=row.classes, text=text))
     return sum(parameter.numel() for parameter in head.parameters())

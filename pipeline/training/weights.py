@@ -24,6 +24,9 @@ from vidxfer.pipeline.reading import expect_unpacked, opened
 from vidxfer.pipeline.writing import make_folder, whole_file
 
 STATE = "model_state"
+STATES = (STATE, "model_state_dict")
+"""Keys behind which released checkpoints keep their tensors."""
+
 SETTINGS = "vidxfer"
 """Key of the metadata of our safetensors files."""
 
@@ -56,7 +59,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors(path: Path, found: object) -> dict[str, Tensor]:
-    state = found.get(STATE, found) if isinstance(found, Mapping) else found
+    wrapped = [found[name] for name in STATES if name in found] if isinstance(found, Mapping) else []
+    state = wrapped[0] if wrapped else found
     if not isinstance(state, Mapping) or not state:
         raise WeightsError(f"{path} holds {_kind(state)}, expected {{{STATE!r}: {{key: tensor}}}}")
     others = [
@@ -73,15 +77,15 @@ def _kind(value: object) -> str:
     return f"an empty {type(value).__name__}" if isinstance(value, Mapping) and not value else type(value).__name__
 
 
-def write_checkpoint(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write {"model_state": state} as torch.load(weights_only=True) reads it, whole or not at all.
+def write_checkpoint(path: Path, state: Mapping[str, Tensor], name: str = STATE) -> None:
+    """Write {name: state} as torch.load(weights_only=True) reads it, whole or not at all.
 
     Raises:
         WeightsError: there is something at `path` already, or it cannot be written.
     """
     _make_room(path)
     with whole_file(path) as file:
-        torch.save({STATE: OrderedDict(state)}, file)
+        torch.save({name: OrderedDict(state)}, file)
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:

@@ -4,7 +4,8 @@
     dense       one index per segment [e_i, e_i+1)            train: drawn; test: a fixed fraction of the way
     sparse      dense[0], dense[alpha], dense[2·alpha], …     what CLIP sees: the first of every alpha dense frames
 
-DiST's segment rule (docs/spec/dist.md §4.1), in float64 with half-to-even rounding.
+DiST's segment rule (docs/spec/dist.md §4.1), in float64 with half-to-even rounding. Rules of other releases are in
+published_rules.py; `Sampling.rule` names one.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from typing import Any
 import numpy as np
 
 from vidxfer.pipeline.shapes import WindowEnds
+from vidxfer.pipeline.video.published_rules import RULES
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+
+SEGMENT = "segment"
+"""DiST's rule, which caches of 0.1.0 have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +36,7 @@ class Sampling:
         image_px: side of the square picture CLIP sees.
         crop_scale, crop_ratio: random resized crop of training views: share of the area, width/height.
         flip_probability, grey_probability: of training views.
+        rule: "segment", or one of `RULES`.
         seed: of the training draws; the draw of a view depends on (seed, video id, view number) alone.
     """
 
@@ -42,10 +48,13 @@ class Sampling:
     flip_probability: float = 0.5
     grey_probability: float = 0.2
     seed: int = 0
+    rule: str = SEGMENT
 
     def __post_init__(self) -> None:
         if self.dense_frames < 1 or self.alpha < 1 or self.dense_frames % self.alpha:
             raise ValueError(f"dense_frames={self.dense_frames} must be a positive multiple of alpha={self.alpha}")
+        if self.rule not in (SEGMENT, *RULES):
+            raise ValueError(f"sampling.rule={self.rule!r} is none of {', '.join((SEGMENT, *RULES))}")
 
     @property
     def sparse_frames(self) -> int:
@@ -54,7 +63,7 @@ class Sampling:
 
 
 def train_indices(frame_count: int, sampling: Sampling, rng: np.random.Generator) -> tuple[int, ...]:
-    """One index per segment, drawn uniformly; never decreasing, may repeat where the video is short.
+    """One index per segment, drawn uniformly; never decreasing, may repeat where the video is short. Or by the rule.
 
     Args:
         frame_count: frames L of the video or segment, at least 1.
@@ -64,12 +73,15 @@ def train_indices(frame_count: int, sampling: Sampling, rng: np.random.Generator
         ValueError: frame_count is below 1.
     """
     edges = _edges(frame_count, sampling)
+    if sampling.rule != SEGMENT:
+        frames = sampling.dense_frames
+        return tuple(RULES[sampling.rule].train(frame_count, frames, rng.random(frames)))
     widths = np.diff(edges)
     return _whole(edges[:-1] + widths * rng.random(sampling.dense_frames), frame_count)
 
 
 def test_indices(frame_count: int, sampling: Sampling, *, views: int, view: int) -> tuple[int, ...]:
-    """The fixed indices of test view `view` of `views`: the middle of each segment, or (view+1)/views of the way.
+    """The fixed indices of test view `view` of `views`: the middle of each segment, or (view+1)/views of the way. Or by the rule.
 
     With three views the fractions are 1/3, 2/3 and 1, as in DiST: not symmetric, the last view starts the next segment.
 
@@ -79,6 +91,8 @@ def test_indices(frame_count: int, sampling: Sampling, *, views: int, view: int)
     if not 0 <= view < views:
         raise ValueError(f"view={view} of views={views}: a view is a number from 0 to views-1")
     edges = _edges(frame_count, sampling)
+    if sampling.rule != SEGMENT:
+        return tuple(RULES[sampling.rule].test(frame_count, sampling.dense_frames, views, view))
     lower, upper = edges[:-1], edges[1:]
     # The middle is written as DiST writes it: (a + b) / 2 and a + (b - a)·0.5 may round apart at a half.
     points = (lower + upper) / 2 if views == 1 else lower + (upper - lower) * (view + 1) / views

@@ -20,8 +20,9 @@ from vidxfer.pipeline.cache.read.agree import expect_agree
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
+from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import hash_state
-from vidxfer.pipeline.errors import RunError, UsageError, WeightsError
+from vidxfer.pipeline.errors import ClipError, RunError, UsageError, WeightsError
 from vidxfer.pipeline.heads import PUBLISHED, RELEASES
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.family import Release, Released
@@ -103,12 +104,13 @@ def import_weights(request: ImportRequest) -> ImportReport:
     recipe = _recipe(request, release, found, None if split is None else split.spec)
     same_clip = None
     if split is not None and found.clip:
-        same_clip = hash_state(found.clip) == split.spec.clip_weights_sha256
+        same_clip = _same_clip(found.clip, split)
     if split is not None and request.run is not None:
         layers = request.layers or found.offer.layers
         expect_cache_fits(split, replace(found.offer, layers=layers), recipe)
     if request.out is not None:
-        sizes = {"sparse_frames": found.offer.sparse_frames, "alpha": found.offer.alpha}
+        told = {"sparse_frames": found.offer.sparse_frames, "alpha": found.offer.alpha}
+        sizes = {name: number for name, number in told.items() if number}
         write_safetensors(request.out, found.weights, {"kind": request.kind, "recipe": recipe.name, **sizes})
     if split is not None and request.run is not None:
         _write_run(request, split, recipe, found.weights)
@@ -125,6 +127,23 @@ def import_weights(request: ImportRequest) -> ImportReport:
         out=request.out,
         run=request.run,
     )
+
+
+def _same_clip(clip: Mapping[str, Tensor], split: Split) -> bool | None:
+    """Whether the CLIP in a file is the cache's; of a part of CLIP the cache's own weights say so, where they are here.
+
+    None: the file holds a part, and the cache's CLIP is not at hand.
+    """
+    if "visual.proj" in clip:
+        return hash_state(clip) == split.spec.clip_weights_sha256
+    try:
+        known = split.informs["clip"]
+        whole = load_tower(known["model"], known["pretrained"], device="cpu", precision="fp32").state()
+    except ClipError:
+        return None
+    if hash_state(whole) != split.spec.clip_weights_sha256:
+        return None
+    return all(name in whole and torch.equal(value.float(), whole[name].float()) for name, value in clip.items())
 
 
 def _expect_meant(request: ImportRequest) -> Release:
@@ -188,7 +207,7 @@ def _recipe(request: ImportRequest, release: Release, found: Released, spec: Cac
         raise UsageError(f"--layers names {len(request.layers)} layers, the weights are for {found.layers}")
     layers, offer = request.layers or found.offer.layers, found.offer
     told = (found.config, found.layers, offer.sparse_frames, offer.alpha, offer.channels, offer.embed)
-    for row in PUBLISHED:
+    for row in PUBLISHED if offer.sparse_frames else ():
         released, clip = named(row.recipe), row.clip
         known = (released.head, clip.blocks, row.sparse_frames, row.alpha, clip.width, clip.embed)
         if told == known and layers == tuple(range(clip.blocks)):
@@ -203,8 +222,8 @@ def _recipe(request: ImportRequest, release: Release, found: Released, spec: Cac
     return Recipe(
         name=request.kind,
         head=release.fed_by(found.config, layers),
-        sparse_frames=offer.sparse_frames,
-        dense_frames=offer.sparse_frames * offer.alpha,
+        sparse_frames=offer.sparse_frames or None,
+        dense_frames=offer.sparse_frames * offer.alpha or None,
     )
 
 
@@ -216,6 +235,8 @@ def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
     """
     here = offer_of_split(split, recipe)
     found, wanted = _facts_of_offer(here), _facts_of_offer(trained)
+    if recipe.head.any_classes:
+        wanted["classes"] = None
     if set(trained.layers) <= set(here.layers):  # what lies beside them is not read
         found["layers"] = trained.layers
     expect_agree("cache with weights", split.path, found, wanted)
@@ -223,10 +244,12 @@ def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
 
 def _facts_of_offer(offer: Offer) -> dict[str, object]:
     return {
-        "sampling.dense_frames": offer.sparse_frames * offer.alpha,
-        "sampling.alpha": offer.alpha,
+        "sampling.dense_frames": offer.sparse_frames * offer.alpha or None,  # None: the file does not say
+        "sampling.alpha": offer.alpha or None,
         "channels": offer.channels,
-        "embed": offer.embed,
+        "embed": offer.embed or None,
+        "tokens": offer.tokens,
+        "classes": offer.classes,
         "patch_px": offer.patch_px,
         "layers": offer.layers,
     }

@@ -1,6 +1,6 @@
 """A run's weights in the layout of a release.
 
-run folder ─▶ head, and CLIP where its tower is at hand ─▶ FILE.pyth {"model_state": {"backbone.base_encoder.…": …}}
+run folder ─▶ head, and CLIP where its tower is at hand ─ Release.write ─▶ FILE.pyth {"model_state": {key: tensor}}
 """
 
 from __future__ import annotations
@@ -74,11 +74,12 @@ def export_weights(request: ExportRequest) -> ExportReport:
     head = build_head(run.recipe, offer)
     run.load_weights(head)
     clip, note = _clip_of(run, spec) if request.with_clip else ({}, "left out, as asked")
-    write_checkpoint(request.out, release.write(head, clip))
+    written = release.write(head, clip)
+    write_checkpoint(request.out, written, release.state)
     return ExportReport(
         out=request.out,
         head_keys=len(head.state_dict()),
-        clip_keys=len(clip),
+        clip_keys=len(written) - len(head.state_dict()),
         note=note,
         settings=release.told(run.recipe.head, offer),
     )

@@ -23,10 +23,7 @@ from vidxfer.pipeline.training.run import Run
 
 MOST_LINE_BYTES = 1 << 20  # of a prediction
 
-PUBLISHED_TEST_VIEWS = (3, 1)
-"""Temporal views and crops of the release's test settings."""
-
-COPY_COUNTED = {"K400": "CVDF's copy", "SSv2": "the official list"}
+COPY_COUNTED = {"K400": "CVDF's copy", "SSv2": "the official list", "SSv1": "the official list"}
 """Whose training videos `Published` counts."""
 
 
@@ -138,9 +135,10 @@ def _causes_in_the_views(train: Split, val: Split, row: Published | None) -> lis
     found = []
     views = train.spec.stored_views
     found.append(f"{views} stored training view{'s' * (views > 1)} per video; published: a new one in every epoch")
-    if (val.spec.views, val.spec.crops) != PUBLISHED_TEST_VIEWS:
+    released = (3, 1) if row is None else row.test_views
+    if (val.spec.views, val.spec.crops) != released:
         found.append("tested on {} x {} views; the release's settings say {} x {}".format(
-            val.spec.views, val.spec.crops, *PUBLISHED_TEST_VIEWS))  # fmt: skip
+            val.spec.views, val.spec.crops, *released))  # fmt: skip
     if train.spec.codec == "int8":
         found.append("tokens are int8 with one scale each; published: never stored")
     elif not train.spec.form.is_exact:
@@ -157,7 +155,8 @@ def _causes_in_the_training(run: Run, row: Published | None) -> list[str]:
     online = bool(run.made_from["online"])
     recipe, *named = (replace(one, mixing=one.mixing.resolved(online=online)) for one in (run.recipe, *RECIPES))
     mixing = recipe.mixing.kind
-    if mixing != "pixels":
+    mixed = row is None or any(one.mixing.kind != "none" for one in RECIPES if one.name == row.recipe)
+    if mixing != "pixels" and mixed:
         kind = "no mixing of clips" if mixing == "none" else f"clips are mixed as {mixing}"
         found.append(f"{kind}; published: mixup and CutMix on pixels before CLIP, which a cache cannot have")
     base = next((one.to_dict() for one in named if one.name == recipe.name), None)

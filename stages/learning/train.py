@@ -31,6 +31,7 @@ from vidxfer.pipeline.training.build import (
 )
 from vidxfer.pipeline.training.kept_rows import KeptRows
 from vidxfer.pipeline.training.mixing import expect_mixable
+from vidxfer.pipeline.training.order import expect_enough_clips
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.validation import keep_validation
 from vidxfer.stages.learning.sources import Source, online_sources
@@ -62,6 +63,7 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     rows = trainable_rows(sources["train"], request, shown)
     if request.recipe.batch_clips % fabric.world_size:
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
+    expect_enough_clips(len(rows), request.recipe, fabric.world_size)
     split = sources["train"].split
     for told in expect_trainable(sources, request):
         shown.line(f"train: {told}")

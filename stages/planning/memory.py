@@ -29,7 +29,7 @@ def training_bytes(recipe: Recipe, spec: CacheSpec, classes: int) -> int:
     """
     with torch.device("meta"):
         offer = offer_of(spec, recipe, classes=classes, text=torch.zeros(classes, spec.embed))
-        head = build_head(recipe, offer).eval()  # eval: no batch statistics
+        head = build_head(recipe, offer).train()  # with batch statistics, as in a step
     # Two against three: what is kept once, such as weights with norms folded in, cancels, and the layers of a single
     # clip lie in one piece, which those of several do not.
     two, three = (_kept_bytes(head, offer.fake_batch(head.needs, clips, device="meta")) for clips in (2, 3))

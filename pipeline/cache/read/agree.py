@@ -26,7 +26,13 @@ TOWER = ("clip_weights_sha256", "channels", "tokens", "embed")
 PICTURE = ("pixel_mean", "pixel_std", "sampling.image_px")
 FRAMES = ("sampling.alpha", "sampling.dense_frames", "layers")
 """Of these two a head may read a part: training/build.py says which."""
-DRAWS = ("sampling.crop_scale", "sampling.crop_ratio", "sampling.flip_probability", "sampling.grey_probability")
+DRAWS = (
+    "sampling.crop_scale",
+    "sampling.crop_ratio",
+    "sampling.flip_probability",
+    "sampling.grey_probability",
+    "sampling.rule",
+)
 NAMES = ("class_names", "templates")
 HOW_MANY = ("view_kind", "views", "crops", "first_view")
 
@@ -102,7 +108,7 @@ AGREE = {
     ),
     "cache with weights": Pair(
         sides=("cache has", "run needs"),
-        must=("channels", "embed", "patch_px", *FRAMES),
+        must=("channels", "embed", "patch_px", "tokens", "classes", *FRAMES),
         what="this cache does not hold what the weights were trained on",
         remedy="Extract a cache for these weights (--cache).",
     ),
@@ -123,8 +129,8 @@ def facts_of(split: Split) -> dict[str, Any]:
 
 
 def facts_of_spec(spec: CacheSpec) -> dict[str, Any]:
-    """What the settings of a cache say of its tokens; what caches lack at 0 or false is 0 or false."""
-    return {"first_view": 0, "square_pixels": False, **spec.passport["tokens"]}
+    """What the settings of a cache say of its tokens; what caches lack is what it was before there was a choice."""
+    return {"first_view": 0, "square_pixels": False, "sampling.rule": "segment", **spec.passport["tokens"]}
 
 
 def facts_of_run(made_from: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,14 +6,11 @@ vidxfer on these data.
 
 from __future__ import annotations
 
-from vidxfer.pipeline.heads.recipe import ClipShape, Published
+from vidxfer.pipeline.heads.recipe import B16, L14, ClipShape, Published
 
 VIEWS = "the README of the release does not state the views; its test settings are 3 temporal views x 1 crop"
 ALPHA = 2
 """Dense frames per sparse frame, in all released configurations."""
-
-B16 = ClipShape(model="ViT-B-16-quickgelu", width=768, blocks=12, patch_px=16, image_px=224, embed=512)
-L14 = ClipShape(model="ViT-L-14-quickgelu", width=1024, blocks=24, patch_px=14, image_px=224, embed=768)
 
 
 def _row(

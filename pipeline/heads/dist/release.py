@@ -170,7 +170,7 @@ def _impossible(keys: SortedKeys, sizes: FileSizes) -> list[str]:
 class DistRelease:
     """The layout of DiST's released checkpoints; see `Release`."""
 
-    title = "DiST"
+    title, state = "DiST", "model_state"
 
     def read(self, state: Mapping[str, Tensor]) -> Released:
         """See `Release`."""

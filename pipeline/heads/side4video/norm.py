@@ -1,0 +1,109 @@
+"""Batch norm of the side networks: statistics of one device, or of all devices together.
+
+    training    mean and variance over clips, frames and places of this device's part of a batch; the running ones move
+    eval        the running ones
+
+The pooled features of a training batch have the mean of the last norm's bias, whatever the clips show
+(docs/spec/tds_clip_side4video.md §2.3): with one clip there is nothing to learn from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.BatchNorm3d):
+    """Batch norm of [clip channel frame row col]; `rows` is the same of [… channel].
+
+    Attributes:
+        synchronised: a training step's statistics are those of all devices together.
+    """
+
+    synchronised = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[clip channel frame row col] -> same."""
+        if self.synchronised:
+            return self.rows(x.movedim(1, -1)).movedim(-1, 1)
+        return super().forward(x)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """[… channel] -> same: the channels lie behind each other, and nothing is turned."""
+        if not self.training:
+            scale, shift = self.folded()
+            return x * scale + shift
+        if self.synchronised and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._over_all_devices(x)
+        self._counted()
+        normed = F.batch_norm(
+            x.reshape(-1, x.shape[-1]), self.running_mean, self.running_var, self.weight, self.bias, True,
+            self._momentum, self.eps,
+        )  # fmt: skip
+        return normed.view_as(x)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """At evaluation the norm is x · scale + shift: both [channel], to be put into a product beside it."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
+
+    @property
+    def _momentum(self) -> float:
+        assert self.momentum is not None
+        return self.momentum
+
+    def _counted(self) -> None:
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+
+    def _over_all_devices(self, x: Tensor) -> Tensor:
+        """Two passes, as one device would: first the mean of all devices, then the squares around it."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        values = x.reshape(-1, x.shape[-1]).float()
+        ones = torch.full((1,), len(values), dtype=values.dtype, device=values.device)
+        sums = summed(torch.cat([values.sum(dim=0), ones]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
+        var = summed((values - mean).square().sum(dim=0)) / count
+        self._counted()
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self._momentum)
+            self.running_var.lerp_(var * (count / (count - 1)), self._momentum)
+        normed = (values - mean) * torch.rsqrt(var + self.eps) * self.weight + self.bias
+        return normed.to(x.dtype).view_as(x)
+
+
+class _Summed(torch.autograd.Function):
+    """Sum over all processes; the gradient of a sum that all of them read is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+def summed(values: Tensor) -> Tensor:
+    """The sum of `values` over all processes, with its gradient."""
+    total: Tensor = _Summed.apply(values)
+    return total
+
+
+def synchronise(net: nn.Module) -> None:
+    """Let every batch norm of a network take the statistics of all devices."""
+    for module in net.modules():
+        if isinstance(module, BatchNorm):
+            module.synchronised = True

@@ -1,0 +1,65 @@
+"""Side4Video's recipes: its released settings on CLIP's towers, and the toy's.
+
+Source: docs/spec/tds_clip_side4video.md §5. Nothing is mixed, also in the release. What a cache cannot replay of the
+released augmentation is in docs/deviations.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vidxfer.pipeline.heads.recipe import B16, L14, ClipShape, Optimiser, Recipe
+from vidxfer.pipeline.heads.side4video.head import Side4VideoConfig
+
+RELEASED = Optimiser(decay="all", schedule="cosine-after-warmup", warmup_from=0.0, refresh_steps=10)
+"""The rate begins at 0 and is set anew every tenth step: the first nine steps of a run move nothing."""
+
+SIDE_CHANNELS = {B16.model: 320, L14.model: 512}
+EPOCHS = {("SSv1", B16.model): 40}
+"""Where it is not 30."""
+
+
+def settings(data: str, clip: ClipShape) -> dict[str, Any]:
+    """What the released settings of both methods have in common, as fields of a recipe."""
+    return {
+        "clip": clip,
+        "dense_frames": 8,
+        "sparse_frames": 8,
+        "optimiser": RELEASED,
+        "epochs": EPOCHS.get((data, clip.model), 30),
+        "warmup_epochs": 4.0,
+        "batch_clips": 256,
+        "learning_rate": 1e-3 if clip is B16 else 1e-4,
+        "weight_decay": 0.15,
+        "label_smoothing": 0.1,
+    }
+
+
+def named(method: str, data: str, clip: ClipShape) -> str:
+    """The name of a recipe: "tds-ssv2-b16-8f"."""
+    return f"{method}-{data.lower()}-{'b16' if clip is B16 else 'l14'}-8f"
+
+
+TOY: dict[str, Any] = {
+    "optimiser": Optimiser(schedule="cosine-after-warmup", warmup_from=1e-4),
+    "epochs": 12,
+    "warmup_epochs": 1.0,
+    "batch_clips": 16,
+    "learning_rate": 2e-3,
+    "evaluate_every_epochs": 4,
+    "checkpoint_seconds": 30.0,
+}
+
+CONFIGURATIONS = tuple((data, clip) for data in ("SSv1", "SSv2", "K400") for clip in (B16, L14))
+
+RECIPES = (
+    *(
+        Recipe(
+            name=named("side4video", data, clip),
+            head=Side4VideoConfig(side_channels=SIDE_CHANNELS[clip.model]),
+            **settings(data, clip),
+        )
+        for data, clip in CONFIGURATIONS
+    ),
+    Recipe(name="side4video-toy", head=Side4VideoConfig(side_channels=64), **TOY),
+)

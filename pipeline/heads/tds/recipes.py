@@ -1,0 +1,19 @@
+"""TDS-CLIP's recipes: its released settings, which are those of Side4Video but for the network, and the toy's."""
+
+from __future__ import annotations
+
+from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.heads.side4video.recipes import CONFIGURATIONS, SIDE_CHANNELS, TOY, named, settings
+from vidxfer.pipeline.heads.tds.head import TdsConfig
+
+RECIPES = (
+    *(
+        Recipe(
+            name=named("tds", data, clip),
+            head=TdsConfig(side_channels=SIDE_CHANNELS[clip.model]),
+            **settings(data, clip),
+        )
+        for data, clip in CONFIGURATIONS
+    ),
+    Recipe(name="tds-toy", head=TdsConfig(side_channels=64), **TOY),
+)
