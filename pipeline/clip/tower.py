@@ -80,6 +80,16 @@ class ClipTower:
         """Every tensor of image and text tower under open_clip's names, not copied."""
         return dict(self._model.state_dict())
 
+    @property
+    def heads(self) -> int | None:
+        """Attention heads of the image tower's blocks; None where its blocks are not open_clip's."""
+        found = {
+            module.num_heads
+            for name, module in self._model.named_modules()
+            if name.startswith("visual.transformer.") and isinstance(module, torch.nn.MultiheadAttention)
+        }
+        return found.pop() if len(found) == 1 else None
+
     @torch.inference_mode()
     def taps(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
         """Run the image tower once.

@@ -28,6 +28,7 @@ class Released:
         offer: sizes of what a cache for these weights delivers.
         sizes: all that the shapes tell, for a report. words: the same in one line.
         old_names: what an older generation called the branch, where the keys are of that one; else empty.
+        last_blocks: the last blocks of CLIP feed the head unless others are named; False: the file must say which.
     """
 
     config: HeadConfig | None
@@ -41,6 +42,7 @@ class Released:
     sizes: Any
     words: str
     old_names: str = ""
+    last_blocks: bool = False
 
 
 class Release(Protocol):
@@ -48,9 +50,13 @@ class Release(Protocol):
 
     Attributes:
         title: what the head is called in words.
+        under: key of a file of the release below which the tensors lie.
+        holds_clip: CLIP's weights are in such a file too.
     """
 
     title: str
+    under: str
+    holds_clip: bool
 
     def read(self, state: Mapping[str, Tensor]) -> Released:
         """Say of every key what it is."""

@@ -194,7 +194,7 @@ class Published:
         data: data set.
         clip: image tower.
         sparse_frames, alpha: frames CLIP sees per view, and dense frames per sparse frame.
-        top1, top5: percent, as printed by the authors.
+        top1, top5: percent, as printed by the authors; None: not printed.
         train_videos, val_videos: of the data set.
         views: of the published result.
         note: what else must be known.
@@ -208,7 +208,7 @@ class Published:
     sparse_frames: int
     alpha: int
     top1: float
-    top5: float
+    top5: float | None
     train_videos: int
     val_videos: int
     views: str

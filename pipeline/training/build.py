@@ -59,7 +59,7 @@ def offer_of(
         logit_scale=logit_scale,
         tower=tower,
     )
-    return offer if tower is None else replace(offer, frozen=tower.state())
+    return offer if tower is None else replace(offer, frozen=tower.state(), clip_heads=tower.heads)
 
 
 def offer_of_split(split: Split, recipe: Recipe, *, tower: Any = None) -> Offer:
@@ -89,6 +89,22 @@ def build_head(recipe: Recipe, offer: Offer) -> Head:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         return recipe.head.build(offer)
+
+
+def head_of_shapes(recipe: Recipe, spec: CacheSpec, classes: int) -> tuple[Head, Offer]:
+    """A head on the meta device, and what a cache of this spec offers it: shapes alone, nothing is allocated.
+
+    Raises:
+        CacheMismatch, CacheError: as `build_head`.
+    """
+    with torch.device("meta"):
+        offer = offer_of(spec, recipe, classes=classes, text=torch.zeros(classes, spec.embed))
+        return head_of_weights(recipe, offer), offer
+
+
+def head_of_weights(recipe: Recipe, offer: Offer) -> Head:
+    """As `build_head`, for a head that is asked for its weights or sizes alone: CLIP's own need not be at hand."""
+    return build_head(recipe, offer.for_sizes(recipe.head.needs(offer)))
 
 
 @contextmanager

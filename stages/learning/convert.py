@@ -23,16 +23,19 @@ from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.clip.tower import hash_state
 from vidxfer.pipeline.errors import RunError, UsageError, WeightsError
 from vidxfer.pipeline.heads import PUBLISHED, RELEASES
-from vidxfer.pipeline.heads.base import Offer
+from vidxfer.pipeline.heads.base import Head, Needs, Offer
 from vidxfer.pipeline.heads.family import Release, Released
 from vidxfer.pipeline.heads.recipe import Recipe
-from vidxfer.pipeline.training.build import build_head, offer_of_split
+from vidxfer.pipeline.shapes import STEM
+from vidxfer.pipeline.training.build import head_of_weights, offer_of_split
 from vidxfer.pipeline.training.optimise import build_optimiser
 from vidxfer.pipeline.training.owned import expect_run_or_nothing, owned
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Progress, Run
 from vidxfer.pipeline.training.weights import expect_free, read_state, write_safetensors
 from vidxfer.stages.learning.train import made_from
+
+OTHER_CACHE = "They are for other class names or pictures: give a cache of the data set and CLIP they were trained on."
 
 MOST_NAMED = 40
 """Unknown keys listed one by one."""
@@ -99,14 +102,18 @@ def import_weights(request: ImportRequest) -> ImportReport:
     same_clip = None
     if split is not None and found.clip:
         same_clip = hash_state(found.clip) == split.spec.clip_weights_sha256
+    head = None
     if split is not None and request.run is not None:
         layers = request.layers or found.offer.layers
+        if found.last_blocks:  # weights do not know their numbers, and the layers before them may be read too
+            layers = tuple(range(STEM, max(layers) + 1))
         expect_cache_fits(split, replace(found.offer, layers=layers), recipe)
+        head = _filled(split, recipe, found.weights)
     if request.out is not None:
         sizes = {"sparse_frames": found.offer.sparse_frames, "alpha": found.offer.alpha}
         write_safetensors(request.out, found.weights, {"kind": request.kind, "recipe": recipe.name, **sizes})
-    if split is not None and request.run is not None:
-        _write_run(request, split, recipe, found.weights)
+    if split is not None and head is not None:
+        _write_run(request, split, recipe, head)
     return ImportReport(
         head_keys=len(found.weights),
         clip_keys=len(found.clip),
@@ -181,6 +188,8 @@ def _recipe(request: ImportRequest, release: Release, found: Released, spec: Cac
     assert found.config is not None, "problems were raised before"
     if request.layers is not None and len(request.layers) != found.layers:
         raise UsageError(f"--layers names {len(request.layers)} layers, the weights are for {found.layers}")
+    if found.last_blocks:
+        return _recipe_of_last_blocks(request, release, found)
     layers, offer = request.layers or found.offer.layers, found.offer
     told = (found.config, found.layers, offer.sparse_frames, offer.alpha, offer.channels, offer.embed)
     for row in PUBLISHED:
@@ -203,6 +212,20 @@ def _recipe(request: ImportRequest, release: Release, found: Released, spec: Cac
     )
 
 
+def _recipe_of_last_blocks(request: ImportRequest, release: Release, found: Released) -> Recipe:
+    """As `_recipe`, where the last blocks of CLIP feed the head unless others are named."""
+    assert found.config is not None, "problems were raised before"
+    for row in PUBLISHED:
+        released, offer = named(row.recipe), found.offer
+        known = (released.head, row.sparse_frames, row.clip.width, row.clip.grid)
+        if request.layers is None and known == (found.config, offer.sparse_frames, offer.channels, offer.grid):
+            return released
+    config = found.config if request.layers is None else release.fed_by(found.config, request.layers)
+    return Recipe(
+        name=request.kind, head=config, sparse_frames=found.offer.sparse_frames if config.fixed_frames else None
+    )
+
+
 def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
     """Check that a cache holds what these weights were trained on.
 
@@ -210,28 +233,48 @@ def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
         CacheMismatch: names each differing field with both values.
     """
     here = offer_of_split(split, recipe)
-    found, wanted = _facts_of_offer(here), _facts_of_offer(trained)
+    needs = recipe.head.needs(trained)
+    found, wanted = _facts_of_offer(here, needs), _facts_of_offer(trained, needs)
     if set(trained.layers) <= set(here.layers):  # what lies beside them is not read
         found["layers"] = trained.layers
     expect_agree("cache with weights", split.path, found, wanted)
 
 
-def _facts_of_offer(offer: Offer) -> dict[str, object]:
+def _facts_of_offer(offer: Offer, needs: Needs) -> dict[str, object]:
+    """What of an offer a head of these needs depends on; None: it does not."""
+    pixels, joint = needs.pixels != "none", needs.text or needs.embedding
     return {
-        "sampling.dense_frames": offer.sparse_frames * offer.alpha,
-        "sampling.alpha": offer.alpha,
+        "sampling.dense_frames": offer.sparse_frames * offer.alpha if pixels else None,
+        "sampling.alpha": offer.alpha if pixels else None,
         "channels": offer.channels,
-        "embed": offer.embed,
-        "patch_px": offer.patch_px,
+        "embed": offer.embed if joint else None,
+        "patch_px": offer.patch_px if pixels else None,
         "layers": offer.layers,
     }
 
 
-def _write_run(request: ImportRequest, split: Split, recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
+def _filled(split: Split, recipe: Recipe, weights: Mapping[str, Tensor]) -> Head:
+    """The head for this cache, with the weights.
+
+    Raises:
+        WeightsError: the cache has other classes or another grid of patches; every differing weight is listed.
+    """
+    head = head_of_weights(recipe, offer_of_split(split, recipe))
+    wanted = {name: tuple(value.shape) for name, value in head.state_dict().items()}
+    differing = [
+        f"  {name}: file has {tuple(weights[name].shape)}, a head for this cache {shape}"
+        for name, shape in wanted.items()
+        if tuple(weights[name].shape) != shape
+    ]
+    if differing:
+        raise WeightsError("\n".join([f"the weights do not fit {split.path.parent}:", *differing, OTHER_CACHE]))
+    head.load_state_dict(weights)
+    return head
+
+
+def _write_run(request: ImportRequest, split: Split, recipe: Recipe, head: Head) -> None:
     assert request.run is not None
     text = torch.from_numpy(split.text)
-    head = build_head(recipe, offer_of_split(split, recipe))
-    head.load_state_dict(weights)
     origin: dict[str, Any] = {"file": request.file.name, "kind": request.kind}
     with owned(request.run):
         _expect_no_run(request.run)  # again: another import may have been here since

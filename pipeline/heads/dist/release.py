@@ -171,6 +171,8 @@ class DistRelease:
     """The layout of DiST's released checkpoints; see `Release`."""
 
     title = "DiST"
+    under = "model_state"
+    holds_clip = True
 
     def read(self, state: Mapping[str, Tensor]) -> Released:
         """See `Release`."""
