@@ -8,34 +8,30 @@ What a checkpoint does not say is which CLIP layers feed the head; `layers` says
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from vidxfer.pipeline.cache.read.agree import expect_agree
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.clip.tower import hash_state
 from vidxfer.pipeline.errors import RunError, UsageError, WeightsError
 from vidxfer.pipeline.heads import PUBLISHED, RELEASES
-from vidxfer.pipeline.heads.base import Head, Needs, Offer
+from vidxfer.pipeline.heads.base import Head
 from vidxfer.pipeline.heads.family import Release, Released
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.shapes import STEM
-from vidxfer.pipeline.training.build import head_of_weights, offer_of_split
 from vidxfer.pipeline.training.optimise import build_optimiser
 from vidxfer.pipeline.training.owned import expect_run_or_nothing, owned
+from vidxfer.pipeline.training.published import CLASSES
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Progress, Run
 from vidxfer.pipeline.training.weights import expect_free, read_state, write_safetensors
+from vidxfer.stages.learning.fitting import expect_cache_fits, filled_head
 from vidxfer.stages.learning.train import made_from
-
-OTHER_CACHE = "They are for other class names or pictures: give a cache of the data set and CLIP they were trained on."
 
 MOST_NAMED = 40
 """Unknown keys listed one by one."""
@@ -108,7 +104,7 @@ def import_weights(request: ImportRequest) -> ImportReport:
         if found.last_blocks:  # weights do not know their numbers, and the layers before them may be read too
             layers = tuple(range(STEM, max(layers) + 1))
         expect_cache_fits(split, replace(found.offer, layers=layers), recipe)
-        head = _filled(split, recipe, found.weights)
+        head = filled_head(split, recipe, found.weights)
     if request.out is not None:
         sizes = {"sparse_frames": found.offer.sparse_frames, "alpha": found.offer.alpha}
         write_safetensors(request.out, found.weights, {"kind": request.kind, "recipe": recipe.name, **sizes})
@@ -214,71 +210,25 @@ def _recipe(request: ImportRequest, release: Release, found: Released, spec: Cac
 
 def _recipe_of_last_blocks(request: ImportRequest, release: Release, found: Released) -> Recipe:
     """As `_recipe`, where the last blocks of CLIP feed the head unless others are named."""
-    assert found.config is not None, "problems were raised before"
-    for row in PUBLISHED:
-        released, offer = named(row.recipe), found.offer
-        known = (released.head, row.sparse_frames, row.clip.width, row.clip.grid)
-        if request.layers is None and known == (found.config, offer.sparse_frames, offer.channels, offer.grid):
-            return released
-    config = found.config if request.layers is None else release.fed_by(found.config, request.layers)
-    return Recipe(
-        name=request.kind, head=config, sparse_frames=found.offer.sparse_frames if config.fixed_frames else None
-    )
-
-
-def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
-    """Check that a cache holds what these weights were trained on.
-
-    Raises:
-        CacheMismatch: names each differing field with both values.
-    """
-    here = offer_of_split(split, recipe)
-    needs = recipe.head.needs(trained)
-    found, wanted = _facts_of_offer(here, needs), _facts_of_offer(trained, needs)
-    if set(trained.layers) <= set(here.layers):  # what lies beside them is not read
-        found["layers"] = trained.layers
-    expect_agree("cache with weights", split.path, found, wanted)
-
-
-def _facts_of_offer(offer: Offer, needs: Needs) -> dict[str, object]:
-    """What of an offer a head of these needs depends on; None: it does not."""
-    pixels, joint = needs.pixels != "none", needs.text or needs.embedding
-    return {
-        "sampling.dense_frames": offer.sparse_frames * offer.alpha if pixels else None,
-        "sampling.alpha": offer.alpha if pixels else None,
-        "channels": offer.channels,
-        "embed": offer.embed if joint else None,
-        "patch_px": offer.patch_px if pixels else None,
-        "layers": offer.layers,
-    }
-
-
-def _filled(split: Split, recipe: Recipe, weights: Mapping[str, Tensor]) -> Head:
-    """The head for this cache, with the weights.
-
-    Raises:
-        WeightsError: the cache has other classes or another grid of patches; every differing weight is listed.
-    """
-    head = head_of_weights(recipe, offer_of_split(split, recipe))
-    wanted = {name: tuple(value.shape) for name, value in head.state_dict().items()}
-    differing = [
-        f"  {name}: file has {tuple(weights[name].shape)}, a head for this cache {shape}"
-        for name, shape in wanted.items()
-        if tuple(weights[name].shape) != shape
-    ]
-    if differing:
-        raise WeightsError("\n".join([f"the weights do not fit {split.path.parent}:", *differing, OTHER_CACHE]))
-    head.load_state_dict(weights)
-    return head
+    config, offer = found.config, found.offer
+    assert config is not None, "problems were raised before"
+    if request.layers is None:
+        told = (config, offer.sparse_frames, offer.channels, offer.grid, offer.classes)
+        for row in PUBLISHED:
+            released, clip = named(row.recipe), row.clip
+            if told == (released.head, row.sparse_frames, clip.width, clip.grid, CLASSES[row.data]):
+                return released
+    else:
+        config = release.fed_by(config, request.layers)
+    return Recipe(name=request.kind, head=config, sparse_frames=offer.sparse_frames if config.fixed_frames else None)
 
 
 def _write_run(request: ImportRequest, split: Split, recipe: Recipe, head: Head) -> None:
     assert request.run is not None
-    text = torch.from_numpy(split.text)
     origin: dict[str, Any] = {"file": request.file.name, "kind": request.kind}
     with owned(request.run):
         _expect_no_run(request.run)  # again: another import may have been here since
         run = Run.start(request.run, recipe, {**made_from(split, online=False), "imported": origin})
         # One step, so that the run counts as begun: how many the authors took is not in the file.
         done = Progress(epoch=recipe.epochs, global_step=1, finished=True)
-        run.save(head, build_optimiser(head, recipe), text, done)
+        run.save(head, build_optimiser(head, recipe), torch.from_numpy(split.text), done)

@@ -1,6 +1,6 @@
 """A run's weights in the layout of a release.
 
-run folder ─▶ head, and CLIP where its tower is at hand ─▶ FILE.pyth {"model_state": {"backbone.base_encoder.…": …}} and the like
+run folder ─▶ head, and CLIP where the layout has it and its tower is at hand ─▶ FILE.pyth {"model_state": {…}}
 """
 
 from __future__ import annotations

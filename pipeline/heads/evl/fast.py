@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import einsum, rearrange
 from torch import Tensor, nn
 
 from vidxfer.pipeline.heads.dist.fast import folded, part
@@ -34,7 +34,8 @@ def fast_forward(decoder: EvlDecoder, tokens: Tensor) -> Tensor:
             add_beside(memory, part(decoder.cross_attention, number, CrossFrame), maps)
         layer = part(decoder.decoder_layers, number, DecoderLayer)
         x = x + look(layer, layer.norm1(x), memory.flatten(1, 2))
-        x = x + layer.mlp(layer.norm2(x))
+        added: Tensor = layer.mlp(layer.norm2(x))
+        x = x + added
     return x
 
 
@@ -68,40 +69,39 @@ def fast_maps(frozen: FrozenQueryKey, before: Tensor) -> Maps:
     normed = F.layer_norm(before, (width,))
     weight = frozen.weight * frozen.norm_weight
     bias = F.linear(frozen.norm_bias, frozen.weight, frozen.bias)
-    both = F.linear(normed, weight, bias)[:, :, 1:].unflatten(-1, (2, heads, -1))
-    q, k = both[..., 0, :, :] * scale, both[..., 1, :, :].movedim(2, -1)  # k: [clip frame head part patch]
+    q, k = F.linear(normed, weight, bias)[:, :, 1:].chunk(2, dim=-1)
+    q = rearrange(q * scale, "clip frame patch (head part) -> head clip frame patch part", head=heads)
+    k = rearrange(k, "clip frame patch (head part) -> head clip frame part patch", head=heads)
 
     def maps(queries: Tensor, keys: Tensor) -> Tensor:
-        total = (queries[..., 0, :] @ keys[:, :, 0]).softmax(dim=-1)
+        total = (queries[0] @ keys[0]).softmax(dim=-1)
         for head in range(1, heads):
-            total += (queries[..., head, :] @ keys[:, :, head]).softmax(dim=-1)
+            total += (queries[head] @ keys[head]).softmax(dim=-1)
         return total.div_(heads)
 
-    return Maps(maps(q[:, 1:], k[:, :-1]), maps(q[:, :-1], k[:, 1:]))
+    return Maps(maps(q[:, :, 1:], k[:, :, :-1]), maps(q[:, :, :-1], k[:, :, 1:]))
 
 
 def add_beside(memory: Tensor, cross: CrossFrame, maps: Maps) -> None:
     """Add to the memory [clip frame token channel], in place, what patches take from the frames beside theirs."""
     rows, columns = cross.grid
-    for table, seen, frames in (
-        (cross.w1, maps.previous, memory[:, 1:, 1:]),
-        (cross.w2, maps.following, memory[:, :-1, 1:]),
-    ):
+    for table, seen, first in ((cross.w1, maps.previous, 1), (cross.w2, maps.following, 0)):
         by_row = table.view(2 * rows - 1, 2 * columns - 1, -1).unfold(0, rows, 1)  # [row across channel down]
         windows = rearrange(by_row, "row across channel down -> row (down across) channel")
         taken = shifted(seen, cross.grid).to(windows.dtype) @ windows
-        taken = taken.unflatten(1, (seen.shape[0], seen.shape[1], columns))
-        patches = frames.unflatten(2, cross.grid)
-        patches += rearrange(taken, "row clip pair column channel -> clip pair row column channel")
+        frames = memory[:, first : first + seen.shape[1], 1:]
+        frames += rearrange(
+            taken, "row (clip pair column) channel -> clip pair (row column) channel", clip=len(seen), column=columns
+        )
 
 
 @torch.no_grad()
 def shifted(seen: Tensor, grid: tuple[int, int]) -> Tensor:
     """Maps with their keys in the order of the table's displacements.
 
-    The displacement of a key in row r and column c, for a query in row R and column C, is (R − r + rows − 1) down, which
-    is the key's row counted from the end plus R, and (C − c + columns − 1) across, which is its column counted from the
-    end plus C. The slice of the table begins at R; the shift by C is made here, among zeros:
+    The displacement of a key in row r and column c, for a query in row R and column C, is R − r + rows − 1 down: the
+    key's row counted from the end, plus R. It is C − c + columns − 1 across: its column counted from the end, plus C.
+    The slice of the table begins at R. The shift by C is made here, among zeros:
 
         columns 3 ── query column 0   k2 k1 k0  0  0
                      query column 1    0 k2 k1 k0  0
@@ -125,8 +125,11 @@ def shifted(seen: Tensor, grid: tuple[int, int]) -> Tensor:
     wide = F.pad(keys, (0, columns)).flatten(
         -2
     )  # of 2 · columns each; read as rows one shorter, each is one further on
-    across = wide[..., : columns * (2 * columns - 1)].unflatten(-1, (columns, 2 * columns - 1))
-    return rearrange(across, "row clip pair down column across -> row (clip pair column) (down across)")
+    return rearrange(
+        wide[..., : columns * (2 * columns - 1)],
+        "row clip pair down (column across) -> row (clip pair column) (down across)",
+        column=columns,
+    )
 
 
 def look(layer: DecoderLayer, x: Tensor, memory: Tensor) -> Tensor:
@@ -143,15 +146,17 @@ def look(layer: DecoderLayer, x: Tensor, memory: Tensor) -> Tensor:
     attn, norm = layer.attn, layer.norm3
     heads = attn.heads
     items = F.layer_norm(memory, norm.normalized_shape, eps=norm.eps)
-    q = attn.q_proj(x).unflatten(-1, (heads, -1))
+    by_head = "(head part) width -> head part width"
+    q = rearrange(attn.q_proj(x), "clip (head part) -> clip head part", head=heads)
     q = q * q.shape[-1] ** -0.5
     # Biases of keys cancel in the softmax: their gradient is zero, and stays one that weight decay is applied to.
     q = q + 0.0 * attn.k_proj.bias.sum()
-    keys = attn.k_proj.weight.unflatten(0, (heads, -1)).to(q.dtype)
-    query = torch.einsum("chp,hpw->chw", q, keys) * norm.weight
+    keys = rearrange(attn.k_proj.weight, by_head, head=heads)
+    query = einsum(q, keys.to(q.dtype), "clip head part, head part width -> clip head width") * norm.weight
     seen = (query.to(items.dtype) @ items.transpose(1, 2)).softmax(dim=-1)
     summed = seen.to(items.dtype) @ items
     weight, bias = folded(norm, attn.v_proj.weight, attn.v_proj.bias)
-    values = torch.einsum("chw,hpw->chp", summed, weight.unflatten(0, (heads, -1)).to(summed.dtype)).flatten(1)
-    out: Tensor = attn.out_proj(values + bias)
+    values = rearrange(weight, by_head, head=heads).to(summed.dtype)
+    seen = einsum(summed, values, "clip head width, head part width -> clip head part").flatten(1)
+    out: Tensor = attn.out_proj(seen + bias)
     return out

@@ -85,7 +85,7 @@ class EvlConfig(EvlSizes, HeadConfig):
         if not 0 < count <= last + 1:
             raise CacheError(
                 f"head.blocks={self.blocks}: the decoder reads the last blocks of CLIP, and the layers here are "
-                f"{list(offer.layers)}. Choose fewer (--set head.blocks={last + 1 or 1}), or extract again with --layers."
+                f"{list(offer.layers)}. Choose fewer (--set head.blocks={last + 1 or 1}), or extract more (--layers)."
             )
         return tuple(range(last + 1 - count, last + 1))
 
@@ -160,8 +160,8 @@ def clip_heads(config: EvlConfig, offer: Offer) -> int:
     if told is None and found is None and not offer.sizes_only:
         raise CacheError(
             "cross-frame attention cuts CLIP's queries and keys into its heads, and nothing here says how many there "
-            f"are. Say it: --set head.clip_heads={max(1, offer.channels // 64)} in towers of 64 channels per head, which "
-            "most are; or train without it: --set head.cross_frame=false"
+            f"are. Say it: --set head.clip_heads={max(1, offer.channels // 64)} for a tower of 64 channels per head, "
+            "as most are; or train without it: --set head.cross_frame=false"
         )
     if told is not None and found is not None and told != found:
         remedy = "Leave it out (--set head.clip_heads=null)."

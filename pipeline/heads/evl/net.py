@@ -30,7 +30,8 @@ class EvlSizes:
     """Sizes of the decoder and its temporal parts; defaults are the released ones.
 
     Attributes:
-        convolution: of each token over time. position: a table over time, which fits one number of frames alone.
+        convolution: of each token over time.
+        position: a table over time, which fits one number of frames alone.
         cross_frame: attention between neighbouring frames, out of CLIP's own queries and keys.
         channels: of the decoder's queries, keys and values; None: CLIP's width.
         attention_heads: of the decoder; None: one per 64 channels.
@@ -52,9 +53,14 @@ class EvlInput:
     """What a decoder is fed with.
 
     Attributes:
-        frames: per clip. grid: patches along the (height, width). channels: of CLIP. clip_heads: of its attention.
-        blocks: of CLIP, one per decoder layer. frozen: CLIP's parameters by name, of these blocks.
-        own: place of each block's output on the layer axis of the tokens. before: of that of the block before it.
+        frames: per clip.
+        grid: patches along the (height, width) of the picture.
+        channels: of CLIP.
+        clip_heads: of its attention.
+        blocks: of CLIP, one per decoder layer.
+        frozen: CLIP's parameters by name, of these blocks.
+        own: place of each block's output on the layer axis of the tokens.
+        before: place of the output of the block before it.
     """
 
     frames: int
@@ -143,7 +149,7 @@ def beside(taken: Tensor, *, first: int) -> Tensor:
 
 
 def initialise(decoder: EvlDecoder) -> None:
-    """The published initialisation (spec §5): Xavier in the layers; token and tables stay zero, convolutions torch's."""
+    """The published one (spec §5): Xavier in the layers; token and tables stay zero, convolutions are torch's."""
     for layer in decoder.decoder_layers.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)

@@ -82,7 +82,8 @@ def neighbour_maps(q: Tensor, k: Tensor) -> Maps:
 
     def maps(queries: Tensor, keys: Tensor) -> Tensor:
         scores = einsum(queries, keys, "clip pair query head part, clip pair key head part -> clip pair head query key")
-        return (scale * scores).softmax(dim=-1).mean(dim=2)
+        mean: Tensor = (scale * scores).softmax(dim=-1).mean(dim=2)
+        return mean
 
     return Maps(maps(q[:, 1:], k[:, :-1]), maps(q[:, :-1], k[:, 1:]))
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from vidxfer.pipeline.heads.base import Head, HeadConfig, Offer
+from vidxfer.pipeline.heads.dist.published import B16, L14
 from vidxfer.pipeline.heads.evl.head import EvlConfig, EvlHead
-from vidxfer.pipeline.heads.evl.published import B16, L14
 from vidxfer.pipeline.heads.family import Released
 from vidxfer.pipeline.shapes import STEM
 
@@ -35,7 +35,8 @@ class EvlFileSizes:
 
     Attributes:
         layers: of the decoder, each fed by one CLIP block.
-        frames: per clip; 0: any number. grid_side: patches along a side; 0: any number.
+        frames: per clip; 0: any number.
+        grid_side: patches along a side; 0: any number.
         channels, inner, hidden: CLIP's width, that of queries, keys and values, and that inside an MLP.
         classes: of the classifier.
         parts: the temporal parts that are there.
@@ -96,7 +97,9 @@ def config_of(sizes: EvlFileSizes) -> EvlConfig:
         clip_heads=None if whole is None else whole.width // 64,
         channels=None if sizes.inner == sizes.channels else sizes.inner,
         mlp_ratio=sizes.hidden / sizes.channels,
-        **{part: part in sizes.parts for part in ("convolution", "position", "cross_frame")},
+        convolution="convolution" in sizes.parts,
+        position="position" in sizes.parts,
+        cross_frame="cross_frame" in sizes.parts,
     )
 
 
