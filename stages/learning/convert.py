@@ -101,9 +101,9 @@ def import_weights(request: ImportRequest) -> ImportReport:
     head = None
     if split is not None and request.run is not None:
         layers = request.layers or found.offer.layers
-        if found.last_blocks:  # weights do not know their numbers, and the layers before them may be read too
+        if found.last_blocks:  # and those before them may be read too
             layers = tuple(range(STEM, max(layers) + 1))
-        expect_cache_fits(split, replace(found.offer, layers=layers), recipe)
+        expect_cache_fits(split, replace(found.offer, layers=layers), recipe, any_layers=found.last_blocks)
         head = filled_head(split, recipe, found.weights)
     if request.out is not None:
         sizes = {"sparse_frames": found.offer.sparse_frames, "alpha": found.offer.alpha}

@@ -20,8 +20,14 @@ from vidxfer.pipeline.training.build import head_of_weights, offer_of_split
 OTHER_CACHE = "They are for other class names or pictures: give a cache of the data set and CLIP they were trained on."
 
 
-def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
+def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe, *, any_layers: bool = False) -> None:
     """Check that a cache holds what these weights were trained on.
+
+    Args:
+        split: of the cache.
+        trained: what the weights were trained on.
+        recipe: of the head.
+        any_layers: the weights fit any layers; whether those that the recipe names are there is asked of its head.
 
     Raises:
         CacheMismatch: names each differing field with both values.
@@ -29,7 +35,7 @@ def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
     here = offer_of_split(split, recipe)
     needs = recipe.head.needs(trained)
     found, wanted = _facts_of_offer(here, needs), _facts_of_offer(trained, needs)
-    if set(trained.layers) <= set(here.layers):  # what lies beside them is not read
+    if any_layers or set(trained.layers) <= set(here.layers):  # what lies beside them is not read
         found["layers"] = trained.layers
     expect_agree("cache with weights", split.path, found, wanted)
 

@@ -376,11 +376,11 @@ def test_online_it_trains_breaks_off_goes_on_and_predicts(
     assert answers[0] == answers[1]
 
 
-def test_with_cross_frame_attention_a_cache_without_clips_weights_says_what_is_missing(
-    toy: Any, tmp_path: Path
-) -> None:
+def test_without_clips_weights_at_hand_it_says_what_is_missing() -> None:
+    recipe = with_settings(named("evl"), ["head.blocks=2"])
     with pytest.raises(CacheError, match=r"resblocks\.1\.ln_1\.weight.*--online"):
-        train(request_of(toy, tmp_path / "run"))
+        build_head(recipe, OFFER)
+    assert build_head(recipe, offered(recipe.head)).needs.frozen  # type: ignore[arg-type]
 
 
 def test_a_step_in_bf16_is_near_the_one_in_float32() -> None:

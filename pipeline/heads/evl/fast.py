@@ -34,13 +34,12 @@ def fast_forward(decoder: EvlDecoder, tokens: Tensor) -> Tensor:
             add_beside(memory, part(decoder.cross_attention, number, CrossFrame), maps)
         layer = part(decoder.decoder_layers, number, DecoderLayer)
         x = x + look(layer, layer.norm1(x), memory.flatten(1, 2))
-        added: Tensor = layer.mlp(layer.norm2(x))
-        x = x + added
+        x = torch.add(x, layer.mlp(layer.norm2(x)))
     return x
 
 
 def with_time(decoder: EvlDecoder, number: int, f: Tensor) -> Tensor:
-    """A block's output with the convolution and the position table: new memory, [clip frame token channel]."""
+    """A block's output with convolution and position table: [clip frame token channel], new where it is changed."""
     if len(decoder.temporal_conv):
         conv = part(decoder.temporal_conv, number, nn.Conv1d)
         assert conv.bias is not None
@@ -48,11 +47,11 @@ def with_time(decoder: EvlDecoder, number: int, f: Tensor) -> Tensor:
         weight = (conv.weight + F.pad(conv.weight.new_ones(1), (middle, middle))).unsqueeze(-1)  # f itself, added
         y = F.conv2d(f.permute(0, 3, 1, 2), weight, conv.bias, padding=(middle, 0), groups=f.shape[-1])
         y = y.permute(0, 2, 3, 1).contiguous()  # already so, where the convolution keeps channels last
-    elif len(decoder.temporal_pos_embed):
-        return f + decoder.temporal_pos_embed[number][:, None]
     else:
-        return f.clone() if len(decoder.cross_attention) else f
-    return y.add_(decoder.temporal_pos_embed[number][:, None]) if len(decoder.temporal_pos_embed) else y
+        y = f.clone() if len(decoder.temporal_pos_embed) + len(decoder.cross_attention) else f
+    if len(decoder.temporal_pos_embed):
+        y += decoder.temporal_pos_embed[number][:, None]
+    return y
 
 
 @torch.no_grad()
@@ -70,16 +69,17 @@ def fast_maps(frozen: FrozenQueryKey, before: Tensor) -> Maps:
     weight = frozen.weight * frozen.norm_weight
     bias = F.linear(frozen.norm_bias, frozen.weight, frozen.bias)
     q, k = F.linear(normed, weight, bias)[:, :, 1:].chunk(2, dim=-1)
-    q = rearrange(q * scale, "clip frame patch (head part) -> head clip frame patch part", head=heads)
-    k = rearrange(k, "clip frame patch (head part) -> head clip frame part patch", head=heads)
+    # Frames before clips, so that the frames 1 … of all clips are one piece and a product needs no copy of them.
+    q = rearrange(q * scale, "clip frame patch (head part) -> head frame clip patch part", head=heads).contiguous()
+    k = rearrange(k, "clip frame patch (head part) -> head frame clip patch part", head=heads).contiguous()
 
     def maps(queries: Tensor, keys: Tensor) -> Tensor:
-        total = (queries[0] @ keys[0]).softmax(dim=-1)
+        total = (queries[0] @ keys[0].mT).softmax(dim=-1)
         for head in range(1, heads):
-            total += (queries[head] @ keys[head]).softmax(dim=-1)
-        return total.div_(heads)
+            total += (queries[head] @ keys[head].mT).softmax(dim=-1)
+        return total.div_(heads).transpose(0, 1)
 
-    return Maps(maps(q[:, :, 1:], k[:, :, :-1]), maps(q[:, :, :-1], k[:, :, 1:]))
+    return Maps(maps(q[:, 1:], k[:, :-1]), maps(q[:, :-1], k[:, 1:]))
 
 
 def add_beside(memory: Tensor, cross: CrossFrame, maps: Maps) -> None:
