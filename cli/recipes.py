@@ -28,7 +28,7 @@ def recipes(json: o.JsonOption = False) -> None:
         rows.append([
             entry.recipe.name,
             row.clip.model.removesuffix("-quickgelu"),
-            f"{row.sparse_frames}+{row.dense_frames}",
+            f"{row.sparse_frames}+{row.dense_frames}" if row.alpha > 1 else f"{row.sparse_frames}",
             f"{row.top1:.1f} / " + ("-" if row.top5 is None else f"{row.top5:.1f}"),
             "not run" if row.ours is None else f"{row.ours:.1f}",
             f"{entry.trainable_parameters / 1e6:.1f} M",

@@ -68,6 +68,7 @@ FOLDERS = {
     "pipeline/heads/dist": "DiST: network in two forms, recipes, published results, released checkpoints",
     "pipeline/heads/side4video": "Side4Video: network in two forms, recipes, published results, released checkpoints",
     "pipeline/heads/tds": "TDS-CLIP: what it adds to Side4Video, likewise",
+    "pipeline/heads/evl": "EVL and multi-layer attentive pooling: decoder in two forms, recipes, released checkpoints",
     "pipeline/training": "batches, recipes, run folders, scores",
     "stages": "verbs: each reads top to bottom like the path",
     "stages/videos": "data sets: looked at, checked, made",
@@ -98,9 +99,11 @@ def table_of_sizes() -> str:
         model = row.clip.model.removesuffix("-quickgelu").replace("B-", "B/").replace("L-", "L/")
         more = ", K710 first" if row.recipe.endswith("-k710") else ""
         ours = "not run on this data" if row.ours is None else f"{row.ours:.1f}"
+        frames = f"{row.sparse_frames}" + (f" + {row.dense_frames}" if row.alpha > 1 else "")
+        top5 = "-" if row.top5 is None else f"{row.top5:.1f}"
         lines.append(
-            f"| {row.data} | {model}, {row.sparse_frames} + {row.dense_frames} frames{more} | `{row.recipe}` "
-            f"| {row.top1:.1f} / {'-' if row.top5 is None else f'{row.top5:.1f}'} | {ours} "
+            f"| {row.data} | {model}, {frames} frames{more} | `{row.recipe}` "
+            f"| {row.top1:.1f} / {top5} | {ours} "
             f"| {small:.1f} TB | {large:.1f} TB | {cache_spec(row).bytes_per_view / 1e6:.1f} MB |"
         )
     return "\n".join(lines) + "\n"

@@ -18,12 +18,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FLOORS = ("pipeline", "stages", "cli")
 
-SETTINGS = {"Recipe", "Optimiser", "ClipShape", "DistSizes", "DistConfig", "Mixing", "Published", "Sampling",
-            "DataSource", "ClipChoice", "CacheChoice", "EngineChoice", "SlurmChoice", "TlsFiles"}  # fmt: skip
+SETTINGS = {"Recipe", "Optimiser", "ClipShape", "DistSizes", "DistConfig", "EvlSizes", "EvlConfig", "Mixing",
+            "Published", "Sampling", "DataSource", "ClipChoice", "CacheChoice", "EngineChoice",
+            "SlurmChoice", "TlsFiles"}  # fmt: skip
 """Classes of settings, with every `…Request`: a field that nobody reads would be a setting that does nothing."""
 
 TELL_ONLY = {
     "pipeline/heads/dist/release.py": "says which settings a file of others has, and builds nothing by them",
+    "pipeline/heads/evl/release.py": "says which settings a file of others has, and builds nothing by them",
 }
 """Files that read settings and do nothing by them."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -93,6 +93,7 @@ class Offer:
             keys alone.
         clip_heads: attention heads of CLIP's blocks; None: nothing says it.
         tower: CLIP itself; None: its tokens are cached.
+        sizes_only: nothing is computed with what is built of it: only its sizes, or its weights, are asked for.
     """
 
     layers: tuple[int, ...]
@@ -108,6 +109,7 @@ class Offer:
     frozen: Mapping[str, Tensor] = field(default_factory=dict)
     clip_heads: int | None = None
     tower: Any = None
+    sizes_only: bool = False
 
     @property
     def tokens(self) -> int:
@@ -128,6 +130,29 @@ class Offer:
         if self.text is None:
             raise CacheError("the head scores against the class names' text embeddings, and none were given to it")
         return self.text
+
+    def for_sizes(self, needs: Needs) -> Offer:
+        """The same for a head that never computes anything real: zeros for the frozen parameters of its needs.
+
+        Raises:
+            ValueError: a name of which it is not known how its size follows from CLIP's width.
+        """
+        width = self.channels
+        sizes = {
+            "ln_1.weight": (width,),
+            "ln_1.bias": (width,),
+            "attn.in_proj_weight": (3 * width, width),
+            "attn.in_proj_bias": (3 * width,),
+        }
+        shapes = {
+            name: next((s for end, s in sizes.items() if name.endswith(f".{end}")), None) for name in needs.frozen
+        }
+        if unknown := [name for name, shape in shapes.items() if shape is None]:
+            raise ValueError(
+                f"how large CLIP's parameters {unknown} are is not known here; add them to Offer.for_sizes"
+            )
+        made = {name: torch.zeros(shape) for name, shape in shapes.items() if shape is not None}
+        return replace(self, frozen=made, sizes_only=True)
 
     def fake_batch(
         self, needs: Needs, clips: int, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32

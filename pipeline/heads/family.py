@@ -32,6 +32,7 @@ class Released:
         sizes: all that the shapes tell, for a report.
         words: the same in one line.
         old_names: what an older generation called the branch, where the keys are of that one; else empty.
+        last_blocks: the last blocks of CLIP feed the head unless others are named; False: the file must say which.
     """
 
     config: HeadConfig | None
@@ -45,17 +46,21 @@ class Released:
     sizes: Any
     words: str
     old_names: str = ""
+    last_blocks: bool = False
 
 
 class Release(Protocol):
     """The layout of somebody's released checkpoints; nothing is opened here.
 
     Attributes:
-        title: what the head is called in words. state: key behind which its checkpoints keep their tensors.
+        title: what the head is called in words.
+        under: key of a file of the release below which the tensors lie.
+        holds_clip: CLIP's weights are in such a file too.
     """
 
     title: str
-    state: str
+    under: str
+    holds_clip: bool
 
     def read(self, state: Mapping[str, Tensor]) -> Released:
         """Say of every key what it is."""

@@ -5,17 +5,22 @@ PUBLISHED row ──▶ cache_spec ──▶ bytes per view        offer ──�
 
 from __future__ import annotations
 
-import torch
-
 from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.recipe import Published, Recipe
-from vidxfer.pipeline.training.build import build_head, offer_of
+from vidxfer.pipeline.shapes import STEM
+from vidxfer.pipeline.training.build import head_of_shapes
+from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.video.sampling import Sampling
 
 
 def cache_spec(row: Published, codec: str = "int8", split: str = "train") -> CacheSpec:
-    """Settings of a cache of one view per video with every block, for its sizes only."""
+    """Settings of a cache of one view per video with every layer that the recipe reads, for its sizes only."""
     clip = row.clip
+    whole = Offer(
+        layers=(STEM, *range(clip.blocks)), sparse_frames=row.sparse_frames, alpha=row.alpha, grid=clip.grid,
+        channels=clip.width, embed=clip.embed, classes=row.classes, image_px=clip.image_px,
+    )  # fmt: skip
     return CacheSpec(
         clip_model=clip.model,
         clip_weights_sha256="0" * 64,
@@ -23,7 +28,7 @@ def cache_spec(row: Published, codec: str = "int8", split: str = "train") -> Cac
         channels=clip.width,
         tokens=clip.tokens,
         embed=clip.embed,
-        layers=tuple(range(clip.blocks)),
+        layers=named(row.recipe).head.needs(whole).layers,
         pixel_mean=(0.0, 0.0, 0.0),
         pixel_std=(1.0, 1.0, 1.0),
         sampling=Sampling(dense_frames=row.dense_frames, alpha=row.alpha, image_px=clip.image_px),
@@ -40,7 +45,5 @@ def cache_spec(row: Published, codec: str = "int8", split: str = "train") -> Cac
 
 def trainable_parameters(recipe: Recipe, row: Published) -> int:
     """Numbers in a published recipe's head; nothing is allocated."""
-    with torch.device("meta"):
-        text = torch.zeros(row.classes, row.clip.embed)
-        head = build_head(recipe, offer_of(cache_spec(row), recipe, classes=row.classes, text=text))
+    head, _ = head_of_shapes(recipe, cache_spec(row), classes=row.classes)
     return sum(parameter.numel() for parameter in head.parameters())

@@ -1,6 +1,6 @@
 """Weights from files of others, and files for others: tensors only, nothing in a file can run.
 
-FILE.pyth          torch pickle {"model_state": {key: tensor}, …}, read with weights_only=True
+FILE.pyth          torch pickle {"model_state" or "model": {key: tensor}, …}, read with weights_only=True
 FILE.safetensors   {key: tensor}, settings as JSON in its metadata
 """
 
@@ -23,10 +23,8 @@ from vidxfer.pipeline.errors import WeightsError
 from vidxfer.pipeline.reading import expect_unpacked, opened
 from vidxfer.pipeline.writing import make_folder, whole_file
 
-STATE = "model_state"
-STATES = (STATE, "model_state_dict")
-"""Keys behind which released checkpoints keep their tensors."""
-
+STATES = ("model_state", "model_state_dict", "model")
+"""Keys below which released files have their tensors; others have them at the top."""
 SETTINGS = "vidxfer"
 """Key of the metadata of our safetensors files."""
 
@@ -59,10 +57,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors(path: Path, found: object) -> dict[str, Tensor]:
-    wrapped = [found[name] for name in STATES if name in found] if isinstance(found, Mapping) else []
-    state = wrapped[0] if wrapped else found
+    state = next((found[key] for key in STATES if key in found), found) if isinstance(found, Mapping) else found
     if not isinstance(state, Mapping) or not state:
-        raise WeightsError(f"{path} holds {_kind(state)}, expected {{{STATE!r}: {{key: tensor}}}}")
+        raise WeightsError(f"{path} holds {_kind(state)}, expected {{{STATES[0]!r}: {{key: tensor}}}}")
     others = [
         f"  {key!r}: {_kind(value)}"
         for key, value in state.items()
@@ -77,15 +74,15 @@ def _kind(value: object) -> str:
     return f"an empty {type(value).__name__}" if isinstance(value, Mapping) and not value else type(value).__name__
 
 
-def write_checkpoint(path: Path, state: Mapping[str, Tensor], name: str = STATE) -> None:
-    """Write {name: state} as torch.load(weights_only=True) reads it, whole or not at all.
+def write_checkpoint(path: Path, state: Mapping[str, Tensor], under: str) -> None:
+    """Write {under: state} as torch.load(weights_only=True) reads it, whole or not at all.
 
     Raises:
         WeightsError: there is something at `path` already, or it cannot be written.
     """
     _make_room(path)
     with whole_file(path) as file:
-        torch.save({name: OrderedDict(state)}, file)
+        torch.save({under: OrderedDict(state)}, file)
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:

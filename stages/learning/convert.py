@@ -16,24 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.read.agree import expect_agree
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tower import hash_state
 from vidxfer.pipeline.errors import ClipError, RunError, UsageError, WeightsError
 from vidxfer.pipeline.heads import PUBLISHED, RELEASES
-from vidxfer.pipeline.heads.base import Offer
+from vidxfer.pipeline.heads.base import Head
 from vidxfer.pipeline.heads.family import Release, Released
 from vidxfer.pipeline.heads.recipe import Recipe
-from vidxfer.pipeline.training.build import build_head, offer_of_split
+from vidxfer.pipeline.shapes import STEM
 from vidxfer.pipeline.training.optimise import build_optimiser
 from vidxfer.pipeline.training.owned import expect_run_or_nothing, owned
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Run, RunPlace
 from vidxfer.pipeline.training.weights import expect_free, read_state, write_safetensors
+from vidxfer.stages.learning.fitting import expect_cache_fits, filled_head
 from vidxfer.stages.learning.train import made_from
+from vidxfer.stages.remembered import remembered_clip
 
 MOST_NAMED = 40
 """Unknown keys listed one by one."""
@@ -105,15 +105,19 @@ def import_weights(request: ImportRequest) -> ImportReport:
     same_clip = None
     if split is not None and found.clip:
         same_clip = _same_clip(found.clip, split)
+    head = None
     if split is not None and request.run is not None:
         layers = request.layers or found.offer.layers
-        expect_cache_fits(split, replace(found.offer, layers=layers), recipe)
+        if found.last_blocks:  # and those before them may be read too
+            layers = tuple(range(STEM, max(layers) + 1))
+        expect_cache_fits(split, replace(found.offer, layers=layers), recipe, any_layers=found.last_blocks)
+        head = filled_head(split, recipe, found.weights)
     if request.out is not None:
         told = {"sparse_frames": found.offer.sparse_frames, "alpha": found.offer.alpha}
         sizes = {name: number for name, number in told.items() if number}
         write_safetensors(request.out, found.weights, {"kind": request.kind, "recipe": recipe.name, **sizes})
-    if split is not None and request.run is not None:
-        _write_run(request, split, recipe, found.weights)
+    if split is not None and head is not None:
+        _write_run(request, split, recipe, head)
     return ImportReport(
         head_keys=len(found.weights),
         clip_keys=len(found.clip),
@@ -137,8 +141,7 @@ def _same_clip(clip: Mapping[str, Tensor], split: Split) -> bool | None:
     if "visual.proj" in clip:
         return hash_state(clip) == split.spec.clip_weights_sha256
     try:
-        known = split.informs["clip"]
-        whole = load_tower(known["model"], known["pretrained"], device="cpu", precision="fp32").state()
+        whole = remembered_clip(split.informs["clip"], "fp32", device="cpu").load().state()
     except ClipError:
         return None
     if hash_state(whole) != split.spec.clip_weights_sha256:
@@ -205,6 +208,8 @@ def _recipe(request: ImportRequest, release: Release, found: Released, spec: Cac
     assert found.config is not None, "problems were raised before"
     if request.layers is not None and len(request.layers) != found.layers:
         raise UsageError(f"--layers names {len(request.layers)} layers, the weights are for {found.layers}")
+    if found.last_blocks:
+        return _recipe_of_last_blocks(request, release, found)
     layers, offer = request.layers or found.offer.layers, found.offer
     told = (found.config, found.layers, offer.sparse_frames, offer.alpha, offer.channels, offer.embed)
     for row in PUBLISHED if offer.sparse_frames else ():
@@ -227,43 +232,27 @@ def _recipe(request: ImportRequest, release: Release, found: Released, spec: Cac
     )
 
 
-def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe) -> None:
-    """Check that a cache holds what these weights were trained on.
-
-    Raises:
-        CacheMismatch: names each differing field with both values.
-    """
-    here = offer_of_split(split, recipe)
-    found, wanted = _facts_of_offer(here), _facts_of_offer(trained)
-    if recipe.head.any_classes:
-        wanted["classes"] = None
-    if set(trained.layers) <= set(here.layers):  # what lies beside them is not read
-        found["layers"] = trained.layers
-    expect_agree("cache with weights", split.path, found, wanted)
-
-
-def _facts_of_offer(offer: Offer) -> dict[str, object]:
-    return {
-        "sampling.dense_frames": offer.sparse_frames * offer.alpha or None,  # None: the file does not say
-        "sampling.alpha": offer.alpha or None,
-        "channels": offer.channels,
-        "embed": offer.embed or None,
-        "tokens": offer.tokens,
-        "classes": offer.classes,
-        "patch_px": offer.patch_px,
-        "layers": offer.layers,
-    }
+def _recipe_of_last_blocks(request: ImportRequest, release: Release, found: Released) -> Recipe:
+    """As `_recipe`, where the last blocks of CLIP feed the head unless others are named."""
+    config, offer = found.config, found.offer
+    assert config is not None, "problems were raised before"
+    if request.layers is None:
+        told = (config, offer.sparse_frames, offer.channels, offer.grid, offer.classes)
+        for row in PUBLISHED:
+            released, clip = named(row.recipe), row.clip
+            if told == (released.head, row.sparse_frames, clip.width, clip.grid, row.classes):
+                return released
+    else:
+        config = release.fed_by(config, request.layers)
+    return Recipe(name=request.kind, head=config, sparse_frames=offer.sparse_frames if config.fixed_frames else None)
 
 
-def _write_run(request: ImportRequest, split: Split, recipe: Recipe, weights: Mapping[str, Tensor]) -> None:
+def _write_run(request: ImportRequest, split: Split, recipe: Recipe, head: Head) -> None:
     assert request.run is not None
-    text = torch.from_numpy(split.text)
-    head = build_head(recipe, offer_of_split(split, recipe))
-    head.load_state_dict(weights)
     origin: dict[str, Any] = {"file": request.file.name, "kind": request.kind}
     with owned(request.run):
         _expect_no_run(request.run)  # again: another import may have been here since
         run = Run.start(request.run, recipe, {**made_from(split, online=False), "imported": origin})
         # One step, so that the run counts as begun: how many the authors took is not in the file.
         done = RunPlace(epoch=recipe.epochs, global_step=1, finished=True)
-        run.save(head, build_optimiser(head, recipe), text, done)
+        run.save(head, build_optimiser(head, recipe), torch.from_numpy(split.text), done)

@@ -1,6 +1,6 @@
 """A run's weights in the layout of a release.
 
-run folder ─▶ head, and CLIP where its tower is at hand ─ Release.write ─▶ FILE.pyth {"model_state": {key: tensor}}
+run folder ─▶ head, and CLIP where the layout has it and its tower is at hand ─▶ FILE.pyth {"model_state": {…}}
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.errors import ClipError, UsageError
 from vidxfer.pipeline.heads import RELEASES
-from vidxfer.pipeline.training.build import build_head, offer_of
+from vidxfer.pipeline.training.build import head_of_weights, offer_of
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.weights import expect_free, write_checkpoint
 from vidxfer.stages.learning.convert import release_of
@@ -71,11 +71,14 @@ def export_weights(request: ExportRequest) -> ExportReport:
         text=run.text(),
         logit_scale=float(run.made_from["logit_scale"]),
     )
-    head = build_head(run.recipe, offer)
+    head = head_of_weights(run.recipe, offer)
     run.load_weights(head)
-    clip, note = _clip_of(run, spec) if request.with_clip else ({}, "left out, as asked")
+    clip: dict[str, Tensor] = {}
+    note: str | None = f"{release.title}'s files hold none"
+    if release.holds_clip:
+        clip, note = _clip_of(run, spec) if request.with_clip else ({}, "left out, as asked")
     written = release.write(head, clip)
-    write_checkpoint(request.out, written, release.state)
+    write_checkpoint(request.out, written, release.under)
     return ExportReport(
         out=request.out,
         head_keys=len(head.state_dict()),

@@ -32,7 +32,7 @@ from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.precision import Where, head_precision
 from vidxfer.pipeline.shapes import Video, View
-from vidxfer.pipeline.training.build import build_head, offer_of
+from vidxfer.pipeline.training.build import head_of_weights, offer_of
 from vidxfer.pipeline.training.dense import dense_frames
 from vidxfer.pipeline.video.jpeg import decode_frames
 from vidxfer.pipeline.video.reader import open_video
@@ -110,7 +110,7 @@ def measure_head(recipe: Recipe, spec: CacheSpec, classes: int, device: torch.de
     """
     where = Where(device=device, precision=head_precision("auto", device))
     offer = offer_of(spec, recipe, classes=classes, text=torch.randn(classes, spec.embed))
-    head = build_head(recipe, offer).to(device)
+    head = head_of_weights(recipe, offer).to(device)
 
     def step_of(clips: int) -> Callable[[], None]:
         batch = offer.fake_batch(head.needs, clips, device=device)

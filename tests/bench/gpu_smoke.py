@@ -74,7 +74,7 @@ def recipes(folder: Path, small: bool) -> Iterator[str]:
     import torch
 
     from vidxfer.pipeline.heads import PUBLISHED, RECIPES
-    from vidxfer.pipeline.training.build import build_head, offer_of
+    from vidxfer.pipeline.training.build import head_of_weights, offer_of
     from vidxfer.pipeline.training.optimise import build_optimiser, soft_cross_entropy, soft_targets
     from vidxfer.pipeline.training.published import cache_spec
     from vidxfer.stages.learning.evaluate import compute_on
@@ -87,10 +87,13 @@ def recipes(folder: Path, small: bool) -> Iterator[str]:
         if small:
             offer = replace(offer, sparse_frames=4, layers=(0, 1), channels=64, embed=32, grid=(2, 2), image_px=32,
                             text=torch.randn(classes, 32))  # fmt: skip
-            own = {"integration_channels": 64, "temporal_channels": 32} if recipe.head.kind == "dist" else {}
-            head = replace(recipe.head, **own)
+            own = {
+                "dist": {"integration_channels": 64, "temporal_channels": 32},
+                "evl": {"blocks": 1, "clip_heads": None},
+            }
+            head = replace(recipe.head, **own.get(recipe.head.kind, {}))
             recipe = replace(recipe, dense_frames=None, sparse_frames=None, clip=None, head=head)
-        head = build_head(recipe, offer).to(where.device)
+        head = head_of_weights(recipe, offer).to(where.device)
         optimiser = build_optimiser(head, recipe)
         optimiser.param_groups[0]["lr"] = 1e-3
         targets = soft_targets(torch.arange(CLIPS, device=where.device), classes, recipe.label_smoothing)

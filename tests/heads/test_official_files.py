@@ -228,7 +228,7 @@ def test_requests_that_cannot_be_meant(toy: Any, exported: Path, trained: Path, 
     with pytest.raises(UsageError, match="needs both --run"):
         import_weights(ImportRequest(file=exported, run=tmp_path / "run"))
     with pytest.raises(UsageError, match="none of dist"):
-        import_weights(ImportRequest(file=exported, kind="evl", out=tmp_path / "x"))
+        import_weights(ImportRequest(file=exported, kind="probe", out=tmp_path / "x"))
     with pytest.raises(WeightsError, match="is there already"):
         export_weights(ExportRequest(run=trained, out=exported))
     with pytest.raises(WeightsError, match="is not a file"):

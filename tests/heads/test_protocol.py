@@ -13,6 +13,8 @@ from vidxfer.pipeline.errors import CacheError
 from vidxfer.pipeline.heads import FAMILIES, HEADS, PUBLISHED, RECIPES, RELEASES
 from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, expect_delivered
 from vidxfer.pipeline.heads.dist.head import DistConfig
+from vidxfer.pipeline.heads.evl.head import EvlConfig
+from vidxfer.pipeline.heads.evl.parts import frozen_names
 from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
 from vidxfer.pipeline.training.optimise import build_optimiser
 from vidxfer.pipeline.training.recipes import from_dict
@@ -21,7 +23,9 @@ OFFER = Offer(
     layers=(-1, 0, 2), sparse_frames=4, alpha=3, grid=(2, 2), channels=64, embed=12, classes=5, image_px=16,
     text=torch.randn(5, 12, generator=torch.Generator().manual_seed(0)), logit_scale=10.0,
 )  # fmt: skip
-SMALL = {"dist": DistConfig(integration_channels=32, temporal_channels=8, pooling_layers=1)}
+OFFER = replace(OFFER, clip_heads=2, frozen=OFFER.for_sizes(Needs(frozen=frozen_names(0))).frozen)
+SMALL: dict[str, HeadConfig] = {"dist": DistConfig(integration_channels=32, temporal_channels=8, pooling_layers=1)}
+SMALL["evl"] = EvlConfig(layers=(0,), dropout=0.0)
 
 each = pytest.mark.parametrize("config", [SMALL.get(kind, made()) for kind, made in HEADS.items()], ids=list(HEADS))
 

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from vidxfer.pipeline.clip.tower import TowerInfo
 from vidxfer.pipeline.errors import CacheMismatch
 from vidxfer.pipeline.heads import RECIPES
-from vidxfer.pipeline.heads.dist import PUBLISHED
 from vidxfer.pipeline.heads.dist.head import DistConfig
+from vidxfer.pipeline.heads.dist.published import PUBLISHED
 from vidxfer.pipeline.heads.recipe import Published
 from vidxfer.pipeline.training.build import build_head, offer_of
 from vidxfer.pipeline.training.published import cache_spec, trainable_parameters

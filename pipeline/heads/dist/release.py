@@ -170,7 +170,9 @@ def _impossible(keys: SortedKeys, sizes: FileSizes) -> list[str]:
 class DistRelease:
     """The layout of DiST's released checkpoints; see `Release`."""
 
-    title, state = "DiST", "model_state"
+    title = "DiST"
+    under = "model_state"
+    holds_clip = True
 
     def read(self, state: Mapping[str, Tensor]) -> Released:
         """See `Release`."""

@@ -120,7 +120,7 @@ def _count(state: Mapping[str, Tensor], group: str) -> int:
 class Side4VideoRelease:
     """The layout of Side4Video's released checkpoints; see `Release`."""
 
-    title, state = "Side4Video", "model_state_dict"
+    title, under, holds_clip = "Side4Video", "model_state_dict", True
 
     def config_of(self, head: Mapping[str, Tensor], sizes: SideFile) -> Side4VideoConfig:
         """Settings that the keys and shapes of a file tell.

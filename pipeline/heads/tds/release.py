@@ -22,7 +22,7 @@ _GATE = re.compile(r"visual\.transformer\.side_transformer\.(\d+)\.mse\..+")
 class TdsRelease(Side4VideoRelease):
     """The layout of TDS-CLIP's released checkpoints; see `Release`."""
 
-    title, state = "TDS-CLIP", "model_state_dict"
+    title, under, holds_clip = "TDS-CLIP", "model_state_dict", True
 
     def config_of(self, head: Mapping[str, Tensor], sizes: SideFile) -> Side4VideoConfig:
         """See `Side4VideoRelease`.

@@ -1,0 +1,172 @@
+"""EVL as a head: its settings, and a linear classifier on the video token.
+
+EvlConfig ─ needs ─▶ the last blocks' tokens, those of the block before them, CLIP's weights that make q and k
+    └─ build ─▶ EvlHead: EvlDecoder (plain or fast form) ─▶ video token ─ norm ─ dropout ─ Linear ─▶ logits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, expect_layers
+from vidxfer.pipeline.heads.evl.fast import fast_forward
+from vidxfer.pipeline.heads.evl.net import EvlDecoder, EvlInput, EvlSizes
+from vidxfer.pipeline.heads.evl.parts import frozen_names
+from vidxfer.pipeline.shapes import STEM, ClipBatch
+
+FORMS: dict[str, Callable[[EvlDecoder, Tensor], Tensor]] = {"fast": fast_forward, "plain": EvlDecoder.forward}
+"""Two forms of the same function of (decoder, tokens) on the same parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvlConfig(EvlSizes, HeadConfig):
+    """Settings of EVL: the sizes of its decoder, and
+
+    Attributes:
+        blocks: last blocks of CLIP that feed the decoder, one per decoder layer; 0: every block.
+        layers: the blocks that feed it, by number, instead of the last ones; None: as `blocks` says.
+        clip_heads: attention heads of CLIP, which cut its queries and keys; None: what CLIP or the cache says.
+        form: one of `FORMS`.
+
+    Raises:
+        UsageError: a form there is not, or sizes that no decoder has.
+    """
+
+    kind: ClassVar[str] = "evl"
+
+    blocks: int = 4
+    layers: tuple[int, ...] | None = None
+    clip_heads: int | None = None
+    form: str = "fast"
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise UsageError(f"head.form={self.form!r} is none of {', '.join(FORMS)}")
+        if self.blocks < 0:
+            raise UsageError(f"head.blocks={self.blocks} must be at least 1, or 0 for every block of CLIP")
+        layers = self.layers
+        if layers is not None and not (
+            isinstance(layers, tuple) and layers and all(type(layer) is int and layer > STEM for layer in layers)
+        ):
+            raise UsageError(f"head.layers={layers!r} must be block numbers like [8, 9, 10, 11], or null")
+        for name in ("channels", "attention_heads", "clip_heads"):
+            size = getattr(self, name)
+            if size is not None and (type(size) is not int or size < 1):
+                raise UsageError(f"head.{name}={size!r} must be a whole number of at least 1, or null")
+        if self.channels and self.attention_heads and self.channels % self.attention_heads:
+            raise UsageError(
+                f"head.channels={self.channels} does not divide into head.attention_heads={self.attention_heads}"
+            )
+        if not 0 < self.mlp_ratio <= 1024:
+            raise UsageError(f"head.mlp_ratio={self.mlp_ratio} must be above 0, and no more than 1024")
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"head.dropout={self.dropout} must be in [0, 1)")
+
+    @property
+    def fixed_frames(self) -> bool:
+        """The position table has one row per sparse frame."""
+        return self.position
+
+    def fed_by(self, offer: Offer) -> tuple[int, ...]:
+        """The blocks of CLIP that feed the decoder, in its order.
+
+        Raises:
+            CacheError: more blocks than there are.
+        """
+        if self.layers is not None:
+            return self.layers
+        last = max(offer.layers)
+        count = self.blocks or last + 1
+        if not 0 < count <= last + 1:
+            raise CacheError(
+                f"head.blocks={self.blocks}: the decoder reads the last blocks of CLIP, and the layers here are "
+                f"{list(offer.layers)}. Choose fewer (--set head.blocks={last + 1 or 1}), or extract more (--layers)."
+            )
+        return tuple(range(last + 1 - count, last + 1))
+
+    def needs(self, offer: Offer) -> Needs:
+        """See `HeadConfig`. The block before a block makes its q and k; that before block 0 is the stem, -1."""
+        feeding = self.fed_by(offer)
+        read = {*feeding, *(block - 1 for block in feeding if self.cross_frame)}
+        expect_layers(tuple(sorted(read)), offer.layers)
+        frozen = tuple(name for block in feeding if self.cross_frame for name in frozen_names(block))
+        return Needs(layers=tuple(sorted(read)), sparse_frames=offer.sparse_frames, frozen=frozen)
+
+    def build(self, offer: Offer) -> EvlHead:
+        """See `HeadConfig`."""
+        return EvlHead(self, offer)
+
+
+class EvlHead(Head):
+    """EVL as published: the video token behind the decoder, then norm, dropout and a linear classifier.
+
+    Args:
+        config: its settings.
+        offer: what the cache holds.
+
+    Raises:
+        CacheError: a wanted layer is not in the cache, or nothing says how many heads CLIP has.
+        CacheMismatch: CLIP has another number of heads than the settings say.
+        UsageError: a width that does not divide into heads.
+    """
+
+    def __init__(self, config: EvlConfig, offer: Offer) -> None:
+        super().__init__()
+        self.needs = config.needs(offer)
+        feeding, place = config.fed_by(offer), self.needs.layers.index
+        inner = config.channels or offer.channels
+        if config.attention_heads and inner % config.attention_heads:
+            raise UsageError(f"{inner} channels do not divide into head.attention_heads={config.attention_heads}")
+        fed = EvlInput(
+            frames=offer.sparse_frames,
+            grid=offer.grid,
+            channels=offer.channels,
+            clip_heads=clip_heads(config, offer) if config.cross_frame else 1,
+            blocks=feeding,
+            frozen=offer.frozen,
+            own=tuple(map(place, feeding)),
+            before=tuple(place(block - 1) for block in feeding) if config.cross_frame else (),
+        )
+        self.decoder = EvlDecoder(config, fed)
+        self.proj = nn.Sequential(
+            nn.LayerNorm(offer.channels), nn.Dropout(config.dropout), nn.Linear(offer.channels, offer.classes)
+        )
+        self._video_token = FORMS[config.form]
+
+    def forward(self, batch: ClipBatch) -> Tensor:
+        """Logits [clip class]."""
+        assert batch.tokens is not None, "the loader fetches what `needs` declares"
+        logits: Tensor = self.proj(self._video_token(self.decoder, batch.tokens))
+        return logits
+
+    def undecayed(self) -> frozenset[str]:
+        """Vectors, and the tables over time and over displacements. The released settings decay all of them."""
+        tables = ("decoder.temporal_pos_embed.", "decoder.cross_attention.")
+        return super().undecayed() | {name for name, _ in self.named_parameters() if name.startswith(tables)}
+
+
+def clip_heads(config: EvlConfig, offer: Offer) -> int:
+    """Attention heads of CLIP; from the settings, or from what is offered.
+
+    Raises:
+        CacheError: neither says it. CacheMismatch: they differ. UsageError: CLIP's width does not divide into them.
+    """
+    told, found = config.clip_heads, offer.clip_heads
+    if told is None and found is None and not offer.sizes_only:
+        raise CacheError(
+            "cross-frame attention cuts CLIP's queries and keys into its heads, and nothing here says how many there "
+            f"are. Say it: --set head.clip_heads={max(1, offer.channels // 64)} for a tower of 64 channels per head, "
+            "as most are; or train without it: --set head.cross_frame=false"
+        )
+    if told is not None and found is not None and told != found:
+        remedy = "Leave it out (--set head.clip_heads=null)."
+        raise CacheMismatch("CLIP", {"clip_heads": (found, told)}, remedy, ("it has", "the recipe says"), "other heads")
+    heads = told or found or 1
+    if offer.channels % heads:
+        raise UsageError(f"CLIP's {offer.channels} channels do not divide into head.clip_heads={heads}")
+    return heads
