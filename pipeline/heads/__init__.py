@@ -1,8 +1,8 @@
 """Temporal heads: one folder or file per family, one line each in the table below, and nothing else to touch."""
 
-from vidxfer.pipeline.heads import attentive, dist, frames, probe
+from vidxfer.pipeline.heads import attentive, dist, frames, pooler, probe
 
-FAMILIES = (dist.FAMILY, probe.FAMILY, attentive.FAMILY, frames.FAMILY)
+FAMILIES = (dist.FAMILY, probe.FAMILY, attentive.FAMILY, frames.FAMILY, pooler.FAMILY)
 """The table: a new head adds its folder and its name here."""
 
 HEADS = {family.config.kind: family.config for family in FAMILIES}
