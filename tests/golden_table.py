@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 
 HERE = Path(__file__).parent
-FILES = re.compile(r"(dist_\w+\.(?:safetensors|json)|sampling\.json)$")
+FILES = re.compile(r"((?:dist|vjepa2_probe)_\w+\.(?:safetensors|json)|sampling\.json)$")
 
 
 class Listener:

@@ -211,9 +211,7 @@ def last_block(offer: Offer) -> int:
     """
     last = max(offer.layers)
     if last == STEM:
-        raise CacheError(
-            "an attentive probe reads a CLIP block, the cache holds the stem alone; extract with --layers"
-        )
+        raise CacheError("an attentive probe reads a CLIP block, the cache holds the stem alone; extract with --layers")
     return last
 
 

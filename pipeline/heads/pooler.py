@@ -14,7 +14,6 @@ Parameters have the released names: `pooler.…` and `linear.…`.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,6 +33,9 @@ FORMS = ("fast", "plain")
 """Two forms of the same function: "plain" makes a key and a value for every token, as released."""
 SPREAD = 0.02
 """Standard deviation of fresh weights."""
+POSITION_SPREAD = 0.5
+"""The same of a fresh table over time, in units of a token's own spread. Drawn at 0.02 it is lost beside CLIP's tokens:
+their spread is some units, and a few hundred steps do not bring the table there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,8 @@ class PoolerConfig(HeadConfig):
 
     Attributes:
         depth: blocks; the last one is the query's, those before it are among the tokens.
-        positions: a learned table over time, one row per sparse frame, added to all tokens of the frame.
+        positions: a learned table over time, one row per sparse frame, added to all tokens of the frame in units of
+            each token's spread, so that it is as loud beside the tokens of any CLIP.
         attention_heads: of each block; 16 in all released settings, whatever the width.
         mlp_ratio: width of an MLP's inside, as a multiple of the tokens' width.
         form: one of `FORMS`.
@@ -82,10 +85,19 @@ class PoolerConfig(HeadConfig):
         return PoolerProbe(self, offer)
 
 
-def _mlp(config: PoolerConfig, channels: int) -> nn.Sequential:
-    hidden = int(config.mlp_ratio * channels)
-    parts = {"fc1": nn.Linear(channels, hidden), "gelu": nn.GELU(), "fc2": nn.Linear(hidden, channels)}
-    return nn.Sequential(OrderedDict(parts))
+class Mlp(nn.Module):
+    """Two layers around the exact GELU: [clip item channel] -> same."""
+
+    def __init__(self, config: PoolerConfig, channels: int) -> None:
+        super().__init__()
+        hidden = int(config.mlp_ratio * channels)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[clip item channel] -> same."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class SelfAttention(nn.Module):
@@ -115,7 +127,7 @@ class TokenBlock(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.attn = SelfAttention(channels, config.attention_heads)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = _mlp(config, channels)
+        self.mlp = Mlp(config, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """[clip item channel] -> same."""
@@ -154,7 +166,7 @@ class QueryBlock(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.xattn = CrossAttention(config, channels)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = _mlp(config, channels)
+        self.mlp = Mlp(config, channels)
 
     def forward(self, query: Tensor, x: Tensor) -> Tensor:
         """[1 1 channel], [clip item channel] -> [clip 1 channel]."""
@@ -183,9 +195,11 @@ class AttentivePooler(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=SPREAD)
                 nn.init.zeros_(layer.bias)
-        added = [(number, layer) for number, block in enumerate(self.blocks, start=1)
-                 for layer in (block.attn.proj, block.mlp.fc2)]  # fmt: skip
-        added.append((max(1, len(self.blocks)), self.cross_attention_block.mlp.fc2))
+        among = [block for block in self.modules() if isinstance(block, TokenBlock)]
+        added = [
+            (number, layer) for number, block in enumerate(among, start=1) for layer in (block.attn.proj, block.mlp.fc2)
+        ]
+        added.append((max(1, len(among)), self.cross_attention_block.mlp.fc2))
         with torch.no_grad():
             for number, layer in added:
                 layer.weight.div_(math.sqrt(2 * number))
@@ -217,7 +231,7 @@ class PoolerProbe(Head):
             )
         self.positions: nn.Parameter | None = None
         if config.positions:
-            self.positions = nn.Parameter(torch.randn(offer.sparse_frames, channels) * SPREAD)
+            self.positions = nn.Parameter(torch.randn(offer.sparse_frames, channels) * POSITION_SPREAD)
         self.pooler = AttentivePooler(config, channels)
         self.linear = nn.Linear(channels, offer.classes)
 
@@ -226,7 +240,8 @@ class PoolerProbe(Head):
         assert batch.tokens is not None, "the loader fetches what `needs` declares"
         tokens = rearrange(batch.tokens, "clip 1 frame token channel -> clip frame token channel")
         if self.positions is not None:
-            tokens = tokens + self.positions[:, None]
+            spread = tokens.std(dim=-1, correction=0, keepdim=True)
+            tokens = tokens + spread * self.positions[:, None]
         logits: Tensor = self.linear(self.pooler(tokens.flatten(1, 2)))
         return logits
 
@@ -256,8 +271,8 @@ def _recipe(name: str, learning_rate: float, **settings: int | bool) -> Recipe:
 FAMILY = Family(
     config=PoolerConfig,
     recipes=(
-        _recipe("attentive-d1", 1e-3),
-        _recipe("attentive-d1-time", 1e-3, positions=True),
+        _recipe("attentive-d1", 3e-3),
+        _recipe("attentive-d1-time", 3e-3, positions=True),
         _recipe("attentive-d4", 3e-4, depth=4),
         _recipe("attentive-d4-time", 3e-4, depth=4, positions=True),
     ),

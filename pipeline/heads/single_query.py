@@ -10,7 +10,7 @@ place of two of the full width (docs/spec/more_heads.md §1.3, evl.md §4.2).
 
 from __future__ import annotations
 
-import torch
+from einops import einsum, rearrange
 from torch import Tensor, nn
 
 
@@ -25,19 +25,22 @@ def single_query_attention(
         query: projected, its bias included, not scaled: [head channel], one for all clips, or [clip head channel].
         tokens: [clip token width], before the norm; they are not written to.
         norm: over their width, with scale and shift.
-        key, value: weights of both projections, [(head channel) width]. value_bias: [(head channel)].
+        key: weight of the keys' projection [(head channel) width].
+        value: weight of the values' projection [(head channel) width].
+        value_bias: of the same [(head channel)].
 
     Returns:
         [clip (head channel)].
     """
     heads, channels = query.shape[-2:]
-    by_head = (heads, channels)
-    turned = torch.einsum("...hc,hcw->...hw", query * channels**-0.5, key.unflatten(0, by_head))
+    keys, values = (rearrange(one, "(head channel) width -> head channel width", head=heads) for one in (key, value))
+    turned = einsum(query * channels**-0.5, keys, "... head channel, head channel width -> ... head width")
     inverse_spread = (tokens.var(dim=-1, correction=0, keepdim=True) + norm.eps).rsqrt()
     scores = tokens @ _centred(turned * norm.weight).mT * inverse_spread
     shares = scores.softmax(dim=-2) * inverse_spread
     seen = _centred(shares.mT @ tokens) * norm.weight + norm.bias
-    return torch.einsum("bhw,hcw->bhc", seen, value.unflatten(0, by_head)).flatten(-2) + value_bias
+    by_head = einsum(seen, values, "clip head width, head channel width -> clip head channel")
+    return rearrange(by_head, "clip head channel -> clip (head channel)") + value_bias
 
 
 def _centred(x: Tensor) -> Tensor:

@@ -34,7 +34,10 @@ def loaded(found: Any, form: str) -> PoolerProbe:
     )
     head = PoolerProbe(
         PoolerConfig(
-            depth=sizes["depth"], attention_heads=sizes["heads"], mlp_ratio=sizes["mlp_hidden"] / sizes["dim"], form=form
+            depth=sizes["depth"],
+            attention_heads=sizes["heads"],
+            mlp_ratio=sizes["mlp_hidden"] / sizes["dim"],
+            form=form,
         ),
         offer,
     )
