@@ -273,7 +273,7 @@ FAMILY = Family(
     recipes=(
         _recipe("attentive-d1", 3e-3),
         _recipe("attentive-d1-time", 3e-3, positions=True),
-        _recipe("attentive-d4", 3e-4, depth=4),
-        _recipe("attentive-d4-time", 3e-4, depth=4, positions=True),
+        _recipe("attentive-d4", 1e-3, depth=4),
+        _recipe("attentive-d4-time", 1e-3, depth=4, positions=True),
     ),
 )

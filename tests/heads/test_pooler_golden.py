@@ -36,7 +36,7 @@ def loaded(found: Any, form: str) -> PoolerProbe:
         PoolerConfig(
             depth=sizes["depth"],
             attention_heads=sizes["heads"],
-            mlp_ratio=sizes["mlp_hidden"] / sizes["dim"],
+            mlp_ratio=sizes["mlp_ratio"],
             form=form,
         ),
         offer,
