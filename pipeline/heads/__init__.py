@@ -1,10 +1,17 @@
 """Temporal heads: one folder or file per family, one line each in the table below, and nothing else to touch."""
 
-from vidxfer.pipeline.heads import attentive, dist, evl, frames, probe, side4video, tds
+from vidxfer.pipeline.heads import attentive, dist, evl, frames, pooler, probe, side4video, tds
 
 FAMILIES = (
-    dist.FAMILY, probe.FAMILY, attentive.FAMILY, frames.FAMILY, side4video.FAMILY, tds.FAMILY, evl.FAMILY,
-)  # fmt: skip
+    dist.FAMILY,
+    probe.FAMILY,
+    attentive.FAMILY,
+    pooler.FAMILY,
+    frames.FAMILY,
+    evl.FAMILY,
+    side4video.FAMILY,
+    tds.FAMILY,
+)
 """The table: a new head adds its folder and its name here."""
 
 HEADS = {family.config.kind: family.config for family in FAMILIES}

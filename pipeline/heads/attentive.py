@@ -17,11 +17,10 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from vidxfer.pipeline.errors import CacheError
-from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, last_block
 from vidxfer.pipeline.heads.family import Family
 from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
-from vidxfer.pipeline.shapes import STEM, ClipBatch
+from vidxfer.pipeline.shapes import ClipBatch
 
 QUERIES = 4
 HEAD_CHANNELS = 64
@@ -35,17 +34,8 @@ class AttentiveConfig(HeadConfig):
     kind: ClassVar[str] = "attentive-probe"
 
     def needs(self, offer: Offer) -> Needs:
-        """See `HeadConfig`.
-
-        Raises:
-            CacheError: the cache holds no layer but the stem.
-        """
-        last = max(offer.layers)
-        if last == STEM:
-            raise CacheError(
-                "an attentive probe reads a CLIP block, the cache holds the stem alone; extract with --layers"
-            )
-        return Needs(layers=(last,), sparse_frames=offer.sparse_frames)
+        """See `HeadConfig`."""
+        return Needs(layers=(last_block(offer),), sparse_frames=offer.sparse_frames)
 
     def build(self, offer: Offer) -> Head:
         """See `HeadConfig`."""

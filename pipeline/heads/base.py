@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vidxfer.pipeline.errors import CacheError
-from vidxfer.pipeline.shapes import ClipBatch, WindowEnds
+from vidxfer.pipeline.shapes import STEM, ClipBatch, WindowEnds
 
 PixelKind = Literal["none", "sparse", "dense", "window"]
 """Which frames of a view a head sees as pixels: those CLIP sees, all dense ones, or some source frames around each."""
@@ -241,6 +241,18 @@ class HeadConfig(ABC):
         """As a run folder keeps it: the kind, then every field."""
         assert is_dataclass(self)
         return {"kind": self.kind, **asdict(self)}
+
+
+def last_block(offer: Offer) -> int:
+    """The last CLIP block on offer.
+
+    Raises:
+        CacheError: there is none but the stem.
+    """
+    last = max(offer.layers)
+    if last == STEM:
+        raise CacheError("an attentive probe reads a CLIP block, the cache holds the stem alone; extract with --layers")
+    return last
 
 
 def expect_layers(wanted: tuple[int, ...], offered: tuple[int, ...]) -> None:

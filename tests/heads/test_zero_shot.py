@@ -32,6 +32,23 @@ def test_zero_shot_logits_are_the_mean_over_frames_of_scaled_cosines() -> None:
     torch.testing.assert_close(ZeroShotClip(text, 50.0)(batch(embedding)), 50.0 * cosines.mean(dim=1))
 
 
+def test_every_frame_has_the_same_say_by_hand() -> None:
+    """Cosines of (3, 4) with (1, 0) and (0, 2) are 0.6 and 0.8, of (0, 100) 0 and 1: 0.3 and 0.9 on average."""
+    embedding, text = torch.tensor([[[3.0, 4.0], [0.0, 100.0]]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    torch.testing.assert_close(ZeroShotClip(text, 10.0)(batch(embedding)), torch.tensor([[3.0, 9.0]]))
+
+
+def test_classes_rank_as_by_the_cosine_with_the_mean_of_the_frames_directions() -> None:
+    """Averaged logits are that cosine times the length of the mean: one number for all classes of a clip."""
+    torch.manual_seed(0)
+    embedding, text = 9 * torch.rand(40, 3, 1) * torch.randn(40, 3, 5), torch.randn(6, 5)
+    mean = torch.nn.functional.normalize(embedding, dim=-1).mean(dim=1)
+    cosines = torch.nn.functional.cosine_similarity(mean[:, None], text[None], dim=-1)
+    found = ZeroShotClip(text, 50.0)(batch(embedding))
+    torch.testing.assert_close(found, 50.0 * mean.norm(dim=-1, keepdim=True) * cosines, rtol=1e-4, atol=1e-4)
+    assert torch.equal(found.argsort(dim=1), cosines.argsort(dim=1))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_the_fusion_is_the_weighted_mean_of_both_logits(share: float) -> None:
     embedding, text, own = torch.randn(2, 3, 5), torch.randn(4, 5), torch.randn(2, 4)

@@ -1,0 +1,279 @@
+"""V-JEPA 2's attentive probe: tokens attend to tokens, then one learned query looks at all of them.
+
+    tokens of the last layer [clip frame token channel] (+ position table over time) ─ one set of frame·token items
+        ─▶ depth − 1 blocks: items attend to items, MLP
+        ─▶ one block: the query, as it is, attends to the items' norm (no projection behind); MLP ─▶ Linear ─▶ logits
+
+As published, nothing here knows about frames: any order of them gives the same logits, at any depth. `positions` adds
+what the publication does not have, a learned row per frame; with it the probe sees order (docs/spec/more_heads.md §1).
+`AttentiveProbe` (attentive.py) is another network, of 0.1.0: four queries, a projection behind attention, a last norm.
+
+Parameters have the released names: `pooler.…` and `linear.…`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from vidxfer.pipeline.errors import CacheError, UsageError
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, last_block
+from vidxfer.pipeline.heads.family import Family
+from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
+from vidxfer.pipeline.heads.single_query import single_query_attention
+from vidxfer.pipeline.shapes import ClipBatch
+
+FORMS = ("fast", "plain")
+"""Two forms of the same function: "plain" makes a key and a value for every token, as released."""
+SPREAD = 0.02
+"""Standard deviation of fresh weights."""
+POSITION_SPREAD = 0.5
+"""The same of a fresh table over time, in units of a token's own spread. Drawn at 0.02 it is lost beside CLIP's tokens:
+their spread is some units, and a few hundred steps do not bring the table there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolerConfig(HeadConfig):
+    """Settings of V-JEPA 2's attentive probe.
+
+    Attributes:
+        depth: blocks; the last one is the query's, those before it are among the tokens.
+        positions: a learned table over time, one row per sparse frame, added to all tokens of the frame in units of
+            each token's spread, so that it is as loud beside the tokens of any CLIP.
+        attention_heads: of each block; 16 in all released settings, whatever the width.
+        mlp_ratio: width of an MLP's inside, as a multiple of the tokens' width.
+        form: one of `FORMS`.
+
+    Raises:
+        UsageError: sizes that no pooler has, or a form there is not.
+    """
+
+    kind: ClassVar[str] = "attentive-pooler"
+
+    depth: int = 1
+    positions: bool = False
+    attention_heads: int = 16
+    mlp_ratio: float = 4.0
+    form: str = "fast"
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "attention_heads"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"head.{name}={getattr(self, name)} must be at least 1")
+        if not 0.5 <= self.mlp_ratio < math.inf:
+            raise UsageError(f"head.mlp_ratio={self.mlp_ratio} must be a number of at least 0.5")
+        if self.form not in FORMS:
+            raise UsageError(f"head.form={self.form!r} is none of {', '.join(FORMS)}")
+
+    @property
+    def fixed_frames(self) -> bool:
+        """The table has one row per frame."""
+        return self.positions
+
+    def needs(self, offer: Offer) -> Needs:
+        """See `HeadConfig`."""
+        return Needs(layers=(last_block(offer),), sparse_frames=offer.sparse_frames)
+
+    def build(self, offer: Offer) -> Head:
+        """See `HeadConfig`."""
+        return PoolerProbe(self, offer)
+
+
+class Mlp(nn.Module):
+    """Two layers around the exact GELU: [clip item channel] -> same."""
+
+    def __init__(self, config: PoolerConfig, channels: int) -> None:
+        super().__init__()
+        hidden = int(config.mlp_ratio * channels)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[clip item channel] -> same."""
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class SelfAttention(nn.Module):
+    """Every item attends to every item: [clip item channel] -> same."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[clip item channel] -> same."""
+        query, key, value = rearrange(
+            self.qkv(x), "clip item (three head channel) -> three clip head item channel", three=3, head=self.heads
+        )
+        seen = F.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.proj(rearrange(seen, "clip head item channel -> clip item (head channel)"))
+        return out
+
+
+class TokenBlock(nn.Module):
+    """Pre-norm self-attention over all items and an MLP, both with a residual: [clip item channel] -> same."""
+
+    def __init__(self, config: PoolerConfig, channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = SelfAttention(channels, config.attention_heads)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = Mlp(config, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[clip item channel] -> same."""
+        x = x + self.attn(self.norm1(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """One query for all clips over each clip's items; heads stand side by side, no projection follows."""
+
+    def __init__(self, config: PoolerConfig, channels: int) -> None:
+        super().__init__()
+        self.heads, self.fast = config.attention_heads, config.form == "fast"
+        self.q = nn.Linear(channels, channels)
+        self.kv = nn.Linear(channels, 2 * channels)
+
+    def forward(self, query: Tensor, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """[1 1 channel], [clip item channel] and the norm of its items -> [clip 1 channel]."""
+        query = rearrange(self.q(query), "1 1 (head channel) -> head channel", head=self.heads)
+        if self.fast:
+            (key, value), (_, bias) = self.kv.weight.chunk(2), self.kv.bias.chunk(2)
+            return single_query_attention(query, x, norm, key=key, value=value, value_bias=bias)[:, None]
+        keys, values = rearrange(
+            self.kv(norm(x)), "clip item (two head channel) -> two clip head item channel", two=2, head=self.heads
+        )
+        seen = F.scaled_dot_product_attention(query[None, :, None].expand(len(x), -1, -1, -1), keys, values)
+        return rearrange(seen, "clip head 1 channel -> clip 1 (head channel)")
+
+
+class QueryBlock(nn.Module):
+    """The query, un-normalised, attends to the items' norm; then an MLP; both with a residual: -> [clip 1 channel]."""
+
+    def __init__(self, config: PoolerConfig, channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.xattn = CrossAttention(config, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = Mlp(config, channels)
+
+    def forward(self, query: Tensor, x: Tensor) -> Tensor:
+        """[1 1 channel], [clip item channel] -> [clip 1 channel]."""
+        query = query + self.xattn(query, x, self.norm1)
+        out: Tensor = query + self.mlp(self.norm2(query))
+        return out
+
+
+class AttentivePooler(nn.Module):
+    """All items of a clip -> one vector: [clip item channel] -> [clip channel]; nothing is written to the items."""
+
+    def __init__(self, config: PoolerConfig, channels: int) -> None:
+        super().__init__()
+        self.query_tokens = nn.Parameter(torch.empty(1, 1, channels))
+        self.blocks = nn.ModuleList(TokenBlock(config, channels) for _ in range(config.depth - 1))
+        self.cross_attention_block = QueryBlock(config, channels)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Normal weights, biases 0; what is added to the residual stream shrinks with depth, as published.
+
+        The block of the query shrinks as the last one among the tokens does, not as one more.
+        """
+        nn.init.normal_(self.query_tokens, std=SPREAD)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=SPREAD)
+                nn.init.zeros_(layer.bias)
+        among = [block for block in self.modules() if isinstance(block, TokenBlock)]
+        added = [
+            (number, layer) for number, block in enumerate(among, start=1) for layer in (block.attn.proj, block.mlp.fc2)
+        ]
+        added.append((max(1, len(among)), self.cross_attention_block.mlp.fc2))
+        with torch.no_grad():
+            for number, layer in added:
+                layer.weight.div_(math.sqrt(2 * number))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[clip item channel] -> [clip channel]."""
+        for block in self.blocks:
+            x = block(x)
+        pooled: Tensor = self.cross_attention_block(self.query_tokens, x)
+        return pooled[:, 0]
+
+
+class PoolerProbe(Head):
+    """The probe; see the module.
+
+    Raises:
+        CacheError: the tokens' width does not divide into the attention heads.
+    """
+
+    def __init__(self, config: PoolerConfig, offer: Offer) -> None:
+        super().__init__()
+        self.needs = config.needs(offer)
+        channels, heads = offer.channels, config.attention_heads
+        if channels % heads:
+            fit = [number for number in range(1, 65) if channels % number == 0]
+            raise CacheError(
+                f"tokens of {channels} channels do not divide into head.attention_heads={heads}: "
+                f"set it to one of {', '.join(map(str, fit))}"
+            )
+        self.positions: nn.Parameter | None = None
+        if config.positions:
+            self.positions = nn.Parameter(torch.randn(offer.sparse_frames, channels) * POSITION_SPREAD)
+        self.pooler = AttentivePooler(config, channels)
+        self.linear = nn.Linear(channels, offer.classes)
+
+    def forward(self, batch: ClipBatch) -> Tensor:
+        """Logits [clip class]."""
+        assert batch.tokens is not None, "the loader fetches what `needs` declares"
+        tokens = rearrange(batch.tokens, "clip 1 frame token channel -> clip frame token channel")
+        if self.positions is not None:
+            spread = tokens.std(dim=-1, correction=0, keepdim=True)
+            tokens = tokens + spread * self.positions[:, None]
+        logits: Tensor = self.linear(self.pooler(tokens.flatten(1, 2)))
+        return logits
+
+    def undecayed(self) -> frozenset[str]:
+        """Vectors, the query and the table over time; as published, everything decays (`optimiser.decay`)."""
+        own = {"pooler.query_tokens"} | ({"positions"} if self.positions is not None else set())
+        return super().undecayed() | own
+
+
+def _recipe(name: str, learning_rate: float, **settings: int | bool) -> Recipe:
+    """As published but for batch and rate, which 20 probes at once were left to find (docs/deviations.md)."""
+    return Recipe(
+        name=name,
+        head=PoolerConfig(**settings),  # type: ignore[arg-type]
+        optimiser=Optimiser(decay="all"),
+        epochs=20,
+        warmup_epochs=0,
+        batch_clips=32,
+        learning_rate=learning_rate,
+        weight_decay=0.01,
+        label_smoothing=0.0,
+        evaluate_every_epochs=10,
+        checkpoint_seconds=30.0,
+    )
+
+
+FAMILY = Family(
+    config=PoolerConfig,
+    recipes=(
+        _recipe("attentive-d1", 3e-3),
+        _recipe("attentive-d1-time", 3e-3, positions=True),
+        _recipe("attentive-d4", 1e-3, depth=4),
+        _recipe("attentive-d4-time", 1e-3, depth=4, positions=True),
+    ),
+)
