@@ -91,6 +91,17 @@ def build_head(recipe: Recipe, offer: Offer) -> Head:
         return recipe.head.build(offer)
 
 
+def head_of_shapes(recipe: Recipe, spec: CacheSpec, classes: int) -> tuple[Head, Offer]:
+    """A head on the meta device, and what a cache of this spec offers it: shapes alone, nothing is allocated.
+
+    Raises:
+        CacheMismatch, CacheError: as `build_head`.
+    """
+    with torch.device("meta"):
+        offer = offer_of(spec, recipe, classes=classes, text=torch.zeros(classes, spec.embed))
+        return build_head(recipe, offer), offer
+
+
 @contextmanager
 def head_randomness(seed: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
     """Let what is random inside a head (dropout, drop-path) follow from (seed, global step, rank) and nothing else.

@@ -5,11 +5,9 @@ PUBLISHED row ──▶ cache_spec ──▶ bytes per view        offer ──�
 
 from __future__ import annotations
 
-import torch
-
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.heads.recipe import Published, Recipe
-from vidxfer.pipeline.training.build import build_head, offer_of
+from vidxfer.pipeline.training.build import head_of_shapes
 from vidxfer.pipeline.video.sampling import Sampling
 
 
@@ -40,7 +38,5 @@ def cache_spec(row: Published, codec: str = "int8", split: str = "train") -> Cac
 
 def trainable_parameters(recipe: Recipe, row: Published) -> int:
     """Numbers in a published recipe's head; nothing is allocated."""
-    with torch.device("meta"):
-        text = torch.zeros(1, row.clip.embed)
-        head = build_head(recipe, offer_of(cache_spec(row), recipe, classes=1, text=text))
+    head, _ = head_of_shapes(recipe, cache_spec(row), classes=1)
     return sum(parameter.numel() for parameter in head.parameters())

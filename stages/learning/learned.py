@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vidxfer.stages.learning.compare import Comparison, RunRow
+from vidxfer.stages.comparing.rows import Comparison, RunRow
 
 
 def learned(found: Comparison) -> list[str]:

@@ -13,7 +13,7 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.heads.base import Head
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.shapes import ClipBatch
-from vidxfer.pipeline.training.build import build_head, offer_of
+from vidxfer.pipeline.training.build import head_of_shapes
 
 FLOAT32_BYTES = 4
 
@@ -27,9 +27,8 @@ def training_bytes(recipe: Recipe, spec: CacheSpec, classes: int) -> int:
     Raises:
         CacheMismatch: the recipe is for other frames or another CLIP than the cache would hold.
     """
-    with torch.device("meta"):
-        offer = offer_of(spec, recipe, classes=classes, text=torch.zeros(classes, spec.embed))
-        head = build_head(recipe, offer).eval()  # eval: no batch statistics
+    head, offer = head_of_shapes(recipe, spec, classes)
+    head.eval()  # no batch statistics
     # Two against three: what is kept once, such as weights with norms folded in, cancels, and the layers of a single
     # clip lie in one piece, which those of several do not.
     two, three = (_kept_bytes(head, offer.fake_batch(head.needs, clips, device="meta")) for clips in (2, 3))
