@@ -33,7 +33,8 @@ def difference_interval(only_first: int, only_second: int, videos: int, *, seed:
     """The same of the difference second − first of two runs over the same videos; None without a video.
 
     Args:
-        only_first, only_second: videos that only this one has right. videos: that both scored.
+        only_first, only_second: videos that only this one has right.
+        videos: that both scored.
     """
     if not videos:
         return None

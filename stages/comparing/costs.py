@@ -30,7 +30,8 @@ def cost_of(run: Run, scored_on: Split) -> HeadCost:
     """What the head of a run takes.
 
     Args:
-        run: finished. scored_on: a split of the cache that is compared on: whether it keeps dense frames.
+        run: finished.
+        scored_on: a split of the cache that is compared on: whether it keeps dense frames.
 
     Raises:
         RunError: what the run says of itself are no sizes of a head. CacheError: it is for another cache.

@@ -19,7 +19,8 @@ def paired(run: Path, name: str, this: Mapping[str, Prediction], other: Mapping[
     """A run beside another one.
 
     Args:
-        run, name: of `this`. this, other: id -> what was said of the video.
+        run, name: of `this`.
+        this, other: id -> what was said of the video.
 
     Raises:
         UsageError: they share no video.

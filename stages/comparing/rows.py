@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vidxfer.pipeline.heads.systems import Figure
 from vidxfer.pipeline.training.resampled import Interval
 
 
@@ -16,7 +17,8 @@ class HeadCost:
         parameters: numbers that are trained.
         forward_gflop, training_gflop: of one view, CLIP not counted; a multiply-accumulate is two operations.
         bytes_per_view: of codes and embeddings that are read; 0 online.
-        frames_per_view: that the head sees as pixels. frame_bytes_per_view: of their JPEGs; None: not in the cache.
+        frames_per_view: that the head sees as pixels.
+        frame_bytes_per_view: of their JPEGs; None: not in the cache.
         sees_order: whether another order of the frames changes what the head says.
     """
 
@@ -34,18 +36,24 @@ class RunRow:
     """One run, or CLIP alone.
 
     Attributes:
-        name: of its recipe, with the settings of the head in which runs of that recipe differ, and with its epochs.
-        recipe: its name alone. run: folder. seed: of the recipe.
-        top1, top5: on the split; None: not scored. scored, listed: videos.
+        name: of its recipe, with what tells it from the other runs of that recipe: settings of the head, epochs, seed.
+        recipe: its name alone.
+        run: folder.
+        seed: of the recipe.
+        top1, top5: on the split; None: not scored.
+        scored, listed: videos.
         top1_interval, top5_interval: 95 %, over videos.
         top1_of_listed: the same with missing videos counted as wrong.
         factors: name -> its top-1, where the classes are made of factors.
-        tokens: "cache", or "CLIP, every step". online: whether it is the latter.
-        epochs: of the recipe. epoch_seconds: median; None: not measured.
-        clips_per_second: median of the journal's lines. peak_memory_bytes: of the device's allocator, on a CPU of the
-            process; None: not in the journal.
+        tokens: "cache", or "CLIP, every step".
+        online: whether it is the latter.
+        epochs: of the recipe.
+        epoch_seconds: median; None: not measured.
+        clips_per_second: median of the journal's lines.
+        peak_memory_bytes: of the device's allocator, on a CPU of the process; None: not in the journal.
         cost: of its head; None: CLIP alone was not trained.
-        settings: what may differ between runs side by side, by name. not_compared: fields that the run does not record.
+        settings: what may differ between runs side by side, by name.
+        not_compared: fields that the run does not record.
     """
 
     name: str
@@ -76,16 +84,17 @@ class Seeds:
     """Runs that differ in the seed alone.
 
     Attributes:
-        name: as of the runs. runs: their folders.
+        name: as of the runs, without the seed.
+        runs: their folders.
         top1, top5, factors: mean and standard deviation over the runs (n − 1).
-        top1_range: least and most.
+        top1_interval: from the least to the most of their intervals' ends.
     """
 
     name: str
     runs: tuple[Path, ...]
     top1: tuple[float, float]
     top5: tuple[float, float] | None
-    top1_range: Interval
+    top1_interval: Interval | None
     factors: dict[str, tuple[float, float]]
 
 
@@ -94,8 +103,10 @@ class Pair:
     """A run beside the one that the others are compared with, over the videos that both scored.
 
     Attributes:
-        run, name: of the run. videos: that both scored.
-        difference: its top-1 minus the other's, as a share. interval: 95 %, over videos.
+        run, name: of the run.
+        videos: that both scored.
+        difference: its top-1 minus the other's, as a share.
+        interval: 95 %, over videos.
         only_other, only_this: videos that only the other one, and only this one, has right.
         p: McNemar's exact test, two-sided.
     """
@@ -115,11 +126,15 @@ class Comparison:
     """Runs beside chance. `views` and `cache_bytes` are over all splits of the caches.
 
     Attributes:
-        split: that was scored. chance: one over the number of classes. factor_chance: the same over a factor's values.
+        split: that was scored.
+        chance: one over the number of classes.
+        factor_chance: the same over a factor's values.
         differing: names of the settings in which the runs differ.
         seeds: heads of which there are runs of several seeds.
-        against: the run that the others are compared with; pairs: the others.
+        against: the run that the others are compared with;
+        pairs: the others.
         notes: what else a person must know, a sentence each.
+        published: results of others, where they were asked for; they are over other videos, views and code.
     """
 
     split: str
@@ -134,3 +149,4 @@ class Comparison:
     against: Path | None = None
     pairs: tuple[Pair, ...] = ()
     notes: tuple[str, ...] = ()
+    published: tuple[Figure, ...] = ()

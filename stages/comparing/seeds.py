@@ -5,6 +5,7 @@ runs that differ in the seed alone ─▶ Seeds               runs of one recipe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean, stdev
@@ -13,17 +14,23 @@ from typing import Any
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.stages.comparing.rows import RunRow, Seeds
 
+SEED = "seed"
+
 
 def named(rows: Sequence[RunRow], recipes: Sequence[Recipe | None]) -> list[RunRow]:
-    """The rows, each named by its recipe, by settings in which heads of that recipe differ, and by its epochs."""
-    heads = [{} if recipe is None else flat(recipe.head.to_dict()) for recipe in recipes]
+    """The rows, each named by its recipe and by what tells it from others: settings of the head, epochs, the seed."""
+    told = [{} if recipe is None else _told(recipe) for recipe in recipes]
     found = []
-    for row, head in zip(rows, heads, strict=True):
-        like = [other for other, beside in zip(heads, rows, strict=True) if beside.recipe == row.recipe]
-        differing = [name for name in head if len({str(other.get(name)) for other in like}) > 1]
-        epochs = [f"{row.epochs} epoch" + "s" * (row.epochs > 1)] if row.epochs else []
-        found.append(replace(row, name=", ".join([row.recipe, *(f"{n}={head[n]}" for n in differing), *epochs])))
+    for row, settings in zip(rows, told, strict=True):
+        like = [other for other, beside in zip(told, rows, strict=True) if beside.recipe == row.recipe]
+        differing = [name for name in settings if len({str(other[name]) for other in like if name in other}) > 1]
+        words = ", ".join(f"{name}={settings[name]}" for name in differing)
+        found.append(replace(row, name=f"{row.recipe} ({words})" if words else row.recipe))
     return found
+
+
+def _told(recipe: Recipe) -> dict[str, Any]:
+    return {**flat(recipe.head.to_dict()), "epochs": recipe.epochs, SEED: recipe.seed}
 
 
 def grouped(rows: Sequence[RunRow], recipes: Sequence[Recipe | None]) -> tuple[Seeds, ...]:
@@ -46,13 +53,14 @@ def flat(table: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 def _seeds(group: Sequence[RunRow]) -> Seeds:
     tops = [row.top1 for row in group if row.top1 is not None]
     fives = [row.top5 for row in group if row.top5 is not None]
+    ends = [end for row in group if row.top1_interval is not None for end in row.top1_interval]
     shared = [name for name in group[0].factors if all(name in row.factors for row in group)]
     return Seeds(
-        name=group[0].name,
+        name=re.sub(rf" \({SEED}=\d+\)$|, {SEED}=\d+(?=\)$)", "", group[0].name),
         runs=tuple(row.run for row in group),
         top1=_spread(tops),
         top5=_spread(fives) if len(fives) == len(group) else None,
-        top1_range=(min(tops), max(tops)),
+        top1_interval=(min(ends), max(ends)) if ends else None,
         factors={name: _spread(row.factors[name] for row in group) for name in shared},
     )
 

@@ -18,6 +18,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.heads.systems import figures
 from vidxfer.pipeline.training.build import offer_of
 from vidxfer.pipeline.training.predictions import predictions_file
 from vidxfer.pipeline.training.resampled import Interval, share_interval
@@ -49,6 +50,7 @@ def compare(
     labels_as: str | None = None,
     split: str = "val",
     against: Path | None = None,
+    published: bool = False,
 ) -> Comparison:
     """Read what the runs kept of themselves, and count what their heads take; nothing is scored again.
 
@@ -56,6 +58,7 @@ def compare(
         runs: folders; also of what `evaluate` scored without a run, which is CLIP alone. cache, more_caches,
             labels_as: as in training. split: "val", as scored at the end of the training; or another one, as
             `evaluate --split` scored it. against: a run that each of the others is compared with, video by video.
+            published: also give what others published.
 
     Raises:
         RunError: a folder is no run, or its run is not finished, or was not evaluated on the split.
@@ -92,6 +95,7 @@ def compare(
         against=against,
         pairs=pairs,
         notes=notes,
+        published=figures() if published else (),
     )
 
 
@@ -186,11 +190,11 @@ def _settings(run: Run) -> dict[str, str]:
     """What may differ between runs that are compared, in few words."""
     made = run.made_from
     spec = CacheSpec.from_dict(made["spec"])
-    layers = run.recipe.head.needs(offer_of(spec, run.recipe, classes=1)).layers or spec.layers
+    layers = run.recipe.head.needs(offer_of(spec, run.recipe, classes=1)).layers
     templates = made.get("templates")
     return {
         "codec": spec.codec,
-        "layers": ",".join(map(str, layers)),
+        "layers": ",".join(map(str, layers)) or "none",
         "tower": f"{spec.clip_model} {spec.clip_weights_sha256[:8]} {spec.clip_precision}",
         "prompts": NOT_RECORDED if templates is None else " | ".join(templates),
         "grid": f"{spec.sampling.image_px} px, {spec.tokens - 1} patches",
