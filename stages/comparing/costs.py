@@ -22,7 +22,7 @@ from vidxfer.stages.comparing.rows import HeadCost
 from vidxfer.stages.planning.operations import Operations, operations
 from vidxfer.stages.planning.plan import bytes_read
 
-MOST_NUMBERS = 1 << 31
+MOST_NUMBERS = 1 << 30
 """In a head and one clip of it; no head is so large, and a damaged run folder may say anything."""
 
 

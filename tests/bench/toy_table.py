@@ -54,7 +54,7 @@ def scores_of(cache: Path, run: Path | None) -> dict[str, float]:
     """Top-1 of classes and factors, and how often the right motion beats its own reverse."""
     source = cached_source(cache, "val", None)
     request = EvaluateRequest(run=run, cache=cache)
-    head = head_to_score(request, source.split)
+    head = head_to_score(request, source.split, Silent())
     where = compute_on("cpu", "fp32")
     scored, score = score_split(
         head, source, head.needs, where, batch_clips=request.batch_clips, threads=(2, 2), shown=Silent()
