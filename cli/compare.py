@@ -12,55 +12,67 @@ from vidxfer.cli.stage_two import parse_caches
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.")],
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, or of what `evaluate` scored alone.")],
     cache: o.CachesOption = None,
     labels_as: o.LabelsAsOption = None,
     split: Annotated[str, typer.Option("--split", help="Scored split; others than val by `evaluate`.")] = "val",
+    against: Annotated[
+        Path | None, typer.Option("--against", help="A run to compare the others with, video by video.")
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Also what others published, in its own block.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Top-1 against training cost as FILE.png or FILE.svg.")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown on standard output.")] = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Finished runs side by side: accuracy beside chance, seconds per epoch, and the bytes of the cache they read.
+    """Finished runs side by side: how good, how sure, what each head takes, and whether it sees the order of frames.
 
     Only runs that were scored on the same videos, labels and classes as the cache has: another one ends it with exit
     code 2 and the field that differs. Settings in which the runs differ (codec, layers, CLIP, prompts …) get a column.
 
     Example: vidxfer compare runs/probe runs/dist-ssv2-b16 --cache ./zarr
     """
-    from vidxfer.cli import show
+    from vidxfer.cli import compared, show
+    from vidxfer.pipeline.errors import UsageError
     from vidxfer.stages.learning import compare as stage
     from vidxfer.stages.learning.learned import learned
+    from vidxfer.stages.plots import expect_plot_file
 
+    if json and markdown:
+        raise UsageError("--json and --markdown both fill standard output: give one of them")
+    if plot is not None:
+        expect_plot_file(plot)
     caches = parse_caches(cache, labels_as)
-    report = stage.compare(tuple(runs), caches[0], more_caches=caches[1:], labels_as=labels_as, split=split)
+    report = stage.compare(
+        tuple(runs),
+        caches[0],
+        more_caches=caches[1:],
+        labels_as=labels_as,
+        split=split,
+        against=against,
+        published=published,
+    )
+    shown = show.Shown()
     for one in report.runs:
         if one.not_compared:
-            show.Shown().line(f"{one.run}: {' and '.join(one.not_compared)} are not recorded, so not compared")
+            shown.line(f"{one.run}: {' and '.join(one.not_compared)} are not recorded, so not compared")
+    for note in report.notes:
+        shown.line(note)
+    if plot is not None:
+        compared.plot(report, plot)
+        shown.line(f"plot: {plot}")
     if json:
         show.print_json(report)
         return
-    factors, missing = report.factor_chance, any(one.scored != one.listed for one in report.runs)
-    chance = [f"{report.chance:.1%}", *(f"{share:.1%}" for share in factors.values())]
-    rows = [["chance", *chance, *["-"] * (4 + missing + len(report.differing))]]
-    for one in report.runs:
-        rows.append([
-            one.name,
-            percent(one.top1),
-            *(percent(one.factors.get(name)) for name in factors),
-            "-" if one.scored is None else f"{one.scored}/{one.listed}",
-            *[percent(one.top1_of_listed)] * missing,
-            one.tokens,
-            *(one.settings[name] for name in report.differing),
-            "-" if one.epoch_seconds is None else show.duration(one.epoch_seconds),
-            str(one.run),
-        ])  # fmt: skip
-    named = " + ".join(map(str, caches))
-    title = f"{report.classes} classes; cache {named}: {show.size(report.cache_bytes)} for {report.views:,} views"
-    counted = ["scored", *["of listed"] * missing]
-    show.table(
-        title, ["", f"{split} top-1", *factors, *counted, "tokens from", *report.differing, "epoch", "run"], rows
-    )
+    for block in compared.blocks(report, " + ".join(map(str, caches))):
+        if markdown:
+            show.say(f"**{block.title}**", "")
+            show.markdown(block.columns, block.rows)
+            show.say("", *(line for told in block.below for line in (told, "")))
+        else:
+            show.folded(block.title, block.columns, block.rows)
+            show.say(*block.below)
     show.say(*learned(report))
-
-
-def percent(share: float | None) -> str:
-    """A share of one as a table shows it."""
-    return "-" if share is None else f"{share:.1%}"

@@ -1,6 +1,6 @@
 """How results look: bars, tables, numbers with units; JSON for programs. Nothing reaches a terminal but through here.
 
-    ids, paths, class names, messages of other programs ─▶ harmless ─▶ say, complain, table, facts, Shown
+    ids, paths, class names, messages of other programs ─▶ harmless ─▶ say, complain, tables, facts, Shown
                                               in reports ─▶ print_json: the exact data, spelled with \\u escapes
 
 A terminal obeys what is printed: a class name may clear the screen, colour it, set its title, or turn the direction of
@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -34,6 +35,7 @@ from rich.text import Text
 PLAIN_SECONDS = 10.0
 _NARROW = 116
 _CELL_CHARACTERS, _BAR_CHARACTERS = 300, 60
+_MOST_WIDTH, _BORDER = 28, 3
 _INVISIBLE = frozenset(
     chr(code)
     for first, last in ((0x34F, 0x34F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2800, 0x2800),
@@ -143,6 +145,14 @@ def size(number: float) -> str:
     raise AssertionError
 
 
+def count(number: int) -> str:
+    """A large number in three digits: 89.3 k, 26.1 M."""
+    for unit, of in (("", 1), (" k", 10**3), (" M", 10**6)):
+        if number < 999.5 * of:
+            return f"{number / of:.3g}{unit}"
+    return f"{number / 1e9:.3g} G"
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: 4.2 s, 3 min 5 s, 7 h 12 min."""
     if seconds < 90:
@@ -151,12 +161,38 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+def table(title: str, columns: list[str], rows: list[list[str]], widths: list[int] | None = None) -> None:
     """A table on standard output; all columns but the first are right-aligned."""
     drawn = Table(title=_title(title), title_justify="left", header_style="bold")
     for number, name in enumerate(columns):
-        drawn.add_column(_cell(name), justify="left" if number == 0 else "right", overflow="fold")
+        width = None if widths is None else widths[number]
+        drawn.add_column(_cell(name), justify="left" if number == 0 else "right", overflow="fold", width=width)
     _draw(drawn, rows)
+
+
+def folded(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """As `table`; columns that do not fit beside each other go into further tables, each with the first column."""
+    cells = [[harmless(cell, _CELL_CHARACTERS) for cell in column] for column in zip(*rows, strict=True)]
+    widths = [
+        min(_MOST_WIDTH, max(map(cell_len, [*name.split(), *column])))
+        for name, column in zip(columns, cells, strict=True)
+    ]
+    first, room, tables = widths[0] + _BORDER + 1, console().width, [[0]]
+    for number, width in list(enumerate(widths))[1:]:
+        taken = first + sum(widths[place] + _BORDER for place in tables[-1][1:])
+        if len(tables[-1]) > 1 and taken + width + _BORDER > room:
+            tables.append([0])
+        tables[-1].append(number)
+    for part in tables:
+        shown = [[row[number] for number in part] for row in (columns, *rows)]
+        table(title if part is tables[0] else "", shown[0], shown[1:], [widths[number] for number in part])
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> None:
+    """A table in Markdown on standard output."""
+    cells = [[harmless(cell).replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in (columns, *rows)]
+    ruled = [cells[0], ["---", *["---:"] * (len(columns) - 1)], *cells[1:]]
+    say(*(f"| {' | '.join(row)} |" for row in ruled))
 
 
 def facts(title: str, rows: list[list[str]]) -> None:

@@ -46,7 +46,7 @@ EXCEPTIONS = {
 
 SHELVES = {
     "pipeline/cache": ("codecs", "", "write", "read"),
-    "stages": ("", "shards", "spread", "videos", "planning", "learning", "upkeep"),
+    "stages": ("", "shards", "spread", "videos", "planning", "comparing", "learning", "upkeep"),
 }
 """Shelves of a folder, lowest first; "" are the files that lie on no shelf. Imports go to the same shelf or down."""
 
@@ -76,6 +76,7 @@ DOORS = {
     "dask": ("stages/spread/",),
     "distributed": ("stages/spread/",),
     "dask_jobqueue": ("stages/spread/slurm.py",),
+    "matplotlib": ("stages/plots.py",),
     "typer": ("cli/",),
     "rich": ("cli/show.py",),
     "click": ("cli/",),

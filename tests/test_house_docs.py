@@ -75,6 +75,7 @@ FOLDERS = {
     "stages/planning": "what it would cost, asked before anything is written",
     "stages/shards": "one shard: videos decoded, seen by CLIP, quantised, written behind",
     "stages/spread": "many shards: who runs them, here, on this machine's GPUs, on a cluster",
+    "stages/comparing": "what stands in a comparison of runs: alike, sure, counted, paired",
     "stages/learning": "stage two: train, score, predict, and weights from and for others",
     "stages/upkeep": "what happens to a cache after it was made",
     "cli": "words: arguments in, one stage call, lines and tables out",

@@ -17,7 +17,8 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, last_block
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
+from vidxfer.pipeline.heads.delivered import last_block
 from vidxfer.pipeline.heads.family import Family
 from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
 from vidxfer.pipeline.shapes import ClipBatch

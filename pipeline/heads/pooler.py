@@ -23,7 +23,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from vidxfer.pipeline.errors import CacheError, UsageError
-from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, last_block
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
+from vidxfer.pipeline.heads.delivered import last_block
 from vidxfer.pipeline.heads.family import Family
 from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
 from vidxfer.pipeline.heads.single_query import single_query_attention

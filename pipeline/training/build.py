@@ -16,7 +16,8 @@ from vidxfer.pipeline.cache.read.agree import Facts, expect_agree
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
-from vidxfer.pipeline.heads.base import Head, Offer, expect_delivered
+from vidxfer.pipeline.heads.base import Head, Offer
+from vidxfer.pipeline.heads.delivered import expect_delivered
 from vidxfer.pipeline.heads.recipe import Recipe
 
 _STREAM = 0x68656164

@@ -7,16 +7,28 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import sys
 import uuid
 import warnings
 from pathlib import Path
 from typing import Any, Self
+
+import torch
 
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.reading import lines, opened, parsed
 from vidxfer.pipeline.writing import make_folder, open_growing, whole_file
 
 MOST_LINE_BYTES = 1 << 20
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory so far: what torch held on a CUDA device, elsewhere what this process had of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 class Journal:

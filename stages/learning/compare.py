@@ -1,81 +1,45 @@
 """Finished runs side by side: only those that were scored on the same videos, labels and classes.
 
-runs ─▶ what each was scored on ─▶ the cache's validation split? ─┬▶ a row: score, and the settings that differ
+runs ─▶ what each was scored on ─▶ the cache's validation split? ─┬▶ a row: score, interval, cost, settings that differ
                                                                   └▶ UsageError: the field and both values
+
+Scores, seconds and memory are read from what the runs kept; operations and order are found from the head (comparing/).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidxfer.pipeline.cache.read.agree import differing_fields
 from vidxfer.pipeline.cache.read.summary import held_bytes
 from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.errors import RunError, UsageError, difference
-from vidxfer.pipeline.reading import lines, opened, parsed
+from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.heads.systems import figures
 from vidxfer.pipeline.training.build import offer_of
+from vidxfer.pipeline.training.predictions import predictions_file
+from vidxfer.pipeline.training.resampled import Interval, share_interval
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.validation import validation_kept, validation_of
+from vidxfer.stages.comparing.alike import expect_comparable, predicted, score_of_split
+from vidxfer.stages.comparing.costs import cost_of, speed_of
+from vidxfer.stages.comparing.paired import paired
+from vidxfer.stages.comparing.rows import Comparison, Pair, RunRow
+from vidxfer.stages.comparing.seeds import grouped, named
 from vidxfer.stages.learning.union import source_of
 
-SIDES = ("the run has", "the others have")
+__all__ = ["Comparison", "RunRow", "compare"]
+
 NOT_RECORDED = "not recorded"
 
-MOST_LINE_BYTES = 1 << 20
-"""Of one video in a file of predictions: its id and the names of six classes."""
+CLIP_ALONE = "zero-shot"
+"""Name of the row of a folder that `vidxfer evaluate` filled without a run."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class RunRow:
-    """One run.
-
-    Attributes:
-        name, recipe: of its recipe, with its epochs and alone. run: folder.
-        top1: on the split; None: not scored. scored, listed: videos.
-        top1_of_listed: the same with missing videos counted as wrong.
-        factors: name -> its top-1, where the classes are made of factors.
-        tokens: "cache", or "CLIP, every step". online: whether it is the latter.
-        epochs: of the recipe. epoch_seconds: median; None: not measured.
-        settings: what may differ between runs side by side, by name. not_compared: fields that the run does not record.
-    """
-
-    name: str
-    recipe: str
-    run: Path
-    top1: float | None
-    top1_of_listed: float | None
-    scored: int | None
-    listed: int | None
-    tokens: str
-    online: bool
-    epochs: int
-    epoch_seconds: float | None
-    factors: dict[str, float] = field(default_factory=dict)
-    settings: dict[str, str] = field(default_factory=dict)
-    not_compared: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Runs beside chance. `views` and `cache_bytes` are over all splits of the caches.
-
-    Attributes:
-        split: that was scored. chance: one over the number of classes. factor_chance: the same over a factor's values.
-        differing: names of the settings in which the runs differ.
-    """
-
-    split: str
-    classes: int
-    chance: float
-    views: int
-    cache_bytes: int
-    runs: tuple[RunRow, ...]
-    factor_chance: dict[str, float] = field(default_factory=dict)
-    differing: tuple[str, ...] = ()
+MOST_VIDEOS = 1 << 31
+"""In a split; a damaged run folder may say anything."""
 
 
 def compare(
@@ -85,12 +49,16 @@ def compare(
     more_caches: tuple[Path, ...] = (),
     labels_as: str | None = None,
     split: str = "val",
+    against: Path | None = None,
+    published: bool = False,
 ) -> Comparison:
-    """Read what the runs kept of themselves; nothing is computed again.
+    """Read what the runs kept of themselves, and count what their heads take; nothing is scored again.
 
     Args:
-        runs: folders. cache, more_caches, labels_as: as in training. split: "val", as scored at the end of the
-            training; or another one, as `evaluate --split` scored it.
+        runs: folders; also of what `evaluate` scored without a run, which is CLIP alone. cache, more_caches,
+            labels_as: as in training. split: "val", as scored at the end of the training; or another one, as
+            `evaluate --split` scored it. against: a run that each of the others is compared with, video by video.
+            published: also give what others published.
 
     Raises:
         RunError: a folder is no run, or its run is not finished, or was not evaluated on the split.
@@ -103,11 +71,17 @@ def compare(
         scored_on = source_of(caches, split, labels_as=labels_as).split
     reference = validation_of(scored_on) if scored_on.spec.split == split else {}
     reference["class_names"] = list(scored_on.class_names)
-    rows = []
+    if against is not None and against not in runs:
+        runs = (against, *runs)
+    rows, recipes = [], []
     for path in runs:
-        rows.append(_row(path, split, reference))
+        row, recipe = _row(path, split, reference, opened[0])
+        rows.append(row)
+        recipes.append(recipe)
         if "ids" not in reference:  # a cache without the split: the first run says what it is
             reference |= validation_kept(path) or {}
+    rows = named(rows, recipes)
+    pairs, notes = ((), ()) if against is None else _pairs(rows, against, split, reference)
     return Comparison(
         split=split,
         classes=len(scored_on.class_names),
@@ -117,128 +91,110 @@ def compare(
         runs=tuple(rows),
         factor_chance={name: 1 / len(set(values)) for name, values in scored_on.factors.items()},
         differing=_differing(rows),
+        seeds=grouped(rows, recipes),
+        against=against,
+        pairs=pairs,
+        notes=notes,
+        published=figures() if published else (),
     )
 
 
 def _differing(rows: list[RunRow]) -> tuple[str, ...]:
     """Settings of which two runs record different values."""
     names = dict.fromkeys(name for row in rows for name in row.settings)
-    return tuple(name for name in names if len({row.settings[name] for row in rows} - {NOT_RECORDED}) > 1)
+    known = (None, NOT_RECORDED)
+    return tuple(name for name in names if len({row.settings.get(name) for row in rows}.difference(known)) > 1)
 
 
-def _row(path: Path, split: str, reference: Mapping[str, Any]) -> RunRow:
+def _pairs(
+    rows: list[RunRow], against: Path, split: str, reference: Mapping[str, Any]
+) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    """Each of the other runs beside one; and a line on runs whose predictions are not those of their score."""
+    said = {row.run: predicted(row.run, split, reference) for row in rows}
+    notes = []
+    for row in rows:
+        right, score = sum(one.right for one in said[row.run].values()), round((row.top1 or 0.0) * (row.scored or 0))
+        if (right, len(said[row.run])) != (score, row.scored):
+            notes.append(
+                f"{row.run}: scored again since its training: {right} of {len(said[row.run])} videos right in "
+                f"{predictions_file(row.run, split).name}, which pairs are taken from, {score} of {row.scored} before"
+            )
+    others = [row for row in rows if row.run != against]
+    return tuple(paired(row.run, row.name, said[row.run], said[against]) for row in others), tuple(notes)
+
+
+def _row(path: Path, split: str, reference: Mapping[str, Any], cache: Split) -> tuple[RunRow, Recipe | None]:
+    if not (path / "recipe.json").exists() and predictions_file(path, split).is_file():
+        return _clip_alone(path, split, reference), None
     run = Run.open(path)
     result = run.result()
     if result is None:
         raise RunError(f"{path} is not finished: its result.json is missing. The same `vidxfer train` goes on with it.")
-    score = (result["score"] or {}) if split == "val" else _evaluated(run, split, reference)
+    score = (result["score"] or {}) if split == "val" else score_of_split(path, split, reference)
     found = _scored_on(run, split, score)
-    _expect_comparable(path, found, reference)
-    epochs = f", {run.recipe.epochs} epoch" + ("s" if run.recipe.epochs > 1 else "")
-    return RunRow(
-        name=run.recipe.name + epochs,
+    expect_comparable(path, found, reference)
+    clips_per_second, peak_memory_bytes = speed_of(run)
+    row = RunRow(
+        name=run.recipe.name,
         recipe=run.recipe.name,
         run=path,
-        top1=score.get("top1"),
-        top1_of_listed=score.get("top1_of_listed"),
-        scored=score.get("scored"),
-        listed=score.get("listed"),
+        seed=run.recipe.seed,
         tokens="CLIP, every step" if run.made_from["online"] else "cache",
         online=bool(run.made_from["online"]),
         epochs=run.recipe.epochs,
         epoch_seconds=result["epoch_seconds"],
-        factors=score.get("factors", {}),
+        clips_per_second=clips_per_second,
+        peak_memory_bytes=peak_memory_bytes,
+        cost=cost_of(run, cache),
         settings=_settings(run),
         not_compared=tuple(name for name in ("ids", "labels") if score and found.get(name) is None),
+        factors=score.get("factors", {}),
+        **_shares(path, score),
     )
+    return row, run.recipe
+
+
+def _clip_alone(path: Path, split: str, reference: Mapping[str, Any]) -> RunRow:
+    """What `evaluate` scored without a run: nothing was trained."""
+    shares = _shares(path, score_of_split(path, split, reference))
+    return RunRow(
+        name=CLIP_ALONE, recipe=CLIP_ALONE, run=path, tokens="cache", online=False, epochs=0, epoch_seconds=None,
+        **shares,
+    )  # fmt: skip
+
+
+def _shares(path: Path, score: Mapping[str, Any]) -> dict[str, Any]:
+    """Top-1 and top-5 with their intervals, and their coverage; nothing where the run was not scored."""
+    found: dict[str, Any] = {name: score.get(name) for name in ("top1", "top5", "top1_of_listed", "scored", "listed")}
+    for name in ("top1", "top5"):
+        if found[name] is not None:
+            found[f"{name}_interval"] = _interval(path, name, found[name], score["scored"])
+    return found
+
+
+def _interval(path: Path, name: str, share: float, scored: int) -> Interval | None:
+    if not (0 <= share <= 1 and 0 <= scored < MOST_VIDEOS):
+        raise RunError(f"{path}: {name}={share} of {scored} videos is no score; result.json is damaged. Train again.")
+    return share_interval(round(share * scored), scored)
 
 
 def _scored_on(run: Run, split: str, score: Mapping[str, Any]) -> dict[str, Any]:
     """What the run's score is over, as far as the run says so."""
     if split != "val":
-        return {}  # compared line by line, see `_evaluated`
+        return {}  # compared line by line, see `predicted`
     kept = validation_kept(run.path) or {"class_names": run.made_from.get("class_names")}
     return {**kept, "videos": score.get("listed")}
-
-
-def _expect_comparable(path: Path, found: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
-    differing = differing_fields(["class_names"], found, reference)
-    if "ids" in reference and found.get("ids") is None:
-        differing |= differing_fields(["videos"], found, {"videos": len(reference["ids"])})
-    elif "ids" in reference:  # in any order
-        shared = set(found["ids"]) & set(reference["ids"])
-        differing |= differing_fields(["ids"], *(_ids(one, shared) for one in (found, reference)))
-        if not differing:
-            differing = differing_fields(["labels"], _labels(found), _labels(reference))
-    if differing:
-        raise _unlike(path, differing)
-
-
-def _unlike(path: Path, differing: Mapping[str, tuple[object, object]]) -> UsageError:
-    return UsageError("\n".join([
-        f"{path} cannot stand in this table; scores go side by side over the same videos, labels and classes:",
-        *(f"  {difference(_TITLES[name], *pair, SIDES)}" for name, pair in differing.items()),
-        "Name the cache that its scores are over (--cache), or compare it with runs of its own kind.",
-    ]))  # fmt: skip
-
-
-_TITLES = {
-    "class_names": "class_names",
-    "ids": "validation videos",
-    "labels": "validation labels",
-    "videos": "number of validation videos",
-}
-
-
-def _ids(known: Mapping[str, Any], shared: set[str]) -> dict[str, Any]:
-    """The ids, those that the other side lacks first."""
-    return {"ids": sorted(known["ids"], key=lambda id_: (id_ in shared, id_))}
-
-
-def _labels(known: Mapping[str, Any]) -> dict[str, Any]:
-    """The labels in the order of ids, as texts that name their video."""
-    names = known["class_names"]
-    labelled = sorted(zip(known["ids"], known["labels"], strict=True))
-    return {"labels": [f"{id_}: {names[label] if label >= 0 else 'no label'}" for id_, label in labelled]}
-
-
-def _evaluated(run: Run, split: str, reference: Mapping[str, Any]) -> dict[str, Any]:
-    """The score that `evaluate --split` left in the run folder, over the reference's videos and labels."""
-    file = run.path / f"predictions.{split}.jsonl"
-    if "ids" not in reference:
-        raise UsageError(f"the cache has no split {split!r}, so there is nothing to compare scores over")
-    if not file.exists():
-        raise RunError(f"{file} is missing. Score the run: vidxfer evaluate --run {run.path} --split {split}")
-    names = reference["class_names"]
-    known = dict(zip(reference["ids"], reference["labels"], strict=True))
-    right = scored = 0
-    with opened(file) as stream:
-        for number, line in enumerate(lines(stream, file, most=MOST_LINE_BYTES, error=RunError), start=1):
-            try:
-                entry = parsed(line)
-                name, label, called = str(entry["id"]), entry["label"], entry["label_name"]
-                right, scored = right + bool(entry["right"]), scored + 1
-            except (ValueError, KeyError, TypeError) as error:
-                raise RunError(f"{file}:{number}: no line of an evaluation. Score again: vidxfer evaluate") from error
-            if name not in known:
-                raise _unlike(run.path, {"ids": (name, "no such video")})
-            if (label, called) != (known[name], names[known[name]]):
-                said = f"{name}: {names[known[name]]} ({known[name]})"
-                raise _unlike(run.path, {"labels": (f"{name}: {called} ({label})", said)})
-    top1 = right / scored if scored else 0.0
-    listed = len(known)
-    return {"top1": top1, "top1_of_listed": right / max(1, listed), "scored": scored, "listed": listed}
 
 
 def _settings(run: Run) -> dict[str, str]:
     """What may differ between runs that are compared, in few words."""
     made = run.made_from
     spec = CacheSpec.from_dict(made["spec"])
-    layers = run.recipe.head.needs(offer_of(spec, run.recipe, classes=1)).layers or spec.layers
+    layers = run.recipe.head.needs(offer_of(spec, run.recipe, classes=1)).layers
     templates = made.get("templates")
     return {
         "codec": spec.codec,
-        "layers": ",".join(map(str, layers)),
+        "layers": ",".join(map(str, layers)) or "none",
         "tower": f"{spec.clip_model} {spec.clip_weights_sha256[:8]} {spec.clip_precision}",
         "prompts": NOT_RECORDED if templates is None else " | ".join(templates),
         "grid": f"{spec.sampling.image_px} px, {spec.tokens - 1} patches",

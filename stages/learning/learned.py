@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from vidxfer.stages.learning.compare import Comparison, RunRow
+from vidxfer.stages.comparing.rows import Comparison, RunRow
+
+MOST_NAMED = 6
+"""Scores in a sentence; of more, the best and the least."""
 
 
 def learned(found: Comparison) -> list[str]:
@@ -29,8 +32,13 @@ def _widest(found: Comparison, like: list[RunRow]) -> str:
     scores = {name: [row.factors[name] for row in like] for name in found.factor_chance if _all_have(like, name)}
     scores = scores or {"top-1": [_top1(row) for row in like]}
     name = max(scores, key=lambda one: max(scores[one]) - min(scores[one]))
-    said = ", ".join(f"{row.recipe} {score:.1%}" for row, score in zip(like, scores[name], strict=True))
-    return f"{name}: {said}"
+    unique = len({row.recipe for row in like}) == len(like)
+    called = [row.recipe if unique else row.name for row in like]
+    said = [f"{each} {score:.1%}" for each, score in zip(called, scores[name], strict=True)]
+    if len(said) > MOST_NAMED:
+        best, *_, least = sorted(zip(scores[name], said, strict=True), reverse=True)
+        said = [best[1], f"at least {least[1]}"]
+    return f"{name}: {', '.join(said)}"
 
 
 def _all_have(rows: list[RunRow], factor: str) -> bool:
@@ -52,5 +60,5 @@ def _no_match(found: Comparison, longest: int) -> list[str]:
     return [
         f"{row.name}, tokens from {row.tokens}: look at its seconds, not at its score."
         for row in found.runs
-        if row.epochs < longest
+        if 0 < row.epochs < longest
     ]

@@ -22,7 +22,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import splits
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheIncomplete, RunError, UsageError
-from vidxfer.pipeline.heads.base import expect_delivered
+from vidxfer.pipeline.heads.delivered import expect_delivered
 from vidxfer.pipeline.precision import Where, head_precision
 from vidxfer.pipeline.training.build import (
     expect_made_for,
@@ -32,8 +32,11 @@ from vidxfer.pipeline.training.build import (
 from vidxfer.pipeline.training.kept_rows import KeptRows
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.order import expect_enough_clips
+from vidxfer.pipeline.training.predictions import predictions_file
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.validation import keep_validation
+from vidxfer.pipeline.writing import write_text
+from vidxfer.stages.learning.evaluate import predictions
 from vidxfer.stages.learning.sources import Source, online_sources
 from vidxfer.stages.learning.take_up import ids_of, owned_run, rows_of_run
 from vidxfer.stages.learning.trainer import Trainer
@@ -91,6 +94,8 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
             return None
         if report.finished:
             run.keep_result(report.to_dict())
+            if trainer.scored is not None:
+                write_text(predictions_file(run.path, "val"), predictions(sources["val"].split, trainer.scored))
         return report
 
 

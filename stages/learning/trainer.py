@@ -24,11 +24,12 @@ from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training.build import build_head, head_randomness
-from vidxfer.pipeline.training.journal import Journal
+from vidxfer.pipeline.training.journal import Journal, peak_memory_bytes
 from vidxfer.pipeline.training.metrics import RunningMean, Score
 from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, refreshed, soft_cross_entropy
 from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per_epoch
 from vidxfer.pipeline.training.run import Run, RunPlace
+from vidxfer.pipeline.training.scoring import Scored
 from vidxfer.stages.learning.evaluate import score_split
 from vidxfer.stages.learning.sources import Source
 from vidxfer.stages.progress import Progress
@@ -90,6 +91,7 @@ class Trainer:
         self.stop = stack.enter_context(stop_on_signal())
         self.stopping = False
         self.loss, self.wait_seconds, self.train_seconds = 0.0, 0.0, 0.0
+        self.scored: Scored | None = None  # of the last validation
         self.saved_at = time.monotonic()
         self.named: set[str] = set()  # refused videos that were told of
 
@@ -109,8 +111,7 @@ class Trainer:
         if self.place.global_step:
             self.shown.line(f"going on at epoch {self.place.epoch + 1}, step {self.place.step + 1} of {steps}")
         while self.place.epoch < self.recipe.epochs and not self.stopping:
-            first = self.place.step
-            before = self.train_seconds
+            first, before = self.place.step, self.train_seconds
             self._epoch(self.place.epoch, first, steps)
             if self.stopping and self.place.step:
                 break
@@ -134,8 +135,7 @@ class Trainer:
         self.loader.epoch = (self.recipe.seed, epoch)
         rank, world = self.fabric.global_rank, self.fabric.world_size
         plan = rank_batches(order, self.recipe.batch_clips, first_step=first, rank=rank, world=world)
-        title = f"epoch {epoch + 1}/{self.recipe.epochs}"
-        with self.shown.bar(title, steps, "steps", first) as bar:
+        with self.shown.bar(f"epoch {epoch + 1}/{self.recipe.epochs}", steps, "steps", first) as bar:
             loss, waited, began = RunningMean(), RunningMean(), time.monotonic()
             batches = self.loader.batches(plan)
             for step in range(first, steps):
@@ -197,8 +197,7 @@ class Trainer:
         return float(loss.detach())
 
     def _log(self, epoch: int, loss: RunningMean, waited: RunningMean, seconds: float) -> None:
-        steps = loss.count
-        wait = waited.take() * steps
+        wait = waited.take() * (steps := loss.count)
         self.loss = self._mean_of_ranks(loss.take())
         self.wait_seconds += wait
         self.train_seconds += seconds
@@ -210,6 +209,7 @@ class Trainer:
                 learning_rate=self.optimiser.param_groups[0]["lr"],
                 data_wait_share=round(min(1.0, wait / seconds), 4) if seconds else 0.0,
                 clips_per_second=round(steps * self.recipe.batch_clips / seconds, 3) if seconds else 0.0,
+                peak_memory_bytes=peak_memory_bytes(self.where.device),
             )
 
     def _mean_of_ranks(self, value: float) -> float:
@@ -236,7 +236,7 @@ class Trainer:
         score = None
         if self.leads:
             source = self.sources["val"]
-            _, score = score_split(
+            self.scored, score = score_split(
                 self.bare,
                 source,
                 self.needs,

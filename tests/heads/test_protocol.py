@@ -11,7 +11,8 @@ import torch
 
 from vidxfer.pipeline.errors import CacheError
 from vidxfer.pipeline.heads import FAMILIES, HEADS, PUBLISHED, RECIPES, RELEASES
-from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, expect_delivered
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
+from vidxfer.pipeline.heads.delivered import expect_delivered
 from vidxfer.pipeline.heads.dist.head import DistConfig
 from vidxfer.pipeline.heads.evl.head import EvlConfig
 from vidxfer.pipeline.heads.evl.parts import frozen_names

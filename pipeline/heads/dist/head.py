@@ -14,7 +14,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, expect_layers
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
+from vidxfer.pipeline.heads.delivered import expect_layers
 from vidxfer.pipeline.heads.dist.fast import fast_forward
 from vidxfer.pipeline.heads.dist.net import DistNet, DistSizes
 from vidxfer.pipeline.heads.text import TextCosine

@@ -13,7 +13,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError
-from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, expect_layers
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
+from vidxfer.pipeline.heads.delivered import expect_layers
 from vidxfer.pipeline.heads.evl.fast import fast_forward
 from vidxfer.pipeline.heads.evl.net import EvlDecoder, EvlInput, EvlSizes
 from vidxfer.pipeline.heads.evl.parts import frozen_names

@@ -15,7 +15,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.heads.base import BatchStatistics, Head, HeadConfig, Needs, Offer, expect_layers
+from vidxfer.pipeline.heads.base import BatchStatistics, Head, HeadConfig, Needs, Offer
+from vidxfer.pipeline.heads.delivered import expect_layers
 from vidxfer.pipeline.heads.side4video.fast import fast_forward
 from vidxfer.pipeline.heads.side4video.net import Side4VideoNet, SideSizes
 from vidxfer.pipeline.shapes import ClipBatch

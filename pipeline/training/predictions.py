@@ -1,0 +1,57 @@
+"""predictions.SPLIT.jsonl: what a run, or CLIP alone, said of every scored video; written by train and evaluate.
+
+{"id": …, "label": 3, "label_name": …, "right": true, "top5": [[name, share], …], "top5_labels": [3, 0, …]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.reading import lines, opened, parsed
+
+MOST_LINE_BYTES = 1 << 20
+"""Of one video: its id and the names of six classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One video: its label, what that is called, and whether the best class, and one of the best five, is the label."""
+
+    id: str
+    label: int
+    label_name: str
+    right: bool
+    right5: bool
+
+
+def predictions_file(folder: Path, split: str) -> Path:
+    """Where they lie."""
+    return folder / f"predictions.{split}.jsonl"
+
+
+def read_predictions(folder: Path, split: str) -> Iterator[Prediction]:
+    """Every line.
+
+    Raises:
+        RunError: there is no such file, or a line is none of an evaluation.
+    """
+    file = predictions_file(folder, split)
+    if not file.is_file():
+        raise RunError(f"{file} is missing. Score the run: vidxfer evaluate --run {folder} --split {split}")
+    with opened(file, error=RunError) as stream:
+        for number, line in enumerate(lines(stream, file, most=MOST_LINE_BYTES, error=RunError), start=1):
+            try:
+                entry = parsed(line)
+                label = int(entry["label"])
+                yield Prediction(
+                    id=str(entry["id"]),
+                    label=label,
+                    label_name=str(entry["label_name"]),
+                    right=bool(entry["right"]),
+                    right5=label in entry["top5_labels"],
+                )
+            except (ValueError, KeyError, TypeError) as error:
+                raise RunError(f"{file}:{number}: no line of an evaluation. Score again: vidxfer evaluate") from error

@@ -1,0 +1,97 @@
+"""Only like stands beside like: what a run was scored on, against the videos, labels and classes of the others.
+
+what a run keeps of its validation ─▶ expect_comparable ─┬▶ nothing
+predictions of another split       ─▶ score_of_split    ─┴▶ UsageError: the field and both values
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vidxfer.pipeline.cache.read.agree import differing_fields
+from vidxfer.pipeline.errors import UsageError, difference
+from vidxfer.pipeline.training.predictions import Prediction, read_predictions
+
+SIDES = ("the run has", "the others have")
+
+_TITLES = {
+    "class_names": "class_names",
+    "ids": "validation videos",
+    "labels": "validation labels",
+    "videos": "number of validation videos",
+}
+
+
+def expect_comparable(path: Path, found: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+    """Check a run against the others in what it records: ids in any order, labels, class names, number of videos.
+
+    Raises:
+        UsageError: it was scored on something else; each field is named with both values.
+    """
+    differing = differing_fields(["class_names"], found, reference)
+    if "ids" in reference and found.get("ids") is None:
+        differing |= differing_fields(["videos"], found, {"videos": len(reference["ids"])})
+    elif "ids" in reference:  # in any order
+        shared = set(found["ids"]) & set(reference["ids"])
+        differing |= differing_fields(["ids"], *(_ids(one, shared) for one in (found, reference)))
+        if not differing:
+            differing = differing_fields(["labels"], _labels(found), _labels(reference))
+    if differing:
+        raise _unlike(path, differing)
+
+
+def predicted(path: Path, split: str, reference: Mapping[str, Any]) -> dict[str, Prediction]:
+    """Id -> what was said of the video, as `evaluate`, or the end of a training, left it in a folder.
+
+    Raises:
+        RunError: it did not. UsageError: of other videos, labels or classes than those of the reference.
+    """
+    if "ids" not in reference:
+        raise UsageError(f"the cache has no split {split!r}, so there is nothing to compare scores over")
+    names = reference["class_names"]
+    known = dict(zip(reference["ids"], reference["labels"], strict=True))
+    found = {}
+    for one in read_predictions(path, split):
+        if one.id not in known:
+            raise _unlike(path, {"ids": (one.id, "no such video")})
+        if (one.label, one.label_name) != (known[one.id], names[known[one.id]]):
+            said = f"{one.id}: {names[known[one.id]]} ({known[one.id]})"
+            raise _unlike(path, {"labels": (f"{one.id}: {one.label_name} ({one.label})", said)})
+        found[one.id] = one
+    return found
+
+
+def score_of_split(path: Path, split: str, reference: Mapping[str, Any]) -> dict[str, Any]:
+    """The score of what was predicted, over the reference's videos and labels; raises as `predicted`."""
+    found = predicted(path, split, reference).values()
+    right, right5 = sum(one.right for one in found), sum(one.right5 for one in found)
+    scored, listed = len(found), len(reference["ids"])
+    return {
+        "top1": right / scored if scored else 0.0,
+        "top5": right5 / scored if scored else 0.0,
+        "top1_of_listed": right / max(1, listed),
+        "scored": scored,
+        "listed": listed,
+    }
+
+
+def _unlike(path: Path, differing: Mapping[str, tuple[object, object]]) -> UsageError:
+    return UsageError("\n".join([
+        f"{path} cannot stand in this table; scores go side by side over the same videos, labels and classes:",
+        *(f"  {difference(_TITLES[name], *pair, SIDES)}" for name, pair in differing.items()),
+        "Name the cache that its scores are over (--cache), or compare it with runs of its own kind.",
+    ]))  # fmt: skip
+
+
+def _ids(known: Mapping[str, Any], shared: set[str]) -> dict[str, Any]:
+    """The ids, those that the other side lacks first."""
+    return {"ids": sorted(known["ids"], key=lambda id_: (id_ in shared, id_))}
+
+
+def _labels(known: Mapping[str, Any]) -> dict[str, Any]:
+    """The labels in the order of ids, as texts that name their video."""
+    names = known["class_names"]
+    labelled = sorted(zip(known["ids"], known["labels"], strict=True))
+    return {"labels": [f"{id_}: {names[label] if label >= 0 else 'no label'}" for id_, label in labelled]}

@@ -1,0 +1,43 @@
+"""Two runs over the same videos: what a table of two scores cannot say, for the same videos are hard for both.
+
+predictions of the one ─┬─ videos that both scored ─▶ b, c: only one of the two is right ─▶ difference, interval, p
+predictions of another ─┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.training.predictions import Prediction
+from vidxfer.pipeline.training.resampled import difference_interval, mcnemar
+from vidxfer.stages.comparing.rows import Pair
+
+
+def paired(run: Path, name: str, this: Mapping[str, Prediction], other: Mapping[str, Prediction]) -> Pair:
+    """A run beside another one.
+
+    Args:
+        run, name: of `this`.
+        this, other: id -> what was said of the video.
+
+    Raises:
+        UsageError: they share no video.
+    """
+    shared = this.keys() & other.keys()
+    only_other = sum(other[id_].right and not this[id_].right for id_ in shared)
+    only_this = sum(this[id_].right and not other[id_].right for id_ in shared)
+    interval = difference_interval(only_other, only_this, len(shared))
+    if interval is None:
+        raise UsageError(f"{run} was scored on none of the videos of the run that it is compared with (--against)")
+    return Pair(
+        run=run,
+        name=name,
+        videos=len(shared),
+        difference=(only_this - only_other) / len(shared),
+        interval=interval,
+        only_other=only_other,
+        only_this=only_this,
+        p=mcnemar(only_other, only_this),
+    )
