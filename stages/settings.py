@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -270,8 +270,6 @@ VERSIONS_OF = ("vidxfer", "torch", "open_clip_torch", "zarr", "av", "decord", "n
 
 def library_versions() -> dict[str, str]:
     """Versions of what made a cache or a run; decord may be absent where it has no wheels."""
-    from importlib.metadata import PackageNotFoundError
-
     found = {}
     for name in VERSIONS_OF:
         try:
