@@ -126,6 +126,10 @@ def show_plan(title: str, recipe: str | None, report: PlanReport) -> None:
             for one in report.splits
         ],
     )  # fmt: skip
+    if report.frozen_bytes:
+        show.say(
+            f"Beside the splits: {show.size(report.frozen_bytes)} of CLIP's own weights, for heads that read them."
+        )
     rates = report.rates
     said = [
         ("disk writes {:.2f} GB/s", rates.disk_write_gb_per_second),

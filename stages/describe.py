@@ -93,12 +93,17 @@ def frame_store(choice: CacheChoice, image_px: int) -> FrameStore | None:
         raise UsageError(f"{options}: {error}") from error
 
 
+def kept_frames(spec: CacheSpec, choice: CacheChoice) -> int:
+    """Frames that are kept of one view, with windows at most; 0: none."""
+    store = frame_store(choice, spec.sampling.image_px)
+    return 0 if store is None else store.most_kept(spec.sampling.dense_frames, spec.sampling.alpha)
+
+
 def bytes_per_view(spec: CacheSpec, choice: CacheChoice) -> int:
     """Bytes that one more view costs on disk; with frames about that, and with windows at most about that."""
-    store = frame_store(choice, spec.sampling.image_px)
+    store, frames = frame_store(choice, spec.sampling.image_px), kept_frames(spec, choice)
     if store is None:
         return spec.bytes_per_view
-    frames = store.most_kept(spec.sampling.dense_frames, spec.sampling.alpha)
     return spec.bytes_per_view + store.expected_bytes(frames, spec.sampling.image_px) + frames * 4
 
 

@@ -89,8 +89,7 @@ class Offer:
         image_px: side of the picture.
         text: raw text embeddings [class embed]; None: nobody asked for them.
         logit_scale: CLIP's, exponentiated.
-        frozen: CLIP's parameters by name, as far as they are at hand; of attn.in_proj perhaps the rows of queries and
-            keys alone.
+        frozen: CLIP's parameters by name, as far as they are at hand.
         clip_heads: attention heads of CLIP's blocks; None: nothing says it.
         tower: CLIP itself; None: its tokens are cached.
         sizes_only: nothing is computed with what is built of it: only its sizes, or its weights, are asked for.

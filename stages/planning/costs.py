@@ -7,7 +7,8 @@
     tokens and frames      codes + JPEG        JPEG to pixels           head
 
 Codes are those that the head reads, and frames those that it sees: a head without pixels decodes none, and online those
-that CLIP sees. Without a head, all that a cache would hold is counted.
+that CLIP sees. Without a head, all that a cache would hold is counted. The JPEGs of a view lie in one chunk, which is
+read whole: those that the head does not see too.
 
 Disk, CPU and device work at the same time, so a clip takes as long as the slowest of the three. What is not known
 (None) is not counted, and `Epoch.not_counted` says so. The video files' own bytes, the optimiser, augmentation and
@@ -59,12 +60,14 @@ class ClipCost:
         frame_bytes: of the JPEG of one frame.
         sparse_frames: that CLIP sees.
         seen_frames: that the head sees as pixels.
+        kept_frames: whose JPEGs lie in one chunk with those that are seen, themselves counted; 0: no others.
     """
 
     token_bytes: int
     frame_bytes: float
     sparse_frames: int
     seen_frames: int
+    kept_frames: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +109,8 @@ def _seconds_per_clip(way: str, clip: ClipCost, rates: Rates) -> Mapping[str, Ma
     """Part -> rate -> seconds of one clip; None where the rate is not known."""
     online, stored_frames = way in (WAYS[1], WAYS[2]), way in (WAYS[2], WAYS[3])
     decoded = clip.seen_frames or (clip.sparse_frames if online else 0)
-    read_bytes = (0.0 if online else clip.token_bytes) + (decoded * clip.frame_bytes if stored_frames else 0.0)
+    jpegs = max(decoded, clip.kept_frames) if decoded and stored_frames else 0
+    read_bytes = (0.0 if online else clip.token_bytes) + jpegs * clip.frame_bytes
     reads = {"disk_read_gb_per_second": _over(read_bytes / 1e9, rates.disk_read_gb_per_second)} if read_bytes else {}
     pixels: dict[str, float | None] = {}
     if decoded and stored_frames:

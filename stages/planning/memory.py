@@ -21,8 +21,8 @@ FLOAT32_BYTES = 4
 def training_bytes(recipe: Recipe, spec: CacheSpec, classes: int) -> int:
     """Bytes of one optimiser step of the recipe's whole batch on one device, in float32.
 
-    Clips' inputs, what autograd keeps, parameters, gradients and moments; not the allocator's slack or a library's own
-    workspace, so a device needs some more. Under bf16 autocast what is kept is about half.
+    Clips' inputs, what autograd keeps, parameters, gradients and moments, buffers; not the allocator's slack or a
+    library's own workspace, so a device needs some more. Under bf16 autocast what is kept is about half.
 
     Raises:
         CacheMismatch: the recipe is for other frames or another CLIP than the cache would hold.
@@ -34,13 +34,14 @@ def training_bytes(recipe: Recipe, spec: CacheSpec, classes: int) -> int:
     two, three = (_kept_bytes(head, offer.fake_batch(head.needs, clips, device="meta")) for clips in (2, 3))
     per_clip = three - two
     parameters = sum(parameter.numel() for parameter in head.parameters())
-    return recipe.batch_clips * per_clip + (two - 2 * per_clip) + 4 * FLOAT32_BYTES * parameters
+    buffers = sum(buffer.nbytes for buffer in head.buffers())  # CLIP's own weights too, where the head reads some
+    return recipe.batch_clips * per_clip + (two - 2 * per_clip) + 4 * FLOAT32_BYTES * parameters + buffers
 
 
 def _kept_bytes(head: Head, batch: ClipBatch) -> int:
-    """Bytes of the batch and of what autograd keeps of one forward, each storage once; parameters are not counted."""
+    """Bytes of the batch and of what autograd keeps of one forward, each storage once; not what is the head's own."""
     kept: dict[int, Tensor] = {}
-    own = {parameter.untyped_storage()._cdata for parameter in head.parameters()}
+    own = {held.untyped_storage()._cdata for held in (*head.parameters(), *head.buffers())}
 
     def keep(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage()._cdata not in own:  # a parameter turned or cut lies where the parameter does

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.write.frozen import frozen_bytes
 from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
@@ -22,7 +23,7 @@ from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.build import expect_made_for, offer_of
 from vidxfer.pipeline.training.shown import with_clip
-from vidxfer.stages.describe import bytes_per_view, describe_split, frame_store
+from vidxfer.stages.describe import bytes_per_view, describe_split, frame_store, kept_frames
 from vidxfer.stages.planning import measure
 from vidxfer.stages.planning.costs import (
     ClipCost,
@@ -94,6 +95,7 @@ class PlanReport:
         break_even_gb_per_second: reading slower than this, recomputing is faster; None: not known, or never.
         advice: one sentence.
         training_bytes: memory of one step of the recipe's whole batch in float32.
+        frozen_bytes: of CLIP's own weights, once beside all splits.
     """
 
     splits: tuple[SplitPlan, ...]
@@ -107,6 +109,7 @@ class PlanReport:
     break_even_gb_per_second: float | None
     advice: str
     training_bytes: int | None = None
+    frozen_bytes: int = 0
 
 
 def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
@@ -132,6 +135,7 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
         frame_bytes=jpeg_bytes,
         sparse_frames=needs.sparse_frames or spec.sparse_frames,
         seen_frames=needs.pixel_frames(spec.sparse_frames, spec.sampling.alpha),
+        kept_frames=kept_frames(spec, request.store),
     )
     took = extract_seconds(
         videos=sum(one.videos for one in plans),
@@ -151,6 +155,7 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
         epochs_until_it_paid=epochs_until_it_paid(took, ways),
         break_even_gb_per_second=even,
         advice="",
+        frozen_bytes=frozen_bytes(spec.layers, tower.info.blocks, spec.channels),
         training_bytes=None if request.recipe is None else training_bytes(request.recipe, spec, classes),
     )
     return replace(bill, advice=advise(bill))
@@ -237,7 +242,8 @@ def _plan_split(choice: CacheChoice, tower: ClipTower, spec: CacheSpec, dataset:
 
 def advise(bill: PlanReport) -> str:
     """One sentence: does it fit, does it pay, and what bounds it."""
-    needed, inodes = sum(one.total_bytes for one in bill.splits), sum(one.inodes for one in bill.splits)
+    needed = bill.frozen_bytes + sum(one.total_bytes for one in bill.splits)
+    inodes = sum(one.inodes for one in bill.splits)
     if needed > bill.free_bytes:
         return (
             f"It does not fit: {needed / 1e9:,.1f} GB are needed, {bill.free_bytes / 1e9:,.1f} GB are free. "

@@ -96,6 +96,23 @@ def test_decoding_that_is_slower_than_clip_makes_every_cache_useless() -> None:
     assert epochs_until_it_paid(60, (cached, online)) is None
 
 
+def test_jpegs_of_a_view_are_read_with_their_whole_chunk_and_decoded_as_far_as_they_are_seen() -> None:
+    """Of 48 kept frames a head sees 16: 48 are read, 16 decoded; one that sees none reads none."""
+    machine = Rates(disk_read_gb_per_second=1e-3, jpeg_frames_per_second=1e9)
+    bytes_read = {}
+    for name, clip in {
+        "alone": B16,
+        "kept": replace(B16, kept_frames=48),
+        "blind": replace(B16, seen_frames=0, kept_frames=48),
+    }.items():
+        both = epochs(clip, machine, 1)[3].seconds
+        assert both is not None
+        bytes_read[name] = round(both * 1e6) - 14_600_000
+    assert bytes_read == {"alone": 16 * 15_625, "kept": 48 * 15_625, "blind": 0}
+    slow = replace(machine, jpeg_frames_per_second=1e-3)
+    assert epochs(replace(B16, kept_frames=48), slow, 1)[3].seconds == 16 / 1e-3
+
+
 def test_extraction_takes_as_long_as_the_slowest_of_decoding_clip_and_writing() -> None:
     machine = Rates(clip_frames_per_second=800, decode_videos_per_second=50, disk_write_gb_per_second=0.5)
     for changes, seconds in (

@@ -56,10 +56,25 @@ def test_bytes_of_a_probe_are_those_counted_by_hand(toy: Any) -> None:
     frames, embed, classes = 4, 32, 8  # of the toy world
     per_clip = frames * embed + embed  # the embeddings, and the input of the linear layer
     parameters = embed * classes + classes
-    assert training_bytes(recipe, spec, classes) == 4 * (5 * per_clip + 4 * parameters) == 7424
+    buffers = 2 * 4 * embed + 8  # running mean and variance of the norm, and how many steps it has seen
+    assert training_bytes(recipe, spec, classes) == 4 * (5 * per_clip + 4 * parameters) + buffers == 7688
 
 
 def test_more_clips_take_more_memory_by_a_constant_each(toy: Any) -> None:
     spec = open_split(toy.int8, "train").spec
     four, five, nine = (training_bytes(toy.recipe(f"batch_clips={n}"), spec, 8) for n in (4, 5, 9))
     assert nine - five == 4 * (five - four) > 0
+
+
+def test_buffers_of_a_head_count_once(toy: Any, monkeypatch: Any) -> None:
+    """CLIP's own weights, or a table of positions: in memory all through the step, whatever the batch."""
+    spec, recipe = open_split(toy.int8, "train").spec, with_settings(named("probe"), ["batch_clips=5"])
+    plain, build = training_bytes(recipe, spec, 8), type(recipe.head).build
+
+    def with_buffer(self: Any, offer: Any) -> Any:
+        head = build(self, offer)
+        head.register_buffer("clip_rows", torch.zeros(128, 64), persistent=False)
+        return head
+
+    monkeypatch.setattr(type(recipe.head), "build", with_buffer)
+    assert training_bytes(recipe, spec, 8) - plain == 128 * 64 * 4

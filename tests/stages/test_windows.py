@@ -20,6 +20,7 @@ import zarr
 from vidxfer.pipeline.cache.packed import FrameReader
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.store import open_split
+from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.errors import CacheMismatch, DatasetError, UsageError
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.loader import Assembler, ClipLoader
@@ -27,7 +28,8 @@ from vidxfer.pipeline.video.jpeg import decode_frames, encode_frames
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import cut_out
 from vidxfer.stages.extract import extract
-from vidxfer.stages.learning.sources import cached_source, dense_videos
+from vidxfer.stages.learning.predict import pixel_views
+from vidxfer.stages.learning.sources import Source, cached_source, dense_videos
 from vidxfer.stages.upkeep.prune import PruneRequest, prune
 from vidxfer.stages.upkeep.recode import RecodeRequest, recode
 
@@ -172,6 +174,15 @@ def test_wrapped_windows_are_those_of_the_release_in_cache_videos_and_online(
         ours, theirs = (shown(cache, needs, place).dense for place in ("cache", "videos"))
         assert (ours - theirs).abs().max() / PIXEL <= 5
     assert not torch.equal(shown(cache, wrap, "cache").dense, shown(cache, WINDOW, "cache").dense)
+    split = open_split(cache, "train")
+    online = Source(split=split, find_videos=lambda: dense_videos(split, None), tower=load_tower(str(toy.clip)))
+    with online.loader(wrap, decode_threads=1, read_threads=1) as loader:
+        (raw,) = loader.batches(PLAN)
+    torch.testing.assert_close(raw.dense, shown(cache, wrap, "videos").dense)
+    video, three = online.find_videos()[split.video_ids[5]].path, replace(split.spec, view_kind="test", views=3)
+    one, other = (pixel_views(video, three, needs)[0] for needs in (wrap, WINDOW))  # the first begins at a third
+    assert not torch.equal(one, other)
+    assert torch.equal(one[:, 2::5], other[:, 2::5])
     with pytest.raises(CacheMismatch, match=r"frames\.window_ends: .*wrap.*clamp"):
         extract(toy.request(cache, root=data, **{**asked, "window_ends": "clamp"}))
 
