@@ -9,7 +9,7 @@ import typer
 
 from vidxfer.cli import options as o
 
-LayoutOption = Annotated[str, typer.Option("--as", help="Whose layout: dist.")]
+LayoutOption = Annotated[str, typer.Option("--as", help="Whose layout: dist, side4video, tds or evl.")]
 
 
 def import_weights(
