@@ -169,7 +169,7 @@ def test_json_has_every_number_and_markdown_every_column(toy: Any, runs: Path, i
     assert len(row["top1_interval"]) == 2
     told = invoke(*words, "--markdown").stdout
     heads = [line for line in told.splitlines() if line.startswith("|  |")]
-    assert heads[0] == "|  | val top-1 | val top-5 | scored |"
+    assert heads[0] == "|  | val top-1 | val top-5 | appearance | motion | scored |"
     assert heads[1].startswith(
         "|  | trains | sees order | forward GFLOP | training GFLOP | tokens read | frames seen |"
     )
