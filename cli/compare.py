@@ -70,7 +70,7 @@ def compare(
     for block in compared.blocks(report, " + ".join(map(str, caches))):
         if markdown:
             show.say(f"**{block.title}**", "")
-            show.markdown(block.columns, block.rows)
+            compared.markdown(block.columns, block.rows)
             show.say("", *(line for told in block.below for line in (told, "")))
         else:
             show.folded(block.title, block.columns, block.rows)

@@ -1,6 +1,6 @@
 """How a comparison looks: blocks of columns for a terminal or a document, and points for a plot.
 
-Comparison ─┬▶ scores, costs, settings, pairs, published ─▶ show.folded or show.markdown
+Comparison ─┬▶ scores, costs, settings, pairs, published ─▶ show.folded or markdown
             └▶ a point per head: top-1 against training GFLOP ─▶ stages/plots.py
 """
 
@@ -199,6 +199,15 @@ def plot(found: Comparison, file: Path) -> None:
         line=(100 * found.chance, "chance"),
     )
     plot_points(points(found), words, file)
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> None:
+    """A table in Markdown on standard output."""
+    cells = [
+        [show.harmless(cell).replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in (columns, *rows)
+    ]
+    ruled = [cells[0], ["---", *["---:"] * (len(columns) - 1)], *cells[1:]]
+    show.say(*(f"| {' | '.join(row)} |" for row in ruled))
 
 
 def percent(share: float | None, interval: tuple[float, float] | None = None) -> str:

@@ -185,14 +185,10 @@ def folded(title: str, columns: list[str], rows: list[list[str]]) -> None:
         tables[-1].append(number)
     for part in tables:
         shown = [[row[number] for number in part] for row in (columns, *rows)]
-        table(title if part is tables[0] else "", shown[0], shown[1:], [widths[number] for number in part])
-
-
-def markdown(columns: list[str], rows: list[list[str]]) -> None:
-    """A table in Markdown on standard output."""
-    cells = [[harmless(cell).replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in (columns, *rows)]
-    ruled = [cells[0], ["---", *["---:"] * (len(columns) - 1)], *cells[1:]]
-    say(*(f"| {' | '.join(row)} |" for row in ruled))
+        whole = [max(widths[number], cell_len(columns[number])) for number in part]  # no name of a column broken
+        narrow = [widths[number] for number in part]
+        fits = sum(whole) + _BORDER * len(part) + 1 <= room
+        table(title if part is tables[0] else "", shown[0], shown[1:], whole if fits else narrow)
 
 
 def facts(title: str, rows: list[list[str]]) -> None:

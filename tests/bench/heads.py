@@ -234,7 +234,7 @@ def report(bench: Bench, jobs: list[Job], heads: tuple[Head, ...], write: Path |
         "",
         table(known, heads, bench.toy),
         "",
-        f"Per cent of {scored} validation videos: mean over seeds (least to most). Seconds: of one core, all training.",
+        f"Per cent of {scored} validation videos: mean over seeds (least to most). Seconds: one training on one core.",
         "",
     ])  # fmt: skip
     (write or bench.folder / "heads.md").write_text(text, encoding="utf-8")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,3 +55,42 @@ def test_a_part_of_the_first_look_that_fails_is_a_result_and_not_its_end(tmp_pat
     assert done.returncode == 1
     assert "broken: FAILED: TypeError: 'NoneType' object is not callable" in done.stdout
     assert "fine: passed" in done.stdout
+
+
+@pytest.fixture
+def heads(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The experiment with every head, as a module."""
+    monkeypatch.syspath_prepend(str(HERE))
+    return importlib.import_module("heads")
+
+
+def test_heads_are_chosen_by_the_beginnings_of_their_labels(heads: Any) -> None:
+    assert [head.label for head in heads.chosen("dist, tds-clip without")] == [
+        "DiST", "TDS-CLIP without TD", "TDS-CLIP without SME", "TDS-CLIP without both",
+    ]  # fmt: skip
+    assert heads.chosen("") == heads.HEADS
+    with pytest.raises(SystemExit, match="nobody"):
+        heads.chosen("DiST,nobody")
+    assert len({head.name for head in heads.HEADS}) == len(heads.HEADS), "each has a folder of its own"
+
+
+def test_a_head_without_a_recipe_ends_the_experiment_before_its_work(heads: Any) -> None:
+    with pytest.raises(SystemExit, match=r"no recipe here: \{'X': 'no-such-recipe'\}"):
+        heads.expect_recipes((heads.Head(label="X", recipe="no-such-recipe"), heads.chosen("DiST")[0]))
+
+
+def test_what_is_known_is_not_run_again_and_a_torn_line_is(heads: Any, tmp_path: Path) -> None:
+    line = {"label": "DiST", "seed": 1, "epochs": 2, "top1": 0.5, "appearance": 0.5, "motion": 0.5, "within_pair": 0.5,
+            "cpu_seconds": 3.0}  # fmt: skip
+    (tmp_path / "results.jsonl").write_text(json.dumps(line) + "\n" + json.dumps({**line, "seed": 2})[:-4])
+    bench = heads.Bench(tmp_path, 0, True)
+    (dist,) = heads.chosen("DiST")
+    known = [bench.known(heads.Job(head=dist, seed=seed, epochs=2)) for seed in (1, 2)]
+    assert known == [True, False]
+    assert not bench.known(heads.Job(head=dist, seed=1, epochs=12))
+    two = [line, {**line, "seed": 2, "top1": 0.6, "cpu_seconds": 5.0}]
+    row = heads.table(two, (dist,), toy=True).splitlines()[-1]
+    assert (
+        row
+        == "| DiST | 2 | 55.0 (50.0 to 60.0) | 50.0 (50.0 to 50.0) | 50.0 (50.0 to 50.0) | 50.0 (50.0 to 50.0) | 4 |"
+    )

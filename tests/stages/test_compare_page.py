@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from vidxfer.cli import show
+from vidxfer.cli.compared import markdown, points
 from vidxfer.pipeline.errors import RunError, UsageError
 from vidxfer.pipeline.training.recipes import named, with_settings
 from vidxfer.pipeline.training.resampled import mcnemar, share_interval
@@ -169,7 +170,7 @@ def test_json_has_every_number_and_markdown_every_column(toy: Any, runs: Path, i
     assert len(row["top1_interval"]) == 2
     told = invoke(*words, "--markdown").stdout
     heads = [line for line in told.splitlines() if line.startswith("|  |")]
-    assert heads[0] == "|  | val top-1 | val top-5 | scored |"
+    assert heads[0] == "|  | val top-1 | val top-5 | appearance | motion | scored |"
     assert heads[1].startswith(
         "|  | trains | sees order | forward GFLOP | training GFLOP | tokens read | frames seen |"
     )
@@ -180,7 +181,7 @@ def test_json_has_every_number_and_markdown_every_column(toy: Any, runs: Path, i
 
 
 def test_a_cell_of_markdown_cannot_end_its_cell(capsys: pytest.CaptureFixture[str]) -> None:
-    show.markdown(["a", "b"], [["x|y\\", "new\nline"]])
+    markdown(["a", "b"], [["x|y\\", "new\nline"]])
     assert capsys.readouterr().out == "| a | b |\n| --- | ---: |\n| x\\|y\\\\ | new\\\\nline |\n"
 
 
@@ -205,8 +206,6 @@ def test_every_table_fits_and_no_number_is_broken(
 def test_a_plot_has_a_point_per_head_and_comes_whole_or_not_at_all(
     toy: Any, runs: Path, tmp_path: Path, invoke: Any
 ) -> None:
-    from vidxfer.cli.compared import points
-
     names = ("zero-shot", "probe-0", "probe-1", "table", "no-table")
     found = compare(tuple(runs / name for name in names), toy.int8)
     drawn = points(found)
