@@ -108,7 +108,7 @@ def verify(
     cache: o.CacheOption = Path("zarr"),
     split: Annotated[list[str] | None, typer.Option("--split", help="train or val; all by default.")] = None,
     drop_damaged: Annotated[bool, typer.Option(help="Take damaged shards back: extract makes them again.")] = False,
-    allow_incomplete: Annotated[bool, typer.Option(help="Pending shards are no reason to exit with 1.")] = False,
+    allow_incomplete: Annotated[bool, typer.Option(help="Exit with 0 although shards are pending.")] = False,
     json: o.JsonOption = False,
 ) -> None:
     """Read every byte of every finished shard and compare it with its checksum.

@@ -34,8 +34,8 @@ def add(
     views: Annotated[
         int | None, typer.Option("--views", min=1, help="Training views each video is to have; default: as it has.")
     ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="CLIP, where it has moved.")] = None,
-    pretrained: Annotated[str | None, typer.Option("--pretrained", help="Its weights, where they have moved.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="CLIP, if it has moved.")] = None,
+    pretrained: Annotated[str | None, typer.Option("--pretrained", help="Its weights, if they have moved.")] = None,
     device: o.DeviceOption = "auto",
     precision: Annotated[str | None, typer.Option("--precision", help=_SAME, rich_help_panel=_SAME)] = None,
     dense_frames: Annotated[int | None, typer.Option("--dense-frames", help=_SAME, rich_help_panel=_SAME)] = None,
@@ -121,8 +121,8 @@ def parity(
     split: SplitsOption = None,
     videos: Annotated[int, typer.Option("--videos", min=1, help="Per split, evenly spread.")] = 8,
     root: o.RootOption = None,
-    model: Annotated[str | None, typer.Option("--model", help="CLIP, where it has moved.")] = None,
-    pretrained: Annotated[str | None, typer.Option("--pretrained", help="Its weights, where they have moved.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="CLIP, if it has moved.")] = None,
+    pretrained: Annotated[str | None, typer.Option("--pretrained", help="Its weights, if they have moved.")] = None,
     device: o.DeviceOption = "auto",
     json: o.JsonOption = False,
 ) -> None:
@@ -189,7 +189,7 @@ def prune(
     split: SplitsOption = None,
     json: o.JsonOption = False,
 ) -> None:
-    """Copy a cache without some of its layers or training views; the rest is kept as it is. Goes on where it ended.
+    """Copy a cache without some of its layers or training views; the rest is kept as it is. Goes on where it stopped.
 
     Example: vidxfer cache prune --cache ./zarr --to ./small --layers 3,7,11
     """
@@ -221,7 +221,7 @@ def export(
     cache: o.CacheOption = Path("zarr"),
     split: Annotated[str, typer.Option("--split", help="train or val.")] = "train",
     video: Annotated[list[str] | None, typer.Option("--video", help="Id of a video; several are allowed.")] = None,
-    first: Annotated[int, typer.Option("--first", min=1, help="Where no ids are given: so many videos.")] = 4,
+    first: Annotated[int, typer.Option("--first", min=1, help="How many videos, if no ids are given.")] = 4,
     view: Annotated[list[int] | None, typer.Option("--view", help="Number of a view; all by default.")] = None,
     layers: o.LayersOption = "all",
     json: o.JsonOption = False,

@@ -43,8 +43,8 @@ def check(
 ) -> None:
     """Decode every video of a data set once and say what would fail, how videos are read, and why.
 
-    A check that was ended goes on where it was. Exits with 3 when a video would fail; all of them are listed in a file
-    beside --out that ends in .failed.tsv.
+    A check that was stopped goes on where it stopped. Exits with 3 when a video would fail; all of them are listed in
+    a file beside --out that ends in .failed.tsv.
 
     Example: vidxfer data check --dataset ssv2 --root ./ssv2 --workers 8 --out ssv2.jsonl
     """

@@ -115,10 +115,10 @@ def recode(
     device: o.DeviceOption = "auto",
     json: o.JsonOption = False,
 ) -> None:
-    """Store a finished cache with another codec or fewer layers, without CLIP and videos. Goes on where it was ended.
+    """Store a finished cache with another codec or fewer layers, without CLIP and videos. Goes on where it was stopped.
 
-    What a lossy codec lost is not found again: recode from float16 where there is one. The new cache remembers what it
-    was made from.
+    What a lossy codec lost is not found again: recode from a float16 cache if there is one. The new cache remembers
+    what it was made from.
 
     Example: vidxfer cache recode ./zarr --to ./zarr-int4 --codec int4
     """

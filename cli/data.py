@@ -27,9 +27,10 @@ def toy(
     appearances: Annotated[int, typer.Option(min=1, help="Coloured shapes; each makes 8 classes, one a motion.")] = 4,
     side_px: Annotated[int, typer.Option(min=32, help="Height of the frames; the width is 4/3 of it.")] = 64,
     barcode: Annotated[
-        bool, typer.Option("--barcode", help="Write each frame's number into its pixels. Gives the order away.")
+        bool,
+        typer.Option("--barcode", help="Write each frame's number into its pixels. They tell the order."),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the drawing.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the drawing.")] = 0,
 ) -> None:
     """Make a labelled video set in the layout of a real one, and put the tiny CLIP that knows its shapes beside it.
 

@@ -16,7 +16,9 @@ def engine(
     engine: Annotated[
         str | None,
         typer.Option(
-            "--engine", help="inline, local, scheduler or slurm; told by the options below.", rich_help_panel=SPREAD
+            "--engine",
+            help="inline, local, scheduler or slurm; default: by the options below.",
+            rich_help_panel=SPREAD,
         ),
     ] = None,
     workers: Annotated[
@@ -35,10 +37,10 @@ def engine(
     ] = None,
     tls_ca: Annotated[
         Path | None,
-        typer.Option("--tls-ca", help="Of a cluster with a key: its CA certificate (PEM).", rich_help_panel=SPREAD),
+        typer.Option("--tls-ca", help="CA certificate (PEM) of a cluster with a key.", rich_help_panel=SPREAD),
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option("--tls-cert", help="Your certificate there.", rich_help_panel=SPREAD)
+        Path | None, typer.Option("--tls-cert", help="Your certificate for that cluster.", rich_help_panel=SPREAD)
     ] = None,
     tls_key: Annotated[
         Path | None, typer.Option("--tls-key", help="The key of that certificate.", rich_help_panel=SPREAD)
@@ -60,11 +62,11 @@ def engine(
         str | None, typer.Option("--slurm-partition", help="Queue of the jobs.", rich_help_panel=SLURM)
     ] = None,
     account: Annotated[
-        str | None, typer.Option("--slurm-account", help="Who is charged.", rich_help_panel=SLURM)
+        str | None, typer.Option("--slurm-account", help="Account that is charged.", rich_help_panel=SLURM)
     ] = None,
-    walltime: Annotated[str, typer.Option("--slurm-walltime", help="Of a job.", rich_help_panel=SLURM)] = "04:00:00",
-    cpus: Annotated[int, typer.Option("--slurm-cpus", min=1, help="Of a job.", rich_help_panel=SLURM)] = 8,
-    memory: Annotated[str, typer.Option("--slurm-memory", help="Of a job.", rich_help_panel=SLURM)] = "32GB",
+    walltime: Annotated[str, typer.Option("--slurm-walltime", help="Time limit.", rich_help_panel=SLURM)] = "04:00:00",
+    cpus: Annotated[int, typer.Option("--slurm-cpus", min=1, help="CPU cores of a job.", rich_help_panel=SLURM)] = 8,
+    memory: Annotated[str, typer.Option("--slurm-memory", help="Memory of a job.", rich_help_panel=SLURM)] = "32GB",
     gres: Annotated[str, typer.Option("--slurm-gres", help="Device of a job.", rich_help_panel=SLURM)] = "gpu:1",
     directive: Annotated[
         list[str] | None,

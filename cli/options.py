@@ -30,17 +30,17 @@ DatasetOption = Annotated[
     typer.Option(
         "--dataset",
         help="ssv2, ssv1, jester, k400, k600, k700, ucf101, hmdb51, epic100, diving48, folder, csv; "
-        "auto: by what is there.",
+        "auto: by the files below --root.",
         rich_help_panel="Data",
     ),
 ]
 LabelsOption = Annotated[
     Path | None,
-    typer.Option("--labels", help="Labels, where the layout has them elsewhere.", rich_help_panel="Data"),
+    typer.Option("--labels", help="Labels, if they are not where the layout has them.", rich_help_panel="Data"),
 ]
 ValFractionOption = Annotated[
     float,
-    typer.Option("--val-fraction", help="Share for validation where the set has no splits.", rich_help_panel="Data"),
+    typer.Option("--val-fraction", help="Share for validation, if the data set has no splits.", rich_help_panel="Data"),
 ]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="At most this many videos per split.", rich_help_panel="Data")
@@ -126,7 +126,10 @@ CodecOption = Annotated[
 CalibrationOption = Annotated[
     int,
     typer.Option(
-        "--calibration-videos", min=1, help="Sample behind the codec's statistics.", rich_help_panel="Storage"
+        "--calibration-videos",
+        min=1,
+        help="Videos that the codec is fitted on.",
+        rich_help_panel="Storage",
     ),
 ]
 ShardVideosOption = Annotated[

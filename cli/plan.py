@@ -57,7 +57,8 @@ def plan(
     store: CacheChoice = None,  # type: ignore[assignment]
     decode_threads: o.ThreadsOption = 2,
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="Count this recipe's head, and tell the memory it trains in.")
+        str | None,
+        typer.Option("--recipe", help="Count this recipe's head, and the memory of its training."),
     ] = None,
     measure: Annotated[bool, typer.Option(help="Measure disk, device and decoders here, in under 30 s.")] = True,
     disk_read: DiskReadOption = None,

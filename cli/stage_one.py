@@ -35,7 +35,10 @@ def extract(
     decoder: o.DecoderOption = "auto",
     decode_in: Annotated[
         str,
-        typer.Option(help="processes (one that hangs or crashes is named) or threads.", rich_help_panel="Machine"),
+        typer.Option(
+            help="processes (a video that hangs or crashes one is named) or threads.",
+            rich_help_panel="Machine",
+        ),
     ] = "processes",
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try refused videos again; the others keep their bytes.")
@@ -46,7 +49,7 @@ def extract(
     ] = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Run CLIP once over a few frames of every video and keep the tokens. Goes on where an earlier run ended.
+    """Run CLIP once over a few frames of every video and keep the tokens. Goes on where an earlier run stopped.
 
     Exits with 3 when some videos were refused, or some shards could not be finished; each is named with its reason.
 

@@ -54,11 +54,12 @@ def train(
     square_pixels: o.SquarePixelsOption = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Train a temporal head on cached tokens and dense frames. Goes on where an earlier run ended.
+    """Train a temporal head on cached tokens and dense frames. Goes on where an earlier run stopped.
 
     The videos are looked for where extraction found them; --root says where they are now. With --online, CLIP runs in
     every step on freshly drawn views: of the cache's videos with the cache's settings, or, with --dataset, without any
-    cache. With --labels-as, several caches of equal settings are trained on as one; what lies in two counts once.
+    cache. With --labels-as, several caches of equal settings are trained on as one. A video that lies in two of them
+    counts once.
 
     Example: vidxfer train --cache ./zarr --recipe dist-ssv2-b16 --set epochs=10
     """
@@ -138,7 +139,7 @@ def evaluate(
 ) -> None:
     """Score a run on a split: softmax summed over the stored views, with the coverage and every missing video named.
 
-    The cache may be of another data set with other classes: their names are all a text-cosine head needs. --zero-shot
+    The cache may be of another data set with other classes: a text-cosine head needs their names alone. --zero-shot
     scores CLIP itself. Exits with 3 when some listed videos have no score.
 
     Example: vidxfer evaluate --run runs/dist-ssv2-b16 --cache ./zarr

@@ -72,7 +72,7 @@ def export_weights(
     ] = True,
     json: o.JsonOption = False,
 ) -> None:
-    """Write a run's head as the released code reads it, with CLIP's weights where they are at hand.
+    """Write a run's head as the released code reads it, with CLIP's weights if they can be loaded.
 
     Example: vidxfer export dist.pyth --run runs/dist-ssv2-b16 --as dist
     """

@@ -128,9 +128,9 @@ def per_cache(source: Source, scored: Scored, result: Score) -> dict[str, Score]
     """The score of the videos of each cache, where the source is made of several."""
     scores = {}
     for name in source.cache_names:
-        at = [place for place, id_ in enumerate(scored.ids) if id_.startswith(f"{name}/")]
+        places = [place for place, id_ in enumerate(scored.ids) if id_.startswith(f"{name}/")]
         missing = {id_: why for id_, why in result.missing.items() if id_.startswith(f"{name}/")}
-        scores[name] = score(scored.probabilities[at], scored.labels[at], missing)
+        scores[name] = score(scored.probabilities[places], scored.labels[places], missing)
     return scores
 
 

@@ -186,16 +186,16 @@ def make_fabric(request: TrainRequest) -> Fabric:
     cuda = chosen.type == "cuda"
     if chosen.type not in ("cpu", "cuda"):
         raise UsageError(f"--device {request.device}: training runs on cpu or cuda")
-    there = torch.cuda.device_count()
-    one = chosen.index is not None  # as in cuda:1
-    if cuda and (request.devices > there or (chosen.index or 0) >= there or (one and request.devices > 1)):
+    gpus = torch.cuda.device_count()
+    is_numbered = chosen.index is not None  # as in cuda:1
+    if cuda and (request.devices > gpus or (chosen.index or 0) >= gpus or (is_numbered and request.devices > 1)):
         asked = f"--device {request.device} --devices {request.devices}"
-        raise UsageError(f"{asked} does not go together, or asks for more than the {there} CUDA devices here")
-    devices = request.devices or (there if cuda and not one else 1)
+        raise UsageError(f"{asked} does not go together, or asks for more than the {gpus} CUDA devices here")
+    devices = request.devices or (gpus if cuda and not is_numbered else 1)
     unused = request.recipe.head.unused_parameters
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
-        devices=[chosen.index or 0] if cuda and one else devices,
+        devices=[chosen.index or 0] if cuda and is_numbered else devices,
         # While the leading process scores the validation split the others wait, longer than a collective call may take.
         strategy=DDPStrategy(find_unused_parameters=unused, timeout=timedelta(days=7)) if devices > 1 else "auto",
         precision="32-true",

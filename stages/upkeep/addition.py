@@ -73,9 +73,10 @@ def addition_of(split: Split, dataset: Dataset, data: DataSource, tower: ClipTow
     fresh = names[len(split.class_names) :]
     if fresh and set(split.factors) != set(dataset.factors):
         raise CacheMismatch(split.path, {"factors of classes": (sorted(split.factors), sorted(dataset.factors))})
-    at = {name: place for place, name in enumerate(dataset.class_names)}
+    label_there = {name: place for place, name in enumerate(dataset.class_names)}
     factors = {
-        name: (*values, *[dataset.factors[name][at[one]] for one in fresh]) for name, values in split.factors.items()
+        name: (*values, *[dataset.factors[name][label_there[class_name]] for class_name in fresh])
+        for name, values in split.factors.items()
     }
     templates = tuple(split.informs.get("templates", ("{}",)))
     empty = np.zeros((0, split.spec.embed), dtype=np.float32)

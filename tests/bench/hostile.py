@@ -179,8 +179,9 @@ Rules. A video is read frame-exactly or refused with a typed reason; its row of 
 One bad packet refuses the video, even where 49 good ones surround it: which frames a decoder then shows is a guess.
 Nothing but regular files and folders of pictures is opened. Videos are decoded in child processes
 (`--decode-in processes`, the default); one that takes longer than {limits.seconds:g} seconds or more than
-{limits.memory_bytes:,} bytes of memory is ended and named, and so is one that crashes. Before that, limits inside the
-process name the cause: 60 seconds for opening and for each reading, 33,177,600 pixels per picture, 500,000 frames.
+{limits.memory_bytes:,} bytes of memory is ended and named. One that crashes is named, too. Before
+that, limits inside the process name the cause: 60 seconds for opening and for each reading, 33,177,600 pixels per
+picture, 500,000 frames.
 
 "Seconds" and "peak MB" are of the process that read the file, whose libraries take about 60 MB; starting it, about 0.2
 seconds once for thousands of videos, is not counted.

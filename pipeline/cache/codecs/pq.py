@@ -65,10 +65,10 @@ def nearest(cut: Tensor, codebook: Tensor) -> Tensor:
     for first in range(0, len(cut), tokens_at_once):
         rows = cut[first : first + tokens_at_once]
         for start in range(0, parts, parts_at_once):
-            some = slice(start, start + parts_at_once)
+            block = slice(start, start + parts_at_once)
             # |x - c|² = |x|² - 2 (x·c - |c|² / 2): the largest bracket is the nearest codeword.
-            score = torch.einsum("tpv,pcv->ptc", rows[:, some], codebook[some]).sub_(half_norm[some, None])
-            found[first : first + tokens_at_once, some] = _largest(score).T.to(torch.uint8)
+            score = torch.einsum("tpv,pcv->ptc", rows[:, block], codebook[block]).sub_(half_norm[block, None])
+            found[first : first + tokens_at_once, block] = _largest(score).T.to(torch.uint8)
     return found
 
 

@@ -131,10 +131,10 @@ def _read_through_scratch(run: ChunkRun) -> None:
     scratch = _scratch_of(asked)
     _preadv(run, [scratch[:asked]], first, at_least=end - first)
     for i, place in enumerate(run.places):
-        at = run.offset - first + i * stride
-        chunk = scratch[at : at + wanted.chunk_bytes]
+        begin = run.offset - first + i * stride
+        chunk = scratch[begin : begin + wanted.chunk_bytes]
         if wanted.verify:
-            _expect_crc(run, i, chunk, scratch[at + wanted.chunk_bytes : at + stride])
+            _expect_crc(run, i, chunk, scratch[begin + wanted.chunk_bytes : begin + stride])
         if wanted.frames is None:
             wanted.kept(place)[:] = chunk
         else:
