@@ -80,9 +80,9 @@ def train_indices(frame_count: int, sampling: Sampling, rng: np.random.Generator
 
 
 def test_indices(frame_count: int, sampling: Sampling, *, views: int, view: int) -> tuple[int, ...]:
-    """The fixed indices of test view `view` of `views`: the middle of each segment, or (view+1)/views of the way. Or by the rule.
+    """The fixed indices of test view `view` of `views`: the middle of each segment, or (view+1)/views of the way.
 
-    With three views the fractions are 1/3, 2/3 and 1, as in DiST: not symmetric, the last view starts the next segment.
+    Another `rule` has other places. With three views the fractions are 1/3, 2/3 and 1, as in DiST: not symmetric, the last view starts the next segment.
 
     Raises:
         ValueError: frame_count is below 1, or view is not in 0 … views-1.
