@@ -82,7 +82,8 @@ def train_indices(frame_count: int, sampling: Sampling, rng: np.random.Generator
 def test_indices(frame_count: int, sampling: Sampling, *, views: int, view: int) -> tuple[int, ...]:
     """The fixed indices of test view `view` of `views`: the middle of each segment, or (view+1)/views of the way.
 
-    Another `rule` has other places. With three views the fractions are 1/3, 2/3 and 1, as in DiST: not symmetric, the last view starts the next segment.
+    With three views the fractions are 1/3, 2/3 and 1, as in DiST: not symmetric, the last view starts the next segment.
+    Another `rule` has places of its own.
 
     Raises:
         ValueError: frame_count is below 1, or view is not in 0 … views-1.
