@@ -117,7 +117,7 @@ def frames_to_store(choice: CacheChoice) -> int:
         return choice.dense_frames
     if choice.sampling != SEGMENT:
         raise UsageError(
-            f"--bank-frames with --sampling {choice.sampling}: the frames of a bank are drawn by segment. Leave one."
+            f"--bank-frames with --sampling {choice.sampling}: a bank draws its frames by segment. Leave one out."
         )
     used = choice.dense_frames // choice.alpha
     if not used or choice.bank_frames % used:

@@ -85,6 +85,7 @@ def test_indices(frame_count: int, sampling: Sampling, *, views: int, view: int)
 
     A published rule (`sampling.rule`) has its own instead.
     With three views the fractions are 1/3, 2/3 and 1, as in DiST: not symmetric, the last view starts the next segment.
+    Another `rule` has places of its own.
 
     Raises:
         ValueError: frame_count is below 1, or view is not in 0 … views-1.

@@ -66,7 +66,7 @@ class BatchNorm(nn.BatchNorm3d):
         """Two passes, as one device would: first the mean of all devices, then the squares around it."""
         assert self.running_mean is not None
         assert self.running_var is not None
-        values = x.reshape(-1, x.shape[-1]).float()
+        values = x.reshape(-1, x.shape[-1]).to(torch.promote_types(x.dtype, torch.float32))
         ones = torch.full((1,), len(values), dtype=values.dtype, device=values.device)
         sums = summed(torch.cat([values.sum(dim=0), ones]))
         count = sums[-1].detach()
