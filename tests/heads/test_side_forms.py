@@ -237,6 +237,8 @@ def test_needs_are_the_frames_of_clip_or_windows_around_them() -> None:
     offer = sized()
     found = {n: TdsConfig(local_frames=n).needs(offer) for n in (1, 3, 5)}
     assert [(one.pixels, one.window_frames) for one in found.values()] == [("sparse", 0), ("window", 3), ("window", 5)]
+    assert TdsConfig().needs(offer).window_ends == "clamp"
+    assert TdsConfig(window_ends="wrap").needs(offer).window_ends == "wrap", "as the release reads video files"
     assert Side4VideoConfig().needs(offer).pixels == "sparse"
     assert Side4VideoConfig().needs(replace(offer, layers=(-1, 0, 3))).layers == (0, 3)
 

@@ -4,30 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, get_args
 
+from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Needs, Offer
 from vidxfer.pipeline.heads.side4video.head import Form, Side4VideoConfig
 from vidxfer.pipeline.heads.side4video.net import Side4VideoNet
 from vidxfer.pipeline.heads.tds.fast import fast_forward
 from vidxfer.pipeline.heads.tds.net import TdsNet, TdsSizes
+from vidxfer.pipeline.shapes import WindowEnds
 
 FORMS: dict[str, Form] = {"fast": fast_forward, "plain": TdsNet.forward}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TdsConfig(TdsSizes, Side4VideoConfig):
-    """Settings of TDS-CLIP: those of its adapters, and all of Side4Video's."""
+    """Settings of TDS-CLIP: those of its adapters, and all of Side4Video's.
+
+    Attributes:
+        window_ends: what a window has beyond the ends of a video; see `WindowEnds`.
+
+    Raises:
+        UsageError: a word there is not, or a setting that no network has.
+    """
 
     kind: ClassVar[str] = "tds"
     forms: ClassVar[Mapping[str, Form]] = FORMS
+
+    window_ends: WindowEnds = "clamp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window_ends not in get_args(WindowEnds):
+            raise UsageError(f"head.window_ends={self.window_ends!r} is none of {', '.join(get_args(WindowEnds))}")
 
     def needs(self, offer: Offer) -> Needs:
         """See `HeadConfig`: a window around each frame that CLIP saw, or with one local frame that frame."""
         needs = super().needs(offer)
         if self.local_frames == 1:
             return needs
-        return replace(needs, pixels="window", window_frames=self.local_frames)
+        return replace(needs, pixels="window", window_frames=self.local_frames, window_ends=self.window_ends)
 
     def net(self, offer: Offer) -> Side4VideoNet:
         """See `Side4VideoConfig`."""
