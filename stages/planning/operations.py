@@ -9,8 +9,12 @@ computed. CLIP is not counted: a cache has done its part.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from vidxfer.pipeline.cache.spec import CacheSpec
@@ -53,8 +57,25 @@ def operations(recipe: Recipe, spec: CacheSpec, classes: int) -> Operations:
 
 def _counted(head: Head, offer: Offer, *, clips: int, backward: bool) -> int:
     batch = offer.fake_batch(head.needs, clips, device="meta")
-    with FlopCounterMode(display=False) as counted:
+    own = {torch.ops.aten.convolution_backward: convolution_backward_flop}
+    with FlopCounterMode(display=False, custom_mapping=own) as counted:
         logits = head(batch)
         if backward:
             logits.sum().backward()
     return int(counted.get_total_flops())
+
+
+def convolution_backward_flop(
+    grad_out: Sequence[int], x: Sequence[int], weight: Sequence[int], *words: Any, **_: Any
+) -> int:
+    """Operations of the gradients of a convolution, groups counted; torch's own formula leaves groups out.
+
+    Each of the two gradients has as many products as the forward: one per output value and weight that reaches it.
+
+    Args:
+        grad_out, x, weight: shapes; of the weight [out in/groups kernel …], transposed [in out/groups kernel …].
+        words: bias, stride, padding, dilation, transposed, output padding, groups, and which gradients are asked for.
+    """
+    transposed, wanted = bool(words[4]), words[7]
+    products = math.prod(x if transposed else grad_out) * math.prod(weight[1:])
+    return 2 * products * sum(map(bool, wanted[:2]))
