@@ -23,6 +23,7 @@ def test_a_short_video_repeats_its_last_strided_frame_in_training_as_the_release
     rng = np.random.default_rng(0)
     assert strided_train_indices(60, 8, 16, rng) == (0, 16, 32, 48, 48, 48, 48, 48)
     assert strided_train_indices(113, 8, 16, rng) == (0, 16, 32, 48, 64, 80, 96, 112)
+    assert strided_train_indices(64, 8, 16, rng) == (0, 16, 32, 48, 48, 48, 48, 48)
     assert strided_train_indices(1, 3, 2, rng) == (0, 0, 0)
 
 
