@@ -9,7 +9,7 @@ import typer
 
 from vidxfer.cli import options as o
 
-Kind = Annotated[str, typer.Option("--as", help="Whose layout: dist.")]
+Kind = Annotated[str, typer.Option("--as", help="Whose layout: dist, side4video or tds.")]
 
 
 def import_weights(
