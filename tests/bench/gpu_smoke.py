@@ -82,14 +82,19 @@ def recipes(folder: Path, small: bool) -> Iterator[str]:
     where, classes = compute_on("auto", "auto"), 174
     rows = {row.recipe: row for row in PUBLISHED}
     for recipe in RECIPES:
-        spec = cache_spec(rows.get(recipe.name, PUBLISHED[0]))
+        sizes = (recipe.clip, recipe.sparse_frames, recipe.dense_frames)
+        same = [row for row in PUBLISHED if (row.clip, row.sparse_frames, row.dense_frames) == sizes]
+        spec = cache_spec(rows.get(recipe.name, [*same, PUBLISHED[0]][0]))
         offer = offer_of(spec, recipe, classes=classes, text=torch.randn(classes, spec.embed), logit_scale=100.0)
         if small:
             offer = replace(offer, sparse_frames=4, layers=(0, 1), channels=64, embed=32, grid=(2, 2), image_px=32,
                             text=torch.randn(classes, 32))  # fmt: skip
+            side = {"side_channels": 64}
             own = {
                 "dist": {"integration_channels": 64, "temporal_channels": 32},
                 "evl": {"blocks": 1, "clip_heads": None},
+                "side4video": side,
+                "tds": side,
             }
             head = replace(recipe.head, **own.get(recipe.head.kind, {}))
             recipe = replace(recipe, dense_frames=None, sparse_frames=None, clip=None, head=head)
