@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -26,17 +25,15 @@ from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
 from vidxfer.pipeline.heads.delivered import last_block
 from vidxfer.pipeline.heads.family import Family
+from vidxfer.pipeline.heads.pooler_net import AttentivePooler
 from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
-from vidxfer.pipeline.heads.single_query import single_query_attention
 from vidxfer.pipeline.shapes import ClipBatch
 
 FORMS = ("fast", "plain")
 """Two forms of the same function: "plain" makes a key and a value for every token, as released."""
-SPREAD = 0.02
-"""Standard deviation of fresh weights."""
 POSITION_SPREAD = 0.5
-"""The same of a fresh table over time, in units of a token's own spread. Drawn at 0.02 it is lost beside CLIP's tokens:
-their spread is some units, and a few hundred steps do not bring the table there."""
+"""Standard deviation of a fresh table over time, in units of a token's own spread. A table of 0.02, as the weights are
+drawn, is lost beside CLIP's tokens, and a few hundred steps do not make it large enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,133 +83,6 @@ class PoolerConfig(HeadConfig):
         return PoolerProbe(self, offer)
 
 
-class Mlp(nn.Module):
-    """Two layers around the exact GELU: [clip item channel] -> same."""
-
-    def __init__(self, config: PoolerConfig, channels: int) -> None:
-        super().__init__()
-        hidden = int(config.mlp_ratio * channels)
-        self.fc1 = nn.Linear(channels, hidden)
-        self.fc2 = nn.Linear(hidden, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[clip item channel] -> same."""
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return out
-
-
-class SelfAttention(nn.Module):
-    """Every item attends to every item: [clip item channel] -> same."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[clip item channel] -> same."""
-        query, key, value = rearrange(
-            self.qkv(x), "clip item (three head channel) -> three clip head item channel", three=3, head=self.heads
-        )
-        seen = F.scaled_dot_product_attention(query, key, value)
-        out: Tensor = self.proj(rearrange(seen, "clip head item channel -> clip item (head channel)"))
-        return out
-
-
-class TokenBlock(nn.Module):
-    """Pre-norm self-attention over all items and an MLP, both with a residual: [clip item channel] -> same."""
-
-    def __init__(self, config: PoolerConfig, channels: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(channels)
-        self.attn = SelfAttention(channels, config.attention_heads)
-        self.norm2 = nn.LayerNorm(channels)
-        self.mlp = Mlp(config, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[clip item channel] -> same."""
-        x = x + self.attn(self.norm1(x))
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
-
-
-class CrossAttention(nn.Module):
-    """One query for all clips over each clip's items; heads stand side by side, no projection follows."""
-
-    def __init__(self, config: PoolerConfig, channels: int) -> None:
-        super().__init__()
-        self.heads, self.fast = config.attention_heads, config.form == "fast"
-        self.q = nn.Linear(channels, channels)
-        self.kv = nn.Linear(channels, 2 * channels)
-
-    def forward(self, query: Tensor, x: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """[1 1 channel], [clip item channel] and the norm of its items -> [clip 1 channel]."""
-        query = rearrange(self.q(query), "1 1 (head channel) -> head channel", head=self.heads)
-        if self.fast:
-            (key, value), (_, bias) = self.kv.weight.chunk(2), self.kv.bias.chunk(2)
-            return single_query_attention(query, x, norm, key=key, value=value, value_bias=bias)[:, None]
-        keys, values = rearrange(
-            self.kv(norm(x)), "clip item (two head channel) -> two clip head item channel", two=2, head=self.heads
-        )
-        seen = F.scaled_dot_product_attention(query[None, :, None].expand(len(x), -1, -1, -1), keys, values)
-        return rearrange(seen, "clip head 1 channel -> clip 1 (head channel)")
-
-
-class QueryBlock(nn.Module):
-    """The query, un-normalised, attends to the items' norm; then an MLP; both with a residual: -> [clip 1 channel]."""
-
-    def __init__(self, config: PoolerConfig, channels: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(channels)
-        self.xattn = CrossAttention(config, channels)
-        self.norm2 = nn.LayerNorm(channels)
-        self.mlp = Mlp(config, channels)
-
-    def forward(self, query: Tensor, x: Tensor) -> Tensor:
-        """[1 1 channel], [clip item channel] -> [clip 1 channel]."""
-        query = query + self.xattn(query, x, self.norm1)
-        out: Tensor = query + self.mlp(self.norm2(query))
-        return out
-
-
-class AttentivePooler(nn.Module):
-    """All items of a clip -> one vector: [clip item channel] -> [clip channel]; nothing is written to the items."""
-
-    def __init__(self, config: PoolerConfig, channels: int) -> None:
-        super().__init__()
-        self.query_tokens = nn.Parameter(torch.empty(1, 1, channels))
-        self.blocks = nn.ModuleList(TokenBlock(config, channels) for _ in range(config.depth - 1))
-        self.cross_attention_block = QueryBlock(config, channels)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Normal weights, biases 0; what is added to the residual stream shrinks with depth, as published.
-
-        The block of the query shrinks as the last one among the tokens does, not as one more.
-        """
-        nn.init.normal_(self.query_tokens, std=SPREAD)
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=SPREAD)
-                nn.init.zeros_(layer.bias)
-        among = [block for block in self.modules() if isinstance(block, TokenBlock)]
-        added = [
-            (number, layer) for number, block in enumerate(among, start=1) for layer in (block.attn.proj, block.mlp.fc2)
-        ]
-        added.append((max(1, len(among)), self.cross_attention_block.mlp.fc2))
-        with torch.no_grad():
-            for number, layer in added:
-                layer.weight.div_(math.sqrt(2 * number))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[clip item channel] -> [clip channel]."""
-        for block in self.blocks:
-            x = block(x)
-        pooled: Tensor = self.cross_attention_block(self.query_tokens, x)
-        return pooled[:, 0]
-
-
 class PoolerProbe(Head):
     """The probe; see the module.
 
@@ -233,7 +103,13 @@ class PoolerProbe(Head):
         self.positions: nn.Parameter | None = None
         if config.positions:
             self.positions = nn.Parameter(torch.randn(offer.sparse_frames, channels) * POSITION_SPREAD)
-        self.pooler = AttentivePooler(config, channels)
+        self.pooler = AttentivePooler(
+            channels,
+            depth=config.depth,
+            heads=heads,
+            hidden=int(config.mlp_ratio * channels),
+            fast=config.form == "fast",
+        )
         self.linear = nn.Linear(channels, offer.classes)
 
     def forward(self, batch: ClipBatch) -> Tensor:
