@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of, facts_of_tower
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.write.frozen import frozen_parameters, read_frozen
 from vidxfer.pipeline.clip.tower import ClipTower
@@ -21,7 +22,7 @@ from vidxfer.pipeline.errors import CacheError, ClipError
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.build import offer_of_split
-from vidxfer.stages.remembered import remembered_clip, tower_of_caches
+from vidxfer.stages.remembered import remembered_clip
 
 
 def offer_from(
@@ -65,13 +66,15 @@ def frozen_of(split: Split, names: Sequence[str]) -> tuple[dict[str, Tensor], in
         return {name: kept[name] for name in names}, split.frozen.heads
     clip = remembered_clip(split.informs["clip"], split.spec.clip_precision, device="cpu", precision="fp32")
     try:
-        tower = tower_of_caches([split], clip)
+        tower = clip.load()
     except ClipError as error:
         raise CacheError(
             f"the head reads CLIP's own parameters ({names[0]} and {len(names) - 1} more), {split.path} does not keep "
             f"them, and its CLIP cannot be loaded: {error}\nPut its weights back where they were, or extract again: "
             "caches of this version keep what such heads read."
         ) from error
+    # The weights are the same in every precision: tokens of a half-precision CLIP are served too.
+    expect_agree("cache with tower", split.path, facts_of(split), facts_of_tower(tower.info), may=["clip_precision"])
     state = tower.state()
     narrow = frozen_parameters(state, split.spec.layers)  # the same rows as a file beside the tokens has
     return {name: narrow.get(name, state[name]) for name in names if name in state}, tower.heads

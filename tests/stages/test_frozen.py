@@ -139,6 +139,14 @@ def test_a_cache_of_before_takes_them_from_its_clip(old: Path, clip: dict[str, T
     expect_offered(cached_source(old, "train", None), clip)
 
 
+def test_a_cache_of_a_half_precision_clip_takes_them_from_it_too(old: Path, clip: dict[str, Tensor]) -> None:
+    """Caches made on a GPU: the weights are those of the file whatever the precision they were used in."""
+    split = open_split(old, "train")
+    frozen, _ = frozen_of(replace(split, spec=replace(split.spec, clip_precision="bf16")), sorted(KEPT))
+    for name in KEPT:
+        assert torch.equal(frozen[name], clip[name][: 2 * 64] if "in_proj" in name else clip[name]), name
+
+
 def test_another_clip_than_the_caches_is_refused_and_a_lost_one_named(
     toy: Any, old: Path, tmp_path: Path, invoke: Any
 ) -> None:
