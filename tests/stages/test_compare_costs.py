@@ -170,6 +170,10 @@ def test_bytes_speed_and_memory_are_those_of_the_cache_and_the_journal(toy: Any,
     peaks = [line["peak_memory_bytes"] for line in metrics if "loss" in line]
     assert peaks == sorted(peaks)
     assert row.peak_memory_bytes == peaks[-1] > 100e6  # torch alone has more
+    shutil.copytree(run, tmp_path / "more")
+    numbered = [{**line, "peak_memory_bytes": 2 + number % 3} for number, line in enumerate(metrics)]
+    (tmp_path / "more/metrics.jsonl").write_text("\n".join(map(json.dumps, numbered)) + "\n")
+    assert compare((tmp_path / "more",), toy.int8).runs[0].peak_memory_bytes == 4
     old = tmp_path / "old"
     shutil.copytree(run, old)
     lines = [{k: v for k, v in line.items() if k != "peak_memory_bytes"} for line in metrics]
@@ -180,9 +184,16 @@ def test_bytes_speed_and_memory_are_those_of_the_cache_and_the_journal(toy: Any,
     assert compare((old,), toy.int8).runs[0].clips_per_second is None
 
 
-@pytest.mark.parametrize(("name", "value"), [("channels", 2**24), ("tokens", 1)])
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("channels", 2**16, r"a head and a clip of [\d,]+ numbers; at most"),
+        ("channels", 2**24, r"numbers; at most|cannot be built from what the run says"),
+        ("tokens", 1, "cannot be built from what the run says"),
+    ],
+)
 def test_a_run_that_says_sizes_of_no_head_is_an_error_of_ours(
-    toy: Any, run: Path, tmp_path: Path, name: str, value: int
+    toy: Any, run: Path, tmp_path: Path, name: str, value: int, text: str
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
     known = json.loads((tmp_path / "run/run.json").read_text())
@@ -191,5 +202,5 @@ def test_a_run_that_says_sizes_of_no_head_is_an_error_of_ours(
     recipe = json.loads((tmp_path / "run/recipe.json").read_text())
     recipe["head"] = {"kind": "attentive-probe"}
     (tmp_path / "run/recipe.json").write_text(json.dumps(recipe))
-    with pytest.raises(RunError, match=r"numbers; at most|cannot be built from what the run says"):
+    with pytest.raises(RunError, match=text):
         compare((tmp_path / "run",), toy.int8)

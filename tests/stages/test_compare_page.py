@@ -89,19 +89,21 @@ def test_clip_alone_is_a_row_that_nothing_was_trained_for(toy: Any, runs: Path, 
         compare((runs / "zero-shot",), toy.int8, split="train")
 
 
-def test_runs_are_named_by_what_differs_and_seeds_of_one_head_have_a_mean(toy: Any, runs: Path) -> None:
-    found = compare(tuple(runs / name for name in ("probe-0", "probe-1", "table", "no-table")), toy.int8)
+def test_runs_are_named_by_what_differs_and_seeds_of_one_head_have_a_mean(toy: Any, runs: Path, tmp_path: Path) -> None:
+    one = answering(runs / "probe-0", tmp_path / "one", "rrrr" + "w" * 12)
+    two = answering(runs / "probe-1", tmp_path / "two", "r" * 10 + "w" * 6)
+    found = compare((one, two, runs / "table", runs / "no-table"), toy.int8)
     assert [row.name for row in found.runs] == [
         "probe (seed=0)", "probe (seed=1)", "frame-transformer (positions=True)", "frame-transformer (positions=False)",
     ]  # fmt: skip
     assert [row.cost is not None and row.cost.sees_order for row in found.runs] == [False, False, True, False]
     (group,) = found.seeds
-    first, second = (row.top1 or 0.0 for row in found.runs[:2])
-    assert (group.name, group.runs) == ("probe", (runs / "probe-0", runs / "probe-1"))
-    assert group.top1 == pytest.approx(((first + second) / 2, abs(first - second) / 2**0.5))
-    ends = [end for row in found.runs[:2] for end in row.top1_interval or ()]
-    assert group.top1_interval == (min(ends), max(ends))
-    assert compare((runs / "probe-0", runs / "table"), toy.int8).seeds == ()
+    assert (group.name, group.runs) == ("probe", (one, two))
+    # Of 4/16 and 10/16: each is 3/16 from the mean, and two values have one degree of freedom.
+    assert group.top1 == pytest.approx((7 / 16, (2 * (3 / 16) ** 2) ** 0.5))
+    low, high = (share_interval(right, 16) or (0.0, 0.0) for right in (4, 10))
+    assert group.top1_interval == (low[0], high[1])
+    assert compare((one, runs / "table"), toy.int8).seeds == ()
 
 
 def test_pairs_over_the_same_videos_are_counted_by_hand(toy: Any, runs: Path, tmp_path: Path, invoke: Any) -> None:
@@ -227,8 +229,8 @@ def test_a_plot_has_a_point_per_head_and_comes_whole_or_not_at_all(
 
 
 def test_runs_of_other_epochs_say_so_in_their_names(toy: Any, runs: Path, tmp_path: Path) -> None:
-    recipe = replace(with_settings(named("probe"), TINY), epochs=2)
+    recipe = replace(with_settings(named("probe"), TINY), epochs=2, seed=1)
     train(TrainRequest(recipe=recipe, cache=toy.int8, run=tmp_path / "longer", device="cpu"))
     found = compare((runs / "probe-0", tmp_path / "longer"), toy.int8)
-    assert [row.name for row in found.runs] == ["probe (epochs=1)", "probe (epochs=2)"]
-    assert found.seeds == ()
+    assert [row.name for row in found.runs] == ["probe (epochs=1, seed=0)", "probe (epochs=2, seed=1)"]
+    assert found.seeds == (), "they differ in more than the seed"
