@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.vidxfer-installed
 
@@ -14,7 +15,7 @@ STAMP := .venv/.vidxfer-installed
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: PYTHON=python3.12 (for install), ARGS='-k cache -x' (for test);"
+	@echo "Variables: PYTHON=python3.12 (for install), ARGS='-k cache -x' and JOBS=2 processes (for test);"
 	@echo "for reproduce: ROOT=folder of the data set (or VIDXFER_DATA), CACHE=folder, RUN=folder, TOY=1."
 
 .PHONY: install
@@ -83,8 +84,8 @@ clean-demo:  ## delete the demos' videos, caches and runs
 	rm -rf demo demo-k400 demo-ssv2
 
 .PHONY: test
-test: $(STAMP)  ## install, then run all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)  ## install, then run all tests, JOBS at a time
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 .PHONY: golden
 golden: $(STAMP)  ## only the tests against numbers from the official modules

@@ -7,6 +7,7 @@ file lies in none of them is skipped; the last line of a run counts those tests 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -24,9 +25,9 @@ TESTS = Path(__file__).parent
 VIDXFER = Path(sys.executable).with_name("vidxfer")
 """The installed command."""
 
-# Commands that tests start compute with as many threads as the tests: sums come out otherwise with another number, and
-# dask's nanny, once it ran in this process, leaves a 1 here for all that is started later.
-os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))
+# One thread, here and in the commands that tests start: sums come out otherwise with another number of threads, the
+# tensors of tests are too small for two, and `make test` runs a test on each core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A job in the background is born with Ctrl-C ignored, and so would be every command that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -245,20 +246,32 @@ class Toy:
 
 
 @pytest.fixture(scope="session")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
-    """The toy world with both caches; read-only for tests."""
+def toy(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Toy:
+    """The toy world with both caches; read-only for tests. Processes of one run share it: the first one makes it."""
+    base = tmp_path_factory.getbasetemp()
+    if hasattr(pytestconfig, "workerinput"):  # pytest-xdist's mark of one process among several
+        base = base.parent
+    folder, done = base / "toy", base / "toy.done"
+    made = Toy(root=folder / "ssv2", clip=folder / "clip", int8=folder / "int8", float16=folder / "float16")
+    with (base / "toy.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes second waits here
+        if not done.exists():
+            make_toy(made)
+            done.touch()
+    return made
+
+
+def make_toy(toy: Toy) -> None:
+    """Write the toy world and its caches where they belong."""
     from vidxfer.pipeline.clip.tiny import write_tiny_clip
     from vidxfer.pipeline.datasets.toy import ToyDesign
     from vidxfer.pipeline.datasets.toy_write import write_toy
     from vidxfer.stages.extract import extract
 
-    folder = tmp_path_factory.mktemp("toy")
-    world = write_toy(folder / "ssv2", train_videos=24, val_videos=16, design=ToyDesign(appearances=1))
-    clip = write_tiny_clip(folder / "clip", image_px=32, channels=64, blocks=3, embed=32)
-    made = Toy(root=world.root, clip=clip, int8=folder / "int8", float16=folder / "float16")
+    write_toy(toy.root, train_videos=24, val_videos=16, design=ToyDesign(appearances=1))
+    write_tiny_clip(toy.clip, image_px=32, channels=64, blocks=3, embed=32)
     for codec in ("int8", "float16"):
-        extract(made.request(getattr(made, codec), codec=codec))
-    return made
+        extract(toy.request(getattr(toy, codec), codec=codec))
 
 
 @pytest.fixture(scope="session")
