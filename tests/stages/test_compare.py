@@ -129,6 +129,9 @@ def test_another_split_is_compared_as_evaluate_scored_it(toy: Any, runs: Path, t
     assert (row.top1, row.scored, row.listed) == (pytest.approx(score["top1"]), 24, 24)
     file = run / "predictions.train.jsonl"
     first, *rest = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("\n".join(map(json.dumps, [{**first, "id": "another"}, *rest])))
+    with pytest.raises(UsageError, match="validation videos: the run has 'another', the others have 'no such video'"):
+        compare((run,), toy.int8, split="train")
     file.write_text("\n".join(map(json.dumps, [{**first, "label": (first["label"] + 1) % 8}, *rest])))
     with pytest.raises(UsageError, match=f"{first['id']}: "):
         compare((run,), toy.int8, split="train")

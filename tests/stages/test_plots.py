@@ -26,7 +26,11 @@ CROWDED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("points", [CROWDED, CROWDED[:2], CROWDED[:1]], ids=len)
+TOWARDS_EACH_OTHER = [point("a" * 60, 1.0, 50.0), point("b" * 60, 1000.0, 50.0)]
+"""The right one has no room on its right, and the labels are longer than half the way."""
+
+
+@pytest.mark.parametrize("points", [CROWDED, CROWDED[:2], CROWDED[:1], TOWARDS_EACH_OTHER])
 def test_no_label_touches_another_or_a_mark_and_all_are_on_the_picture(points: list[Point]) -> None:
     figure, boxes = drawn(points, WORDS)
     assert len(boxes) == len(points)
