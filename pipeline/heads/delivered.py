@@ -30,9 +30,10 @@ def expect_layers(wanted: tuple[int, ...], offered: tuple[int, ...]) -> None:
     """
     missing = [layer for layer in wanted if layer not in offered]
     if missing:
+        stem = " Layer -1, what goes into the first block, is kept by `vidxfer extract --stem`." * (STEM in missing)
         raise CacheError(
             f"the head wants CLIP layers {missing}, the cache holds {list(offered)}. "
-            "Choose among those (--layers), or extract again with more layers."
+            f"Choose among those (--layers), or extract again with more layers.{stem}"
         )
 
 

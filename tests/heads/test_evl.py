@@ -331,8 +331,8 @@ def losses(run: Path) -> list[float]:
 def test_from_a_cache_it_trains_breaks_off_goes_on_and_is_scored(
     toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without cross-frame attention, which reads CLIP's own weights; with dropout, in the middle of an epoch."""
-    request = request_of(toy, tmp_path / "whole", "head.cross_frame=false")
+    """With all temporal parts, CLIP's own weights from beside the tokens; with dropout, in the middle of an epoch."""
+    request = request_of(toy, tmp_path / "whole")
     report = train(request)
     assert report is not None
     broken = replace(request, run=tmp_path / "broken")

@@ -121,11 +121,13 @@ def test_predict_runs_on_an_imported_head_and_says_what_the_head_says(toy: Any, 
     assert answer.top5[0] == (Run.open(tmp_path / "other").made_from["class_names"][3], 1.0)
 
 
-def test_evaluate_runs_on_an_imported_head_without_cross_frame_attention(toy: Any, tmp_path: Path) -> None:
-    state = {name: value for name, value in toy_state().items() if "cross_attention" not in name}
+@pytest.mark.parametrize("cross_frame", [True, False])
+def test_evaluate_runs_on_an_imported_head(toy: Any, tmp_path: Path, cross_frame: bool) -> None:
+    """From the cache alone: cross-frame attention finds CLIP's own weights beside the tokens."""
+    state = {name: value for name, value in toy_state().items() if cross_frame or "cross_attention" not in name}
     state["module.proj.2.bias"][2] += 100.0
     import_weights(ImportRequest(file=saved(tmp_path, state), kind="evl", cache=toy.int8, run=tmp_path / "run"))
-    assert Run.open(tmp_path / "run").recipe.head == EvlConfig(blocks=2, mlp_ratio=1.5, cross_frame=False)
+    assert Run.open(tmp_path / "run").recipe.head == EvlConfig(blocks=2, mlp_ratio=1.5, cross_frame=cross_frame)
     report = evaluate(EvaluateRequest(run=tmp_path / "run", cache=toy.int8, device="cpu"))
     assert report.score.top1 == pytest.approx(1 / 8)
     assert all('"top5_labels": [2,' in line for line in report.predictions.read_text().splitlines())

@@ -83,8 +83,10 @@ SEES: list[tuple[str, dict[str, Any], bool]] = [
     ("dist", {"integration_channels": 64, "temporal_channels": 8, "pooling_layers": 1}, True),
     ("attentive-pooler", {}, False),
     ("attentive-pooler", {"positions": True}, True),
-    ("evl", {}, True),
-    ("evl", {"convolution": False, "position": False, "cross_frame": False}, False),
+    ("evl", {"blocks": 2}, True),
+    ("evl", {"blocks": 2, "clip_heads": 2}, True),
+    ("evl", {"blocks": 2, "position": False, "convolution": False}, True),
+    ("evl", {"blocks": 2, "convolution": False, "position": False, "cross_frame": False}, False),
     ("side4video", {"side_channels": 64}, True),
     ("tds", {"side_channels": 64}, True),
 ]

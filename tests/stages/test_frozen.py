@@ -24,11 +24,13 @@ from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
 from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
 from vidxfer.pipeline.shapes import ClipBatch
 from vidxfer.pipeline.training.build import build_head
+from vidxfer.pipeline.training.recipes import named, with_settings
 from vidxfer.stages.extract import extract
 from vidxfer.stages.learning.frozen import frozen_of
 from vidxfer.stages.learning.sources import Source, cached_source, online_sources
+from vidxfer.stages.learning.train import train
 from vidxfer.stages.learning.union import source_of
-from vidxfer.stages.settings import CacheChoice, ClipChoice
+from vidxfer.stages.settings import CacheChoice, ClipChoice, TrainRequest
 from vidxfer.stages.upkeep.prune import PruneRequest, prune
 from vidxfer.stages.upkeep.recode import RecodeRequest, recode
 
@@ -145,6 +147,26 @@ def test_a_cache_of_a_half_precision_clip_takes_them_from_it_too(old: Path, clip
     frozen, _ = frozen_of(replace(split, spec=replace(split.spec, clip_precision="bf16")), sorted(KEPT))
     for name in KEPT:
         assert torch.equal(frozen[name], clip[name][: 2 * 64] if "in_proj" in name else clip[name]), name
+
+
+def test_evl_trains_from_a_cache_of_before_as_from_one_that_keeps_them_and_from_no_other_clip(
+    toy: Any, old: Path, tmp_path: Path
+) -> None:
+    sets = ["epochs=1", "warmup_epochs=0", "batch_clips=8", "head.blocks=2", "head.mlp_ratio=1"]
+    request = TrainRequest(
+        recipe=with_settings(named("evl-toy"), sets), cache=toy.int8, run=tmp_path / "new", device="cpu"
+    )
+    train(request)
+    train(replace(request, cache=old, run=tmp_path / "old"))
+    kept = [(tmp_path / name / "checkpoint" / "weights.safetensors").read_bytes() for name in ("new", "old")]
+    assert kept[0] == kept[1]
+    other = write_tiny_clip(tmp_path / "other", image_px=32, channels=64, blocks=3, embed=32, seed=5)
+    for name in ("train", "val"):
+        split = open_split(old, name)
+        write_attributes(replace(split, informs={**split.informs, "clip": {"model": str(other), "pretrained": None}}))
+    with pytest.raises(CacheMismatch, match="clip_weights_sha256"):
+        train(replace(request, cache=old, run=tmp_path / "other-clip"))
+    assert not (tmp_path / "other-clip").exists()
 
 
 def test_another_clip_than_the_caches_is_refused_and_a_lost_one_named(
