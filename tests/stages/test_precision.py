@@ -21,6 +21,7 @@ from vidxfer.pipeline.errors import ClipError, RunError, UsageError
 from vidxfer.pipeline.heads import RECIPES
 from vidxfer.pipeline.heads.base import Head
 from vidxfer.pipeline.heads.dist.head import DistConfig
+from vidxfer.pipeline.heads.evl.head import EvlConfig
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.precision import Where, head_precision, tower_precision
 from vidxfer.pipeline.training.journal import read_metrics
@@ -41,6 +42,8 @@ def small(recipe: Recipe) -> Recipe:
     head = recipe.head
     if isinstance(head, DistConfig):
         head = replace(head, integration_channels=64, temporal_channels=32)
+    if isinstance(head, EvlConfig):
+        head = replace(head, blocks=min(head.blocks, 3))
     return replace(
         recipe, head=head, dense_frames=None, sparse_frames=None, clip=None, batch_clips=8, epochs=1,
         warmup_epochs=0.0, learning_rate=1e-3,
