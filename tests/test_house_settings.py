@@ -48,6 +48,12 @@ PASSED_ON = {
 CHECKS = {"__post_init__"}
 """Where a class looks at its own fields without using them."""
 
+BINDS_OR_LOADS = (
+    ast.arg, ast.Assign, ast.AnnAssign, ast.For, ast.AsyncFor, ast.comprehension, ast.withitem, ast.NamedExpr, ast.Call,
+    ast.Attribute,
+)  # fmt: skip
+"""Nodes that `Reads.scope` looks at."""
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 Names = dict[str, set[str]]
 
@@ -62,6 +68,12 @@ class Reads:
     def __init__(self, trees: Iterable[ast.Module]) -> None:
         files = list(trees)
         self.classes = {n.name: n for tree in files for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+        self.bases = {
+            name: [base for base in map(ast.unparse, node.bases) if base in self.classes]
+            for name, node in self.classes.items()
+        }
+        self.known: dict[ast.AST, set[str]] = {}
+        self.parts: dict[ast.AST, tuple[list[ast.AST], list[ast.AST]]] = {}
         self.members: dict[tuple[str, str], set[str]] = defaultdict(set)
         self.shared: Names = defaultdict(set, {name: {name} for name in self.classes})
         self.read: set[tuple[str, str]] = set()
@@ -83,12 +95,15 @@ class Reads:
 
     def named(self, annotation: ast.AST | None) -> set[str]:
         """The classes that an annotation names."""
-        return set(re.findall(r"\w+", ast.unparse(annotation))) & set(self.classes) if annotation is not None else set()
+        if annotation is None:
+            return set()
+        if annotation not in self.known:
+            self.known[annotation] = set(re.findall(r"\w+", ast.unparse(annotation))) & set(self.classes)
+        return set(self.known[annotation])
 
     def lineage(self, name: str) -> list[str]:
         """A class and those it inherits from."""
-        bases = [ast.unparse(base) for base in self.classes[name].bases if ast.unparse(base) in self.classes]
-        return [name, *(one for base in bases for one in self.lineage(base))]
+        return [name, *(one for base in self.bases[name] for one in self.lineage(base))]
 
     def kinds(self, node: ast.AST | None, names: Names) -> set[str]:
         """The classes that a value may be of, or hold."""
@@ -125,14 +140,22 @@ class Reads:
             for one in ast.iter_child_nodes(target):
                 self.bind(one, kinds, names)
 
+    def inside(self, node: ast.AST) -> tuple[list[ast.AST], list[ast.AST]]:
+        """What binds or loads in a file, class or function itself, and the classes and functions in it."""
+        if node not in self.parts:
+            own, inner, left = [], [], list(ast.iter_child_nodes(node))
+            while left:
+                one = left.pop()
+                is_inner = isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+                if is_inner or isinstance(one, BINDS_OR_LOADS):
+                    (inner if is_inner else own).append(one)
+                left += [] if is_inner else ast.iter_child_nodes(one)
+            self.parts[node] = own, inner
+        return self.parts[node]
+
     def scope(self, node: ast.AST, owner: str | None, names: Names) -> None:
         """One file, class or function: names are bound first, then what is loaded is noted."""
-        own, inner, left = [], [], list(ast.iter_child_nodes(node))
-        while left:
-            one = left.pop()
-            is_inner = isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-            (inner if is_inner else own).append(one)
-            left += [] if is_inner else ast.iter_child_nodes(one)
+        own, inner = self.inside(node)
         for one in own:
             if isinstance(one, ast.arg):
                 self.bind(
@@ -152,7 +175,7 @@ class Reads:
                 self.bind(one.optional_vars, self.kinds(one.context_expr, names), names)
             elif isinstance(one, ast.NamedExpr):
                 self.bind(one.target, self.kinds(one.value, names), names)
-            elif isinstance(one, ast.Call) and ast.unparse(one.func) == "isinstance":
+            elif isinstance(one, ast.Call) and isinstance(one.func, ast.Name) and one.func.id == "isinstance":
                 self.bind(one.args[0], self.named(one.args[1]), names)
         for one in own:
             if (

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +47,10 @@ def topk(probabilities: Tensor, labels: Tensor, k: int) -> float:
     classes = probabilities.shape[1]
     if classes == 1:
         return 1.0  # torchmetrics refuses a single class; every answer is right
+    from torchmetrics.functional.classification import (
+        multiclass_accuracy,
+    )  # half a second that extraction has no use for
+
     value = multiclass_accuracy(probabilities, labels, num_classes=classes, average="micro", top_k=min(k, classes))
     return float(value)
 

@@ -8,6 +8,7 @@ A job that reaches its wall time is not submitted again by dask-jobqueue; `refil
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,10 +69,12 @@ def job_script(choice: SlurmChoice, security: Any = None) -> str:
 
 @contextmanager
 def _made(choice: SlurmChoice, security: Any) -> Iterator[Any]:
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
         raise UsageError('--slurm needs dask-jobqueue: pip install "vidxfer[slurm]"') from error
+    signal.signal(signal.SIGINT, interrupt)  # the import makes Ctrl-C a silent exit with code 0
     from vidxfer.stages.spread.private import WORKER_CLASS, SchedulerAlone
 
     extra = ["--resources", "GPU=1", "--no-dashboard", "--worker-class", WORKER_CLASS, "--memory-limit", "0"]

@@ -41,7 +41,7 @@ def official_file(shelf: Any, name: str, folder: Path, *, old: bool, blocks: boo
     shapes = json.loads(listed.read_text(encoding="utf-8"))
     if not blocks:
         shapes = {key: shape for key, shape in shapes.items() if HEAD in key or key.count(".") < 4}
-    numbers = torch.rand(1 << 22, dtype=torch.float16)
+    numbers = torch.rand(65_521, dtype=torch.float16)  # a prime: they repeat in step with no axis
     state: OrderedDict[str, Tensor] = OrderedDict()
     for place, (key, shape) in enumerate(shapes.items()):
         size = torch.Size(shape).numel()

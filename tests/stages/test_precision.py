@@ -21,11 +21,13 @@ from vidxfer.pipeline.errors import ClipError, RunError, UsageError
 from vidxfer.pipeline.heads import RECIPES
 from vidxfer.pipeline.heads.base import Head
 from vidxfer.pipeline.heads.dist.head import DistConfig
+from vidxfer.pipeline.heads.evl.head import EvlConfig
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.precision import Where, head_precision, tower_precision
 from vidxfer.pipeline.training.journal import read_metrics
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Run
+from vidxfer.stages.extract import extract
 from vidxfer.stages.learning import trainer as trainer_module
 from vidxfer.stages.learning.evaluate import EvaluateRequest, evaluate
 from vidxfer.stages.learning.predict import PredictRequest, predict
@@ -36,10 +38,12 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
 
 
 def small(recipe: Recipe) -> Recipe:
-    """The same recipe for the toy cache's sizes: one epoch of three steps."""
+    """The same recipe for the toy cache's sizes: one epoch, of three steps on its 24 videos."""
     head = recipe.head
     if isinstance(head, DistConfig):
         head = replace(head, integration_channels=64, temporal_channels=32)
+    if isinstance(head, EvlConfig):
+        head = replace(head, blocks=min(head.blocks, 3))
     return replace(
         recipe, head=head, dense_frames=None, sparse_frames=None, clip=None, batch_clips=8, epochs=1,
         warmup_epochs=0.0, learning_rate=1e-3,
@@ -50,10 +54,20 @@ SMALL = {replace(small(recipe), name=""): recipe.name for recipe in RECIPES}
 """Every recipe, once where several differ only in sizes that a toy cache cannot have."""
 
 
-def request(toy: Any, run: Path, recipe: Recipe | None = None, **changes: Any) -> TrainRequest:
+@pytest.fixture(scope="module")
+def few(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ssv2 and cache: eight training and two validation videos; read-only."""
+    folder = tmp_path_factory.mktemp("few")
+    extract(toy.request(folder / "cache", root=toy.smaller(folder / "ssv2", 8)))
+    return folder
+
+
+def request(
+    toy: Any, run: Path, recipe: Recipe | None = None, *, root: Path | None = None, **changes: Any
+) -> TrainRequest:
     settings = {"cache": toy.int8, "device": "cpu", "precision": "bf16", **changes}
     if "clip" in changes:  # online, of videos: a cache is of one precision, and asks for that one
-        asked = toy.request(run)
+        asked = toy.request(run, root=root)
         clip = replace(changes["clip"], model=str(toy.clip))
         settings |= {"cache": run / "none", "data": asked.data, "store": asked.store, "clip": clip}
     return TrainRequest(recipe=recipe or small(named("dist-toy")), run=run, **settings)
@@ -87,11 +101,18 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Any, ...]]]:
 
 @pytest.mark.parametrize("online", [False, True], ids=["cached", "online"])
 @pytest.mark.parametrize("recipe", SMALL, ids=SMALL.values())
-def test_every_recipe_trains_in_bf16(toy: Any, tmp_path: Path, seen: list[Any], recipe: Recipe, online: bool) -> None:
+def test_every_recipe_trains_in_bf16(
+    toy: Any, few: Path, tmp_path: Path, seen: list[Any], recipe: Recipe, online: bool
+) -> None:
     clip = {"clip": ClipChoice(precision="fp16")} if online else {}  # what "auto" is on a CUDA device
-    report = train(request(toy, tmp_path / "run", recipe, online=online, **clip))
+    report = train(
+        request(
+            toy, tmp_path / "run", replace(recipe, batch_clips=4), root=few / "ssv2", cache=few / "cache",
+            online=online, **clip,
+        )
+    )  # fmt: skip
     assert report is not None
-    assert (report.finished, report.global_step) == (True, 3)
+    assert (report.finished, report.global_step) == (True, 2)
     assert report.score is not None
     assert {kind for kind, _, _ in seen} == {torch.bfloat16}
     assert {tokens for _, tokens, _ in seen} <= {torch.float32, None}
@@ -171,7 +192,6 @@ def test_what_a_cache_delivers_is_float32_in_scoring_too(
 ) -> None:
     """A rotation is a product, and autocast would do it in bf16: it did, in scoring alone."""
     from vidxfer.pipeline.cache.codec import Dequantiser
-    from vidxfer.stages.extract import extract
 
     extract(toy.request(tmp_path / "c", codec=codec, root=toy.smaller(tmp_path / "few")))
     real, casting = Dequantiser.forward, []
@@ -192,7 +212,6 @@ def test_extraction_in_half_precision_is_that_of_float32_but_for_rounding(
 ) -> None:
     from vidxfer.pipeline.cache.read.reader import CacheReader
     from vidxfer.pipeline.cache.store import open_split
-    from vidxfer.stages.extract import extract
 
     root = toy.smaller(tmp_path / "few")
     tokens = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,15 @@ def test_shards_that_no_worker_could_finish_are_named_and_give_exit_code_3(
     told = invoke("extract", "--root", toy.root, "--cache", tmp_path / "cache", "--workers", 2)
     assert told.exit_code == 3
     assert f"left: val, shard 3: {left[3]}. It is still pending: run the same command again." in told.stdout
+
+
+def test_slurm_leaves_ctrl_c_as_it_was(invoke: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing dask-jobqueue made it a silent exit with code 0."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "dask_jobqueue"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert invoke("extract", "--slurm", 2, "--slurm-dry-run").exit_code == 0
+    assert "dask_jobqueue.runner" in sys.modules
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_job_script_can_be_had_without_slurm(invoke: Any) -> None:

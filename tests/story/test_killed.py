@@ -90,11 +90,11 @@ def curve(run: Path) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(toy: Any, vidxfer: Any, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
-    """The curve of a run that nothing disturbed; in a process of its own, so with the threads that the others have."""
+def unbroken(toy: Any, invoke: Any, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
+    """The curve of a run that nothing disturbed; this process has the one thread that those that are ended have."""
     run = tmp_path_factory.mktemp("unbroken") / "run"
-    done = vidxfer(*train_words(toy, run))
-    assert done.returncode == 0, done.stderr
+    done = invoke(*train_words(toy, run))
+    assert done.exit_code == 0, done.stderr
     assert len(curve(run)) == EPOCHS * (STEPS + 1)
     return curve(run)
 
@@ -111,7 +111,7 @@ def largest_difference(ours: list[tuple[Any, ...]], theirs: list[tuple[Any, ...]
 
 @pytest.mark.slow
 def test_a_training_killed_in_two_epochs_has_the_curve_of_an_unbroken_one(
-    toy: Any, started: Any, vidxfer: Any, unbroken: list[tuple[Any, ...]], tmp_path: Path
+    toy: Any, started: Any, invoke: Any, unbroken: list[tuple[Any, ...]], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     left = []
@@ -121,8 +121,8 @@ def test_a_training_killed_in_two_epochs_has_the_curve_of_an_unbroken_one(
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         left.append(lines_in(run / "metrics.jsonl"))
-    done = vidxfer(*train_words(toy, run))
-    assert done.returncode == 0, done.stderr
+    done = invoke(*train_words(toy, run))
+    assert done.exit_code == 0, done.stderr
     assert "going on at epoch" in done.stderr
     print(f"killed with {left} of {len(unbroken)} lines; largest difference of a loss "
           f"{largest_difference(curve(run), unbroken)}")  # fmt: skip
@@ -132,7 +132,7 @@ def test_a_training_killed_in_two_epochs_has_the_curve_of_an_unbroken_one(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_training_with_a_checkpoint_that_goes_on(
-    toy: Any, started: Any, vidxfer: Any, unbroken: list[tuple[Any, ...]], tmp_path: Path, number: signal.Signals
+    toy: Any, started: Any, invoke: Any, unbroken: list[tuple[Any, ...]], tmp_path: Path, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
     process = started(*train_words(toy, run, "--set", "checkpoint_seconds=1000"))
@@ -146,8 +146,8 @@ def test_a_signal_ends_a_training_with_a_checkpoint_that_goes_on(
     steps = json.loads((run / "checkpoint" / "progress.json").read_text())["global_step"]
     assert 0 < steps < EPOCHS * STEPS
     assert max(line[0] for line in curve(run)) == steps, "the checkpoint is of the last logged step"
-    done = vidxfer(*train_words(toy, run, "--set", "checkpoint_seconds=1000"))
-    assert done.returncode == 0, done.stderr
+    done = invoke(*train_words(toy, run, "--set", "checkpoint_seconds=1000"))
+    assert done.exit_code == 0, done.stderr
     assert curve(run) == unbroken
 
 
