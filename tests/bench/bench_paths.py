@@ -49,7 +49,8 @@ RECIPES = {
 """In the sizes they have at B/16, on the width and patches of the tower at hand."""
 
 PATHS = {"videos": "videos, CLIP online", "frames": "cached frames, CLIP online", "tokens": "cached tokens"}
-HEADER = "| head | path | s per clip | against cached | peak memory | MB read per clip | loss |\n|---|---|---|---|---|---|---|"
+COLUMNS = ("head", "path", "s per clip", "against cached", "peak memory", "MB read per clip", "loss")
+HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 def made(folder: Path, videos: int) -> Path:
