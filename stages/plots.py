@@ -8,6 +8,7 @@ matplotlib is an extra (`plots`), and this is the only file that imports it.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -29,6 +30,8 @@ MARKS = "osD^vP*Xph<>dH8"
 
 SIZE_INCHES, DOTS_PER_INCH = (8.0, 5.0), 160
 LABEL_POINTS = 9
+LABEL_CHARACTERS = 28
+"""Of a line of a label; longer ones are wrapped."""
 MARK_PX, GAP_PX = 18, 4
 CLEARLY = 1.5
 """A label is so many times nearer to its own point than to any other."""
@@ -127,7 +130,7 @@ def drawn(points: Sequence[Point], words: Words) -> tuple[Figure, list[Bbox]]:
             textcoords="offset points", color="0.3", fontsize=9,
         )  # fmt: skip
     axes.set_title(words.title, loc="left", fontsize=11)
-    axes.set_xlabel(f"{words.x}\n{words.below}")
+    axes.set_xlabel(f"{words.x}\n{words.below}", loc="left")  # a long one is not cut where the axes are narrow
     axes.set_ylabel(words.y)
     axes.grid(alpha=0.25)
     axes.margins(x=0.12, y=0.1)
@@ -160,7 +163,8 @@ def _labelled(axes: Axes, points: Sequence[Point], places: Sequence[float]) -> l
     at = [(x, point.y) for point, x in zip(points, places, strict=True)]
     labels = [
         axes.annotate(
-            point.label, place, xytext=(0, 0), textcoords="figure pixels", fontsize=LABEL_POINTS, color=INK,
+            textwrap.fill(point.label, LABEL_CHARACTERS), place, xytext=(0, 0), textcoords="figure pixels",
+            fontsize=LABEL_POINTS, color=INK,
             va="bottom", annotation_clip=False, in_layout=False,
             arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.7, "shrinkA": 1, "shrinkB": 6,
                         "relpos": (0, 0.5)},
