@@ -43,7 +43,7 @@ def small(recipe: Recipe) -> Recipe:
     if isinstance(head, DistConfig):
         head = replace(head, integration_channels=64, temporal_channels=32)
     if isinstance(head, EvlConfig):
-        head = replace(head, blocks=min(head.blocks, 3))
+        head = replace(head, blocks=2, clip_heads=None)
     return replace(
         recipe, head=head, dense_frames=None, sparse_frames=None, clip=None, batch_clips=8, epochs=1,
         warmup_epochs=0.0, learning_rate=1e-3,
