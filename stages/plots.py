@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
-KINDS = (".png", ".svg")
+PLOT_KINDS = (".png", ".svg")
 INK = "0.1"
 MARKS = "osD^vP*Xph<>dH8"
 """One shape after the other; more points than shapes begin again, and have their labels."""
@@ -79,8 +79,8 @@ def expect_plot_file(file: Path) -> None:
     Raises:
         UsageError: another kind of file, no such folder, or matplotlib is not installed.
     """
-    if file.suffix.lower() not in KINDS:
-        raise UsageError(f"--plot {file}: the name says the kind, and ends in {' or '.join(KINDS)}")
+    if file.suffix.lower() not in PLOT_KINDS:
+        raise UsageError(f"--plot {file}: the name says the kind, and ends in {' or '.join(PLOT_KINDS)}")
     if not file.absolute().parent.is_dir():
         raise UsageError(f"--plot {file}: there is no folder {file.parent}")
     try:

@@ -22,7 +22,7 @@ SPREAD = 0.02
 """Standard deviation of fresh weights."""
 
 
-class Mlp(nn.Module):
+class PoolerMlp(nn.Module):
     """Two layers around the exact GELU: [clip item channel] -> same."""
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -63,7 +63,7 @@ class TokenBlock(nn.Module):
         self.norm1 = nn.LayerNorm(channels)
         self.attn = SelfAttention(channels, heads)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = Mlp(channels, hidden)
+        self.mlp = PoolerMlp(channels, hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         """[clip item channel] -> same."""
@@ -72,7 +72,7 @@ class TokenBlock(nn.Module):
         return out
 
 
-class CrossAttention(nn.Module):
+class PoolerAttention(nn.Module):
     """One query for all clips over each clip's items; heads stand side by side, no projection follows."""
 
     def __init__(self, channels: int, heads: int, fast: bool) -> None:
@@ -100,9 +100,9 @@ class QueryBlock(nn.Module):
     def __init__(self, channels: int, heads: int, hidden: int, fast: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
-        self.xattn = CrossAttention(channels, heads, fast)
+        self.xattn = PoolerAttention(channels, heads, fast)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = Mlp(channels, hidden)
+        self.mlp = PoolerMlp(channels, hidden)
 
     def forward(self, query: Tensor, x: Tensor) -> Tensor:
         """[1 1 channel], [clip item channel] -> [clip 1 channel]."""

@@ -17,7 +17,7 @@ MOST_LINE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class KeptPrediction:
     """One video: its label, what that is called, and whether the best class, and one of the best five, is the label."""
 
     id: str
@@ -32,7 +32,7 @@ def predictions_file(folder: Path, split: str) -> Path:
     return folder / f"predictions.{split}.jsonl"
 
 
-def read_predictions(folder: Path, split: str) -> Iterator[Prediction]:
+def read_predictions(folder: Path, split: str) -> Iterator[KeptPrediction]:
     """Every line.
 
     Raises:
@@ -46,7 +46,7 @@ def read_predictions(folder: Path, split: str) -> Iterator[Prediction]:
             try:
                 entry = parsed(line)
                 label = int(entry["label"])
-                yield Prediction(
+                yield KeptPrediction(
                     id=str(entry["id"]),
                     label=label,
                     label_name=str(entry["label_name"]),

@@ -13,14 +13,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from vidxfer.pipeline.shapes import WindowEnds
-from vidxfer.pipeline.video.published_rules import RULES
-
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+from vidxfer.pipeline.video.published_rules import RULES, FloatArray
 
 SEGMENT = "segment"
 """DiST's rule, which caches of 0.1.0 have."""

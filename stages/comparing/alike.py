@@ -12,7 +12,7 @@ from typing import Any
 
 from vidxfer.pipeline.cache.read.agree import differing_fields
 from vidxfer.pipeline.errors import UsageError, difference
-from vidxfer.pipeline.training.predictions import Prediction, read_predictions
+from vidxfer.pipeline.training.predictions import KeptPrediction, read_predictions
 
 SIDES = ("the run has", "the others have")
 
@@ -42,7 +42,7 @@ def expect_comparable(path: Path, found: Mapping[str, Any], reference: Mapping[s
         raise _unlike(path, differing)
 
 
-def predicted(path: Path, split: str, reference: Mapping[str, Any]) -> dict[str, Prediction]:
+def predicted(path: Path, split: str, reference: Mapping[str, Any]) -> dict[str, KeptPrediction]:
     """Id -> what was said of the video, as `evaluate`, or the end of a training, left it in a folder.
 
     Raises:

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.training.predictions import Prediction
+from vidxfer.pipeline.training.predictions import KeptPrediction
 from vidxfer.pipeline.training.resampled import difference_interval, mcnemar
-from vidxfer.stages.comparing.rows import Pair
+from vidxfer.stages.comparing.rows import PairedRow
 
 
-def paired(run: Path, name: str, this: Mapping[str, Prediction], other: Mapping[str, Prediction]) -> Pair:
+def paired(run: Path, name: str, this: Mapping[str, KeptPrediction], other: Mapping[str, KeptPrediction]) -> PairedRow:
     """A run beside another one.
 
     Args:
@@ -31,7 +31,7 @@ def paired(run: Path, name: str, this: Mapping[str, Prediction], other: Mapping[
     interval = difference_interval(only_other, only_this, len(shared))
     if interval is None:
         raise UsageError(f"{run} was scored on none of the videos of the run that it is compared with (--against)")
-    return Pair(
+    return PairedRow(
         run=run,
         name=name,
         videos=len(shared),

@@ -99,7 +99,7 @@ class Seeds:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class PairedRow:
     """A run beside the one that the others are compared with, over the videos that both scored.
 
     Attributes:
@@ -147,6 +147,6 @@ class Comparison:
     differing: tuple[str, ...] = ()
     seeds: tuple[Seeds, ...] = ()
     against: Path | None = None
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[PairedRow, ...] = ()
     notes: tuple[str, ...] = ()
     published: tuple[Figure, ...] = ()

@@ -27,7 +27,7 @@ from vidxfer.pipeline.training.validation import validation_kept, validation_of
 from vidxfer.stages.comparing.alike import expect_comparable, predicted, score_of_split
 from vidxfer.stages.comparing.costs import cost_of, speed_of
 from vidxfer.stages.comparing.paired import paired
-from vidxfer.stages.comparing.rows import Comparison, Pair, RunRow
+from vidxfer.stages.comparing.rows import Comparison, PairedRow, RunRow
 from vidxfer.stages.comparing.seeds import grouped, named
 from vidxfer.stages.learning.union import source_of
 
@@ -108,7 +108,7 @@ def _differing(rows: list[RunRow]) -> tuple[str, ...]:
 
 def _pairs(
     rows: list[RunRow], against: Path, split: str, reference: Mapping[str, Any]
-) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+) -> tuple[tuple[PairedRow, ...], tuple[str, ...]]:
     """Each of the other runs beside one; and a line on runs whose predictions are not those of their score."""
     said = {row.run: predicted(row.run, split, reference) for row in rows}
     notes = []

@@ -70,7 +70,6 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     split = sources["train"].split
     for told in expect_trainable(sources, request):
         shown.line(f"train: {told}")
-    views = split.spec.stored_views
     where = Where(device=fabric.device, precision=head_precision(request.precision, fabric.device))
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
@@ -80,7 +79,9 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     if request.run.is_symlink():
         shown.line(f"{request.run} is behind a link: the run is written at {request.run.resolve()}")
     with ExitStack() as stack:
-        run = owned_run(request, found, KeptRows(ids=ids_of(sources["train"], rows), views=views), fabric, stack)
+        run = owned_run(
+            request, found, KeptRows(ids=ids_of(sources["train"], rows), views=split.spec.stored_views), fabric, stack
+        )
         if run is None:
             return None
         expect_text(run, split)

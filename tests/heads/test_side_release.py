@@ -260,7 +260,10 @@ def test_weights_for_other_classes_are_refused(toy: Any, tmp_path: Path) -> None
                 file=tmp_path / "s4v.pt", kind="side4video", cache=toy.int8, run=tmp_path / "run", layers=(0, 1)
             )
         )
-    assert refused.value.fields.keys() == {"channels", "patch_px", "tokens", "classes"}
+    assert refused.value.fields.keys() == {
+        "channels",
+        "patch_px",
+    }  # classes and grid: every weight that differs is listed
     assert not (tmp_path / "run").exists()
 
 

@@ -29,7 +29,7 @@ from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import cut_out
 from vidxfer.stages.extract import extract
 from vidxfer.stages.learning.predict import pixel_views
-from vidxfer.stages.learning.sources import Source, cached_source, dense_videos
+from vidxfer.stages.learning.sources import OnlineSource, cached_source, dense_videos
 from vidxfer.stages.upkeep.prune import PruneRequest, prune
 from vidxfer.stages.upkeep.recode import RecodeRequest, recode
 
@@ -175,7 +175,7 @@ def test_wrapped_windows_are_those_of_the_release_in_cache_videos_and_online(
         assert (ours - theirs).abs().max() / PIXEL <= 5
     assert not torch.equal(shown(cache, wrap, "cache").dense, shown(cache, WINDOW, "cache").dense)
     split = open_split(cache, "train")
-    online = Source(split=split, find_videos=lambda: dense_videos(split, None), tower=load_tower(str(toy.clip)))
+    online = OnlineSource(split=split, find_videos=lambda: dense_videos(split, None), tower=load_tower(str(toy.clip)))
     with online.loader(wrap, decode_threads=1, read_threads=1) as loader:
         (raw,) = loader.batches(PLAN)
     torch.testing.assert_close(raw.dense, shown(cache, wrap, "videos").dense)

@@ -47,8 +47,8 @@ def test_a_recipe_with_an_unknown_field_is_refused() -> None:
         from_dict({**stored(named("probe")), "epoch": 3})
     with pytest.raises(UsageError, match="fields of a ProbeConfig: missing: none; unknown: width"):
         from_dict({**stored(named("probe")), "head": {"kind": "probe", "width": 3}})
-    with pytest.raises(UsageError, match="head='evl' is none of dist, probe"):
-        from_dict({**stored(named("probe")), "head": {"kind": "evl"}})
+    with pytest.raises(UsageError, match="head='elvis' is none of dist, probe"):
+        from_dict({**stored(named("probe")), "head": {"kind": "elvis"}})
 
 
 @pytest.mark.parametrize(

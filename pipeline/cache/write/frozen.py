@@ -30,10 +30,10 @@ from vidxfer.pipeline.writing import make_folder, whole_file
 PARAMETERS = ("ln_1.weight", "ln_1.bias", "attn.in_proj_weight", "attn.in_proj_bias")
 """Of one block, as open_clip calls them."""
 
-MOST_BYTES = 4 << 30
+MOST_FROZEN_BYTES = 4 << 30
 """No file of them is larger: 48 blocks of 1664 channels take 1.1 GB."""
 
-REMEDY = (
+FROZEN_REMEDY = (
     "`vidxfer extract` with the cache's own settings writes it again from CLIP. Or copy it from where the cache came."
 )
 
@@ -115,14 +115,14 @@ def read_frozen(split: Split) -> dict[str, AnyArray]:
         return dict(load(raw))
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CacheCorrupt(
-            f"{split.cache_folder / split.frozen.name}: no file of safetensors ({error}). {REMEDY}"
+            f"{split.cache_folder / split.frozen.name}: no file of safetensors ({error}). {FROZEN_REMEDY}"
         ) from error
 
 
 def _put(cache: Path, kept: FrozenFile, raw: bytes) -> None:
     file = cache / kept.name
     try:
-        if read_whole(file, most=MOST_BYTES) == raw:
+        if read_whole(file, most=MOST_FROZEN_BYTES) == raw:
             return
     except (FileNotFoundError, CacheCorrupt, PathError):
         pass  # not there, or no file of ours: another takes its name
@@ -135,13 +135,14 @@ def _put(cache: Path, kept: FrozenFile, raw: bytes) -> None:
 def _read(split: Split, kept: FrozenFile) -> bytes:
     file = split.cache_folder / kept.name
     try:
-        raw = read_whole(file, most=MOST_BYTES, remedy=REMEDY)
+        raw = read_whole(file, most=MOST_FROZEN_BYTES, remedy=FROZEN_REMEDY)
     except FileNotFoundError as error:
         raise CacheCorrupt(
-            f"{file}: CLIP's parameters are missing, which {split.path} says it has. {REMEDY}"
+            f"{file}: CLIP's parameters are missing, which {split.path} says it has. {FROZEN_REMEDY}"
         ) from error
     if (found := hashlib.sha256(raw).hexdigest()) != kept.sha256:
         raise CacheCorrupt(
-            f"{file}: not as it was written: sha256 {found[:16]}…, {split.path} says {kept.sha256[:16]}…. {REMEDY}"
+            f"{file}: not as it was written: sha256 {found[:16]}…, {split.path} says {kept.sha256[:16]}…. "
+            + FROZEN_REMEDY
         )
     return raw

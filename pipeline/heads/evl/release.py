@@ -23,7 +23,7 @@ from vidxfer.pipeline.heads.family import Released
 from vidxfer.pipeline.heads.recipe import B16, L14
 from vidxfer.pipeline.shapes import STEM
 
-PREFIX = "module."
+EVL_PREFIX = "module."
 """Of every key, from the wrapper that trains on several devices; files without it are read too."""
 
 GROUPS = ("decoder_layers", "temporal_conv", "temporal_pos_embed", "cross_attention")
@@ -154,13 +154,15 @@ class EvlRelease:
         head: dict[str, Tensor] = {}
         unknown: list[str] = []
         for key, value in state.items():
-            name = key.removeprefix(PREFIX)
+            name = key.removeprefix(EVL_PREFIX)
             if name in head or not name.startswith(("decoder.", "proj.")):
                 unknown.append(key)
             else:
                 head[name] = value
         sizes = read_sizes(head)
-        lines = problems(head, sizes) if head else [f"not one key begins with {PREFIX}decoder. or {PREFIX}proj."]
+        lines = (
+            problems(head, sizes) if head else [f"not one key begins with {EVL_PREFIX}decoder. or {EVL_PREFIX}proj."]
+        )
         return Released(
             config=None if lines else config_of(sizes),
             weights={name: value.float() for name, value in head.items()},
@@ -182,7 +184,7 @@ class EvlRelease:
 
     def write(self, head: Head, clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Release`; CLIP is not written."""
-        return {PREFIX + name: value.detach().float().cpu().clone() for name, value in head.state_dict().items()}
+        return {EVL_PREFIX + name: value.detach().float().cpu().clone() for name, value in head.state_dict().items()}
 
     def told(self, config: HeadConfig, offer: Offer) -> dict[str, Any]:
         """See `Release`; in words, since the released code takes them as arguments of a script."""

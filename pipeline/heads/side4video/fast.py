@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from vidxfer.pipeline.heads.side4video.net import Side4VideoNet
 from vidxfer.pipeline.heads.side4video.norm import BatchNorm
-from vidxfer.pipeline.heads.side4video.parts import HEAD_CHANNELS, SideBlock, shifted
+from vidxfer.pipeline.heads.side4video.parts import SIDE_HEAD_CHANNELS, SideBlock, shifted
 
 Kind = TypeVar("Kind", bound=nn.Module)
 
@@ -182,7 +182,7 @@ def spatial(block: SideBlock, s: Tensor, cls: Tensor, positions: Tensor) -> Tens
     packed = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
     # The class token asks too, one of some hundred: to leave it out would copy all the others.
     q, k, v = rearrange(packed, "picture token (which head channel) -> which picture head token channel",
-                        which=3, channel=HEAD_CHANNELS).unbind(0)  # fmt: skip
+                        which=3, channel=SIDE_HEAD_CHANNELS).unbind(0)  # fmt: skip
     read = F.scaled_dot_product_attention(q, k, v)
     rows = rearrange(
         read[:, :, 1:], "(clip frame) head place channel -> clip frame place (head channel)", clip=clips, frame=frames

@@ -21,8 +21,8 @@ from vidxfer.pipeline.heads.side4video.fast import fast_forward
 from vidxfer.pipeline.heads.side4video.net import Side4VideoNet, SideSizes
 from vidxfer.pipeline.shapes import ClipBatch
 
-Form = Callable[[Side4VideoNet, Tensor, Tensor], Tensor]
-FORMS: dict[str, Form] = {"fast": fast_forward, "plain": Side4VideoNet.forward}
+NetForm = Callable[[Side4VideoNet, Tensor, Tensor], Tensor]
+FORMS: dict[str, NetForm] = {"fast": fast_forward, "plain": Side4VideoNet.forward}
 """Two forms of the same function of (net, tokens, pixels) on the same parameters."""
 
 
@@ -39,7 +39,7 @@ class Side4VideoConfig(SideSizes, HeadConfig):
     """
 
     kind: ClassVar[str] = "side4video"
-    forms: ClassVar[Mapping[str, Form]] = FORMS
+    forms: ClassVar[Mapping[str, NetForm]] = FORMS
 
     layers: tuple[int, ...] | None = None
     form: str = "fast"

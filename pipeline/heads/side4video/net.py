@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.side4video.norm import BatchNorm, synchronise
-from vidxfer.pipeline.heads.side4video.parts import HEAD_CHANNELS, SideBlock
+from vidxfer.pipeline.heads.side4video.parts import SIDE_HEAD_CHANNELS, SideBlock
 
 GATES = ("fixed", "learned")
 GATE_TEMPERATURE = 0.1
@@ -47,10 +47,10 @@ class SideSizes:
     sync_batchnorm: bool = False
 
     def __post_init__(self) -> None:
-        if self.side_channels < HEAD_CHANNELS or self.side_channels % HEAD_CHANNELS:
+        if self.side_channels < SIDE_HEAD_CHANNELS or self.side_channels % SIDE_HEAD_CHANNELS:
             raise UsageError(
-                f"head.side_channels={self.side_channels} must be a multiple of {HEAD_CHANNELS}, like 320: "
-                f"an attention head has {HEAD_CHANNELS} channels"
+                f"head.side_channels={self.side_channels} must be a multiple of {SIDE_HEAD_CHANNELS}, like 320: "
+                f"an attention head has {SIDE_HEAD_CHANNELS} channels"
             )
         if self.gate not in GATES:
             raise UsageError(f"head.gate={self.gate!r} is none of {', '.join(GATES)}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vidxfer.pipeline.heads.side4video.norm import BatchNorm
 
-HEAD_CHANNELS = 64
+SIDE_HEAD_CHANNELS = 64
 """Width of one attention head."""
 
 FORGOTTEN_LAYERS = 12
@@ -64,7 +64,7 @@ class SideBlock(nn.Module):
             nn.Conv3d(channels, channels, 1),
         )
         self.ln_1 = nn.LayerNorm(channels)
-        self.attn = nn.MultiheadAttention(channels, channels // HEAD_CHANNELS, batch_first=True)
+        self.attn = nn.MultiheadAttention(channels, channels // SIDE_HEAD_CHANNELS, batch_first=True)
         self.bn_2 = BatchNorm(channels)
         self.mlp = Mlp(channels)
 

@@ -17,7 +17,7 @@ DATA: dict[str, Any] = {
 }
 """Sizes of the data sets, and temporal views and crops that both releases test with."""
 
-VIEWS = {
+SIDE_VIEWS = {
     "SSv1": "2 temporal views x 3 crops (Side4Video, TDS-CLIP)",
     "SSv2": "2 temporal views x 3 crops (Side4Video, TDS-CLIP)",
     "K400": "4 temporal views x 3 crops (Side4Video, TDS-CLIP)",
@@ -32,7 +32,7 @@ PUBLISHED = tuple(
         alpha=1,
         top1=top1,
         top5=None,
-        views=VIEWS[data],
+        views=SIDE_VIEWS[data],
         **DATA[data],
     )
     for data, top1 in (("SSv1", 59.4), ("SSv2", 70.6), ("K400", 83.6))

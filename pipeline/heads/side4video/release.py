@@ -24,7 +24,7 @@ from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Head, HeadConfig, Offer
 from vidxfer.pipeline.heads.family import Released
 from vidxfer.pipeline.heads.side4video.head import Side4VideoConfig, SideHead
-from vidxfer.pipeline.heads.side4video.parts import HEAD_CHANNELS
+from vidxfer.pipeline.heads.side4video.parts import SIDE_HEAD_CHANNELS
 
 WRAPPER = "module."
 """What some ways of training put before every key; the released code takes it off as well."""
@@ -160,8 +160,8 @@ class Side4VideoRelease:
             return None, [f"not one key is of a side network ({_STEM}, visual.transformer.side_linears.0.weight …)"]
         if empty := [f"{name}: is empty, shape {tuple(v.shape)}" for name, v in head.items() if 0 in v.shape]:
             return None, empty
-        if sizes.side_channels % HEAD_CHANNELS:
-            return None, [f"{sizes.side_channels} side channels do not divide into heads of {HEAD_CHANNELS}"]
+        if sizes.side_channels % SIDE_HEAD_CHANNELS:
+            return None, [f"{sizes.side_channels} side channels do not divide into heads of {SIDE_HEAD_CHANNELS}"]
         try:
             config = self.config_of(head, sizes)
         except UsageError as error:

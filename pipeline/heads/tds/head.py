@@ -8,13 +8,13 @@ from typing import ClassVar, get_args
 
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Needs, Offer
-from vidxfer.pipeline.heads.side4video.head import Form, Side4VideoConfig
+from vidxfer.pipeline.heads.side4video.head import NetForm, Side4VideoConfig
 from vidxfer.pipeline.heads.side4video.net import Side4VideoNet
 from vidxfer.pipeline.heads.tds.fast import fast_forward
 from vidxfer.pipeline.heads.tds.net import TdsNet, TdsSizes
 from vidxfer.pipeline.shapes import WindowEnds
 
-FORMS: dict[str, Form] = {"fast": fast_forward, "plain": TdsNet.forward}
+FORMS: dict[str, NetForm] = {"fast": fast_forward, "plain": TdsNet.forward}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class TdsConfig(TdsSizes, Side4VideoConfig):
     """
 
     kind: ClassVar[str] = "tds"
-    forms: ClassVar[Mapping[str, Form]] = FORMS
+    forms: ClassVar[Mapping[str, NetForm]] = FORMS
 
     window_ends: WindowEnds = "clamp"
 

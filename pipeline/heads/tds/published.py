@@ -8,7 +8,7 @@ vidxfer on these data.
 from __future__ import annotations
 
 from vidxfer.pipeline.heads.recipe import B16, L14, Published
-from vidxfer.pipeline.heads.side4video.published import DATA, VIEWS
+from vidxfer.pipeline.heads.side4video.published import DATA, SIDE_VIEWS
 from vidxfer.pipeline.heads.side4video.recipes import named
 
 _PAPER = "the README does not list it: number of the paper, no weights are released"
@@ -22,7 +22,7 @@ PUBLISHED = tuple(
         alpha=1,
         top1=top1,
         top5=top5,
-        views=VIEWS[data],
+        views=SIDE_VIEWS[data],
         note=note,
         **DATA[data],
     )
