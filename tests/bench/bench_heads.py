@@ -1,7 +1,7 @@
 """What a training step of each head with two forms costs: both, products alone, CLIP, and a cache's tokens.
 
 Run by `make bench`, not by the tests: `python tests/bench/bench_heads.py [--write docs/bench.md]`. Numbers are random.
-Sizes are those of B/16; `--blocks 3` feeds heads that read every block of CLIP with the last three alone, for a short run.
+Sizes are those of B/16; `--blocks 3` feeds heads that read every block of CLIP with the last three alone: a short run.
 "Products" is the share of a step inside matrix products and attention, as torch's profiler has it: what remains is
 norms, activations and copies, which is all that an arrangement of the same function can save.
 """
@@ -78,8 +78,8 @@ def row(name: str, tower: ClipTower, clip: Timing, precision: str, folder: Path,
     spec = replace(cache_spec(PUBLISHED[0]), calibration_videos=0)
     every = isinstance(config, DistConfig | Side4VideoConfig)
     offer = Offer(
-        layers=spec.layers[-asked.blocks :] if every else spec.layers, sparse_frames=spec.sparse_frames, alpha=alpha, grid=B16.grid,
-        channels=spec.channels, embed=spec.embed, classes=174, image_px=spec.sampling.image_px,
+        layers=spec.layers[-asked.blocks :] if every else spec.layers, sparse_frames=spec.sparse_frames, alpha=alpha,
+        grid=B16.grid, channels=spec.channels, embed=spec.embed, classes=174, image_px=spec.sampling.image_px,
         text=torch.randn(174, spec.embed), frozen=tower.state(), clip_heads=tower.heads,
     )  # fmt: skip
     heads = {}
