@@ -23,10 +23,18 @@ from vidxfer.pipeline.writing import make_folder, open_growing, whole_file
 MOST_LINE_BYTES = 1 << 20
 
 
+STATUS = Path("/proc/self/status")
+"""Where Linux tells a process of itself."""
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory so far: what torch held on a CUDA device, elsewhere what this process had of the machine's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if STATUS.is_file():  # getrusage has what the process had that started this one, if that was more
+        lines = STATUS.read_text(encoding="utf-8").splitlines()
+        if kilobytes := [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]:
+            return 1024 * kilobytes[0]
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
 

@@ -78,9 +78,8 @@ def row(name: str, tower: ClipTower, clip: Timing, precision: str, folder: Path,
     spec = replace(cache_spec(PUBLISHED[0]), calibration_videos=0)
     every = isinstance(config, DistConfig | Side4VideoConfig)
     offer = Offer(
-        layers=spec.layers[-asked.blocks :] if every else spec.layers,
-        sparse_frames=spec.sparse_frames, alpha=alpha, grid=B16.grid,
-        channels=spec.channels, embed=spec.embed, classes=174, image_px=spec.sampling.image_px,
+        layers=spec.layers[-asked.blocks :] if every else spec.layers, sparse_frames=spec.sparse_frames, alpha=alpha,
+        grid=B16.grid, channels=spec.channels, embed=spec.embed, classes=174, image_px=spec.sampling.image_px,
         text=torch.randn(174, spec.embed), frozen=tower.state(), clip_heads=tower.heads,
     )  # fmt: skip
     heads = {}

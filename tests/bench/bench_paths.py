@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from measure import CLOCKS, machine, write_block
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.build import build_head
+from vidxfer.pipeline.training.journal import peak_memory_bytes
 from vidxfer.pipeline.training.loader import Assembler
 from vidxfer.pipeline.training.optimise import build_optimiser, soft_cross_entropy
 from vidxfer.pipeline.training.order import epoch_order
@@ -111,7 +111,7 @@ def measured(path: str, name: str, cache: Path, asked: argparse.Namespace) -> di
     return {
         "seconds": (now() - began) / counted,
         "bytes": (bytes_read() - read) / counted,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak": peak_memory_bytes(CPU),
         "loss": float(loss.detach()),
     }
 
@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=12, help="of the footage (12)")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall", help="wall, or cores: core-seconds (wall)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (as torch chooses)")
+    parser.add_argument("--only", default=",".join(RECIPES), help="heads with commas (all)")
     parser.add_argument("--cache", type=Path, help="a cache of an earlier run; made anew unless given")
     parser.add_argument("--write", type=Path, help="put the table into this document, between its two comments")
     for hidden in ("--child", "--head"):
@@ -151,7 +152,7 @@ def main() -> None:
     lines = [HEADER]
     with tempfile.TemporaryDirectory() as folder:
         cache = asked.cache or made(Path(folder), asked.videos)
-        for name in RECIPES:
+        for name in asked.only.split(","):
             found = {path: in_a_child(path, name, cache, words) for path in PATHS}
             for path, one in found.items():
                 lines.append(
@@ -161,6 +162,7 @@ def main() -> None:
                 )
                 print(lines[-1], flush=True)
     if asked.write:
+        words.append(f"--videos={asked.videos}")
         told = f"`python tests/bench/bench_paths.py {' '.join(words)}`, {time.monotonic() - began:.0f} s in all"
         write_block(asked.write, "paths", f"Machine: {where}. {told}.\n\n" + "\n".join(lines))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import torch
 from torch import nn
 
 from vidxfer.pipeline.errors import RunError
-from vidxfer.pipeline.training.journal import Journal, read_metrics
+from vidxfer.pipeline.training import journal
+from vidxfer.pipeline.training.journal import STATUS, Journal, read_metrics
 from vidxfer.pipeline.training.recipes import named, with_settings
 from vidxfer.pipeline.training.run import Run, RunPlace
 
@@ -262,6 +265,15 @@ def test_tensorboard_has_the_numbers_of_the_journal_once_each(tmp_path: Path) ->
     events.Reload()
     shown = [(event.step, event.value) for event in events.Scalars("loss")]
     assert shown == [(line["step"], line["loss"]) for line in read_metrics(tmp_path)]
+
+
+@pytest.mark.skipif(not STATUS.is_file(), reason="only Linux tells it")
+def test_peak_memory_is_of_the_process_itself_and_not_of_the_one_that_started_it() -> None:
+    held = b"x" * (800 << 20)
+    code = f"import torch; from {journal.__name__} import peak_memory_bytes as peak; print(peak(torch.device('cpu')))"
+    told = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 50 << 20 < told < len(held)
+    assert journal.peak_memory_bytes(torch.device("cpu")) > len(held)
 
 
 def test_small_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
