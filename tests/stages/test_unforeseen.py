@@ -67,7 +67,10 @@ def test_extraction_notes_the_video_and_stores_the_others(toy, tmp_path, fault):
 def test_extraction_stops_where_every_video_fails_alike(toy, tmp_path, fault):
     fault("all")
     request = toy.request(tmp_path / "cache", decode_threads=THREADS, splits=("train",), codec="float16")
-    with pytest.raises(UnforeseenError, match=r"(?s)20 of the 20 videos read.*Traceback.*LookupError: no such colour"):
+    # Twenty are enough; some more may have ended by then, since seven are read at a time.
+    with pytest.raises(
+        UnforeseenError, match=r"(?s)(2\d) of the \1 videos read.*Traceback.*LookupError: no such colour"
+    ):
         extract(request)
 
 
