@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from vidxfer.pipeline.errors import CacheError
+from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.pipeline.shapes import ClipBatch, WindowEnds
 
 PixelKind = Literal["none", "sparse", "dense", "window"]
@@ -240,3 +240,15 @@ class HeadConfig(ABC):
         """As a run folder keeps it: the kind, then every field."""
         assert is_dataclass(self)
         return {"kind": self.kind, **asdict(self)}
+
+
+def expect_block_numbers(layers: object) -> None:
+    """Check the setting of the CLIP layers that a head reads; None: every block.
+
+    Raises:
+        UsageError: it is neither that nor some numbers.
+    """
+    if layers is not None and (
+        not layers or not isinstance(layers, tuple) or not all(isinstance(layer, int) for layer in layers)
+    ):
+        raise UsageError(f"head.layers={layers!r} must be block numbers like [3, 7, 11], or null")

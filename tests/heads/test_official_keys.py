@@ -15,7 +15,7 @@ from vidxfer.pipeline.heads import PUBLISHED
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.dist.keys import HEAD, OLD_HEAD, OLD_NAMES, PREFIX, SortedKeys, official_state, sort_keys
 from vidxfer.pipeline.heads.dist.net import DistNet, DistSizes
-from vidxfer.pipeline.heads.dist.release import FileSizes, problems, read_sizes
+from vidxfer.pipeline.heads.dist.release import FileSizes, _ratio, problems, read_sizes
 from vidxfer.pipeline.training.recipes import named
 
 LISTS = {
@@ -113,6 +113,12 @@ def test_sizes_of_any_ratio_are_read_back() -> None:
     hidden = [int(64 * sizes.config.integration_mlp_ratio), int(64 * sizes.config.integration_temporal_mlp_ratio)]
     assert hidden == [int(64 * 0.7), int(64 * 0.33)]
     assert (sizes.grid, sizes.clip_blocks, sizes.offer.image_px) == (4, 2, 32)
+
+
+@pytest.mark.parametrize(("hidden", "outer"), [(61, 224), (115, 224), (15, 11), (384, 96)])
+def test_a_ratio_gives_back_the_width_it_was_read_from(hidden: int, outer: int) -> None:
+    """int(224 * (61 / 224)) is 60: a division alone loses a channel."""
+    assert int(outer * _ratio(hidden, outer)) == hidden
 
 
 def without(keys: SortedKeys, *names: str, **changed: Tensor) -> list[str]:

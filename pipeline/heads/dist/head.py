@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, expect_block_numbers
 from vidxfer.pipeline.heads.delivered import expect_layers
 from vidxfer.pipeline.heads.dist.fast import fast_forward
 from vidxfer.pipeline.heads.dist.net import DistNet, DistSizes
@@ -47,11 +47,7 @@ class DistConfig(DistSizes, HeadConfig):
     def __post_init__(self) -> None:
         if self.form not in FORMS:
             raise UsageError(f"head.form={self.form!r} is none of {', '.join(FORMS)}")
-        layers = self.layers
-        if layers is not None and (
-            not layers or not isinstance(layers, tuple) or not all(isinstance(layer, int) for layer in layers)
-        ):
-            raise UsageError(f"head.layers={layers!r} must be block numbers like [3, 7, 11], or null")
+        expect_block_numbers(self.layers)
         for name, size in asdict(self).items():
             if not isinstance(size, int | float):
                 continue

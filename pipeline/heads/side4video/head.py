@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.heads.base import BatchStatistics, Head, HeadConfig, Needs, Offer
+from vidxfer.pipeline.heads.base import BatchStatistics, Head, HeadConfig, Needs, Offer, expect_block_numbers
 from vidxfer.pipeline.heads.delivered import expect_layers
 from vidxfer.pipeline.heads.side4video.fast import fast_forward
 from vidxfer.pipeline.heads.side4video.net import Side4VideoNet, SideSizes
@@ -48,11 +48,7 @@ class Side4VideoConfig(SideSizes, HeadConfig):
         super().__post_init__()
         if self.form not in self.forms:
             raise UsageError(f"head.form={self.form!r} is none of {', '.join(self.forms)}")
-        layers = self.layers
-        if layers is not None and (
-            not layers or not isinstance(layers, tuple) or not all(isinstance(layer, int) for layer in layers)
-        ):
-            raise UsageError(f"head.layers={layers!r} must be block numbers like [3, 7, 11], or null")
+        expect_block_numbers(self.layers)
 
     @property
     def batch_statistics(self) -> BatchStatistics:
