@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class BatchNorm(nn.BatchNorm3d):
+class BatchNorm(nn.BatchNorm1d):
     """Batch norm of [clip channel frame row col]; `rows` is the same of [… channel].
 
     Attributes:
@@ -30,7 +30,10 @@ class BatchNorm(nn.BatchNorm3d):
         """[clip channel frame row col] -> same."""
         if self.synchronised:
             return self.rows(x.movedim(1, -1)).movedim(-1, 1)
-        return super().forward(x)
+        # Without the axes of the picture: where they have length 1, torch 2.15 on the CPU can take a gradient for one
+        # in another memory format, and the bias then gets numbers of other channels.
+        normed: Tensor = super().forward(x.flatten(2))
+        return normed.view_as(x)
 
     def rows(self, x: Tensor) -> Tensor:
         """[… channel] -> same: the channels lie behind each other, and nothing is turned."""
