@@ -101,7 +101,7 @@ SamplingOption = Annotated[
     str,
     typer.Option(
         "--sampling",
-        help="Which frames: segment (DiST), or as Side4Video and TDS-CLIP: tds-ss, tds-k400, tds-dense.",
+        help="Which frames: segment (DiST); tds-ss, tds-k400, tds-dense (Side4Video, TDS-CLIP); evl-ss, evl-k400.",
         rich_help_panel="Views",
     ),
 ]

@@ -136,7 +136,7 @@ class CacheChoice:
         codec: as `cache/codecs/form.py` spells it: int8, float16, int4, pca64+int8 … seed: of the random views.
         calibration_videos: sample behind the codec's statistics; float16 has none.
         shard_videos: videos per shard; None: about 1 GB, at most 64 videos.
-        sampling: rule by which frames are taken (video/sampling.py): "segment", "tds-ss", "tds-k400", "tds-dense".
+        sampling: rule by which frames are taken (video/sampling.py): "segment" or a published rule.
         square_pixels: resize pictures whose pixels are not square; published: as they are stored.
         templates: prompts around class names; several are averaged. Published: the bare name.
         with_frames: also keep the dense frames of every view as JPEGs of `frame_quality` (1 to 100) and

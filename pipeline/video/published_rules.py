@@ -1,11 +1,15 @@
-"""Which frames other releases take: index arithmetic of Side4Video and TDS-CLIP, each rule under its name.
+"""Which frames other releases take: index arithmetic of Side4Video, TDS-CLIP and EVL, each rule under its name.
 
     tds-ss      train: one drawn frame of each of T parts of the video; test: a fixed place in each, later view by view
     tds-k400    the same with overlapping ends in training; test: steps of N / T, which begin later view by view
     tds-dense   steps of 128 // T within 128 frames, drawn or spread over the video; a short video is gone round
+    evl-ss      train: as tds-k400; test: the middle of each of T parts, or with V views the same share of each
+    evl-k400    frames 16 apart (from T = 32 on: 8), drawn or spread over the video; a short one repeats its last frame
 
-Equal to the release on every golden case (docs/spec/tds_clip_side4video.md §6.3), with numbers from 0 instead of 1. The
-release cannot test with one view in the dense rule (it divides by zero): here that view stands in the middle.
+The rules of TDS-CLIP equal the release on every golden case (docs/spec/tds_clip_side4video.md §6.3), with numbers
+from 0 instead of 1. That release divides by zero for one test view of the dense rule: here that view stands in the
+middle. EVL's rules follow docs/spec/evl.md §6. Its release crashes where it should test on Something-Something: the
+rule of those test views is ours.
 """
 
 from __future__ import annotations
@@ -78,8 +82,35 @@ def _dense_test(count: int, frames: int, views: int, view: int) -> list[int]:
     return _dense(count, frames, room // 2 if views == 1 else view * (room // (views - 1)))
 
 
+def _middles(count: int, frames: int, views: int, view: int) -> list[int]:
+    share = (view + 1) / (views + 1)
+    return [round((count - 1) / frames * (place + share)) for place in range(frames)]
+
+
+def _strided_train(count: int, frames: int, draws: FloatArray) -> list[int]:
+    stride = _stride(frames)
+    starts = count - stride * (frames - 1)
+    if starts <= 1:  # every strided frame, and the last of them again
+        return [stride * min(place, (count - 1) // stride) for place in range(frames)]
+    begin = _between(float(draws[0]), 0, starts - 1)
+    return [begin + stride * place for place in range(frames)]
+
+
+def _strided_test(count: int, frames: int, views: int, view: int) -> list[int]:
+    stride = _stride(frames)
+    room = max(0, count - ((frames - 1) * stride + 1))
+    begin = room // 2 if views == 1 else round(room / (views - 1) * view)
+    return [min(begin + stride * place, count - 1) for place in range(frames)]
+
+
+def _stride(frames: int) -> int:
+    return 16 if frames < 32 else 8  # released for 8, 16 and 32 frames: 8x16, 16x16, 32x8
+
+
 RULES = {
     "tds-ss": Rule(train=_ss_train, test=_ss_test),
     "tds-k400": Rule(train=_k400_train, test=_k400_test),
     "tds-dense": Rule(train=_dense_train, test=_dense_test),
+    "evl-ss": Rule(train=_k400_train, test=_middles),
+    "evl-k400": Rule(train=_strided_train, test=_strided_test),
 }

@@ -7,9 +7,9 @@
 
 Every step is a command line. Each result is a line of FOLDER/results.jsonl, and a run that was ended goes on where it
 stood; a repeat does what is missing, so it may run in pieces: `--minutes 10` starts nothing new after ten minutes.
-`--only` takes labels with commas: of HEADS, those that begin so. `--real` trains each head once on the clips behind
-VIDXFER_REAL (4 labels; the tower is a really trained ViT-Ti/16). `--write FILE.md` also keeps table and
-plot there.
+`--only` takes labels with commas: of HEADS, those that begin so. `--real` trains each head once, and no ablation, on
+the clips behind VIDXFER_REAL (4 labels; the tower is a really trained ViT-Ti/16). `--write FILE.md` also keeps table
+and plot there.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class Head:
     recipe: str | None
     sets: tuple[str, ...] = ()
     seeds: int = 100
+
+    @property
+    def ablation(self) -> bool:
+        """Whether it is another row's head with something taken out."""
+        return self.recipe is not None and self.seeds == 1
 
     @property
     def name(self) -> str:
@@ -271,7 +276,7 @@ def main() -> None:
     words.add_argument("--extract", default=" ".join(EXTRACT), help="what the cache keeps beside tokens")
     words.add_argument("--write", type=Path, help="keep the table in this file, and the plot beside it")
     asked = words.parse_args()
-    heads = chosen(asked.only)
+    heads = tuple(head for head in chosen(asked.only) if not (asked.real and head.ablation))
     expect_recipes(heads)
     folder = asked.out.absolute()
     folder.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def test_a_bank_has_the_rule_of_segments(toy: Any, tmp_path: Path, invoke: Calla
         frames_to_store(CacheChoice(sampling="tds-k400", bank_frames=16))
     shown = invoke("plan", "--root", toy.root, "--model", toy.clip, "--sampling", "every", "--no-measure")
     assert shown.exit_code == 2
-    assert "sampling.rule='every' is none of segment, tds-ss, tds-k400, tds-dense" in shown.stderr
+    assert "sampling.rule='every' is none of segment, tds-ss, tds-k400, tds-dense, evl-ss, evl-k400" in shown.stderr
 
 
 def test_extraction_stores_the_frames_of_the_rule(toy: Any, tmp_path: Path) -> None:

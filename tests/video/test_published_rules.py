@@ -1,4 +1,4 @@
-"""Sampling of Side4Video and TDS-CLIP: the release's numbers on every golden case (tests/golden/README_tds.md)."""
+"""Sampling of Side4Video and TDS-CLIP: the release's numbers, in every golden case (tests/golden/README_tds.md)."""
 
 from __future__ import annotations
 
