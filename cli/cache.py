@@ -28,12 +28,13 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
     from vidxfer.cli import show
     from vidxfer.pipeline.cache.read.summary import summary
 
-    found = summary(cache)
+    summaries = summary(cache)
     if json:
-        show.print_json(found)
+        show.print_json(summaries)
         return
-    for name, split in found.items():
+    for name, split in summaries.items():
         spec, noted = split["spec"], split["notes"]
+        reasons = Counter(noted.get("why", {}))
         shape = " ".join(f"{axis}={length:,}" for axis, length in split["shape"].items())
         rows = [
             ["tokens", shape],
@@ -47,10 +48,10 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
                       f"{later_views(split)}"],
             ["videos", f"{split['stored']:,} stored, {split['failed']:,} refused, {split['pending']:,} pending"],
             ["refused", ", ".join(f"{why} {count}" for why, count in split["reasons"].items()) or "none"],
-            ["decoded by", ", ".join(f"{d} {n:,}" for d, n in noted.get("decoder", {}).items()) or "-"],
-            ["versions", ", ".join(f"{v} {n:,}" for v, n in noted.get("decoder version", {}).items()) or "-"],
-            ["pixels not square", ", ".join(f"{a} {n:,}" for a, n in noted.get("pixel aspect", {}).items()) or "-"],
-            ["why", "; ".join(f"{text} ({n:,})" for text, n in Counter(noted.get("why", {})).most_common(4)) or "-"],
+            ["decoded by", counts(noted.get("decoder", {}))],
+            ["versions", counts(noted.get("decoder version", {}))],
+            ["pixels not square", counts(noted.get("pixel aspect", {}))],
+            ["why", "; ".join(f"{why} ({count:,})" for why, count in reasons.most_common(4)) or "-"],
             ["shards", f"{split['shards_finished']:,} of {split['shards']:,}, {split['shard_videos']} videos each"],
             ["dense frames", dense_frames(split)],
             ["CLIP's own weights", "not kept" if split["frozen"] is None else split["frozen"]["file"]],
@@ -63,6 +64,11 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
         show.facts("changes tokens: other values are another cache", flat_rows(passport["tokens"]))
         informs = {**passport["videos"], **passport["informs"]}
         show.facts("informs: which videos, and what made them; tokens do not depend on it", flat_rows(informs))
+
+
+def counts(videos_of: dict[str, int]) -> str:
+    """Names with their numbers of videos, as `pyav 12, decord 3`; "-" where there are none."""
+    return ", ".join(f"{name} {count:,}" for name, count in videos_of.items()) or "-"
 
 
 def flat_rows(values: dict[str, Any]) -> list[list[str]]:
@@ -120,19 +126,19 @@ def verify(
     from vidxfer.cli import show
     from vidxfer.stages.upkeep import verify as stage
 
-    found = stage.verify(
+    reports = stage.verify(
         stage.VerifyRequest(cache=cache, splits=tuple(split) if split else None, drop_damaged=drop_damaged),
         show.Shown(),
     )
     if json:
-        show.print_json(found)
+        show.print_json(reports)
     else:
-        show_checks(cache, found)
-    if any(one.damage or (one.pending and not allow_incomplete) for one in found):
+        show_checks(cache, reports)
+    if any(report.damage or (report.pending and not allow_incomplete) for report in reports):
         raise typer.Exit(1)
 
 
-def show_checks(cache: Path, found: tuple[VerifyReport, ...]) -> None:
+def show_checks(cache: Path, reports: tuple[VerifyReport, ...]) -> None:
     """The table of a check, every damage, and what to do."""
     from vidxfer.cli import show
 
@@ -140,17 +146,17 @@ def show_checks(cache: Path, found: tuple[VerifyReport, ...]) -> None:
         f"Cache {cache}",
         ["split", "shards checked", "damaged", "pending", "videos", "refused", "bytes", "seconds"],
         [
-            [one.split, f"{one.checked:,} of {one.shards:,}", f"{len(one.damage):,}", f"{one.pending:,}",
-             f"{one.stored:,}", f"{one.failed:,}", show.size(one.bytes), f"{one.seconds:.1f}"]
-            for one in found
+            [report.split, f"{report.checked:,} of {report.shards:,}", f"{len(report.damage):,}", f"{report.pending:,}",
+             f"{report.stored:,}", f"{report.failed:,}", show.size(report.bytes), f"{report.seconds:.1f}"]
+            for report in reports
         ],
     )  # fmt: skip
-    for one in found:
-        for damage in one.damage:
+    for report in reports:
+        for damage in report.damage:
             for line in damage.found:
-                show.say(f"damaged: {one.split} shard {damage.shard}: {line}")
-    damaged = [damage for one in found for damage in one.damage]
-    pending = sum(one.pending for one in found)
+                show.say(f"damaged: {report.split} shard {damage.shard}: {line}")
+    damaged = [damage for report in reports for damage in report.damage]
+    pending = sum(report.pending for report in reports)
     if damaged and not all(damage.dropped for damage in damaged):
         show.say(
             f"{len(damaged)} damaged shards: take them back with --drop-damaged, then run `vidxfer extract` again."

@@ -96,24 +96,26 @@ def show_added(cache: Path, reports: tuple[AddReport, ...]) -> None:
         f"Cache {cache}",
         ["split", "added", "known before", "new classes", "views", "stored in all", "refused now", "fingerprint"],
         [
-            [one.split, f"{one.added:,}", f"{one.known:,}", f"{len(one.new_classes):,}",
-             str(one.views) + (f" (+{one.views_added})" if one.views_added else ""), f"{one.stored:,}",
-             f"{len(one.failed):,}", one.fingerprint]
-            for one in reports
+            [report.split, f"{report.added:,}", f"{report.known:,}", f"{len(report.new_classes):,}",
+             str(report.views) + (f" (+{report.views_added})" if report.views_added else ""), f"{report.stored:,}",
+             f"{len(report.failed):,}", report.fingerprint]
+            for report in reports
         ],
     )  # fmt: skip
-    for one in reports:
-        if one.new_classes:
-            show.say(f"{one.split}: new classes: {', '.join(one.new_classes)}")
-        if one.views_pending:
-            total = one.views + one.views_pending
-            show.say(f"{one.split}: views up to {total} do not count yet: `vidxfer cache add --views {total}` goes on")
-        for where, reason in one.left.items():
+    for report in reports:
+        if report.new_classes:
+            show.say(f"{report.split}: new classes: {', '.join(report.new_classes)}")
+        if report.views_pending:
+            total = report.views + report.views_pending
+            show.say(
+                f"{report.split}: views up to {total} do not count yet: `vidxfer cache add --views {total}` goes on"
+            )
+        for where, reason in report.left.items():
             show.say(f"left: {where}: {reason}. It is still pending: run the same command again.")
-        if one.pending:
-            show.say(f"{one.split}: {one.pending} shards of another data set are pending: add that one to go on")
-        for name, reason in one.failed.items():
-            show.say(f"refused: {one.split}/{name}: {reason}")
+        if report.pending:
+            show.say(f"{report.split}: {report.pending} shards of another data set are pending: add that one to go on")
+        for name, reason in report.failed.items():
+            show.say(f"refused: {report.split}/{name}: {reason}")
 
 
 def parity(
@@ -136,7 +138,7 @@ def parity(
     from vidxfer.cli import show
     from vidxfer.stages.upkeep import parity as stage
 
-    found = stage.parity(
+    parities = stage.parity(
         stage.ParityRequest(
             cache=cache, splits=tuple(split) if split else None, videos=videos, root=root, model=model,
             pretrained=pretrained, device=device,
@@ -144,41 +146,41 @@ def parity(
         show.Shown(),
     )  # fmt: skip
     if json:
-        show.print_json(found)
+        show.print_json(parities)
     else:
-        for one in found:
-            show_parity(cache, one)
-    if not all(one.holds for one in found):
+        for split_parity in parities:
+            show_parity(cache, split_parity)
+    if not all(split_parity.holds for split_parity in parities):
         raise typer.Exit(1)
-    if any(one.unreadable for one in found):
+    if any(split_parity.unreadable for split_parity in parities):
         raise typer.Exit(3)
 
 
-def show_parity(cache: Path, found: SplitParity) -> None:
+def show_parity(cache: Path, parity: SplitParity) -> None:
     """The table of one split, and what is beyond its limit."""
     from vidxfer.cli import show
 
     show.table(
-        f"{cache}/{found.split}: {found.videos:,} videos of {found.tokens:,} tokens per layer, computed again",
+        f"{cache}/{parity.split}: {parity.videos:,} videos of {parity.tokens:,} tokens per layer, computed again",
         ["layer", "largest error", "of a token, relative", "codec alone", "beyond"],
         [
             [
-                str(one.layer),
-                f"{one.largest_error:.3g}",
-                f"{one.error:.2e}",
-                f"{one.codec_error:.2e}",
-                f"{one.beyond:,}",
+                str(layer.layer),
+                f"{layer.largest_error:.3g}",
+                f"{layer.error:.2e}",
+                f"{layer.codec_error:.2e}",
+                f"{layer.beyond:,}",
             ]
-            for one in found.layers
+            for layer in parity.layers
         ],
     )
-    for one in found.layers:
-        if one.beyond:
-            show.say(f"differs: {found.split} layer {one.layer}: {one.beyond:,} tokens; the worst: {one.worst}")
-    for name, reason in found.unreadable.items():
-        show.say(f"cannot be read: {found.split}/{name}: {reason}")
-    if found.holds:
-        show.say(f"{found.split}: what is stored is what CLIP says of these videos, within the codec's error.")
+    for layer in parity.layers:
+        if layer.beyond:
+            show.say(f"differs: {parity.split} layer {layer.layer}: {layer.beyond:,} tokens; the worst: {layer.worst}")
+    for name, reason in parity.unreadable.items():
+        show.say(f"cannot be read: {parity.split}/{name}: {reason}")
+    if parity.holds:
+        show.say(f"{parity.split}: what is stored is what CLIP says of these videos, within the codec's error.")
 
 
 def prune(
@@ -209,9 +211,9 @@ def prune(
         f"Cache {to}",
         ["split", "layers", "views", "videos", "before", "after"],
         [
-            [one.split, ", ".join(map(str, one.layers)), str(one.views), f"{one.stored:,}", show.size(one.bytes_before),
-             show.size(one.bytes_after)]
-            for one in reports
+            [report.split, ", ".join(map(str, report.layers)), str(report.views), f"{report.stored:,}",
+             show.size(report.bytes_before), show.size(report.bytes_after)]
+            for report in reports
         ],
     )  # fmt: skip
 

@@ -53,7 +53,7 @@ def check(
     from vidxfer.stages.engine import EngineChoice
     from vidxfer.stages.videos import check as stage
 
-    found = stage.check(
+    reports = stage.check(
         stage.CheckRequest(
             data=data_source(dataset, root, labels, val_fraction, limit, fold),
             splits=parse_splits(split),
@@ -66,15 +66,15 @@ def check(
         show.Shown(),
     )
     if json:
-        show.print_json(found)
+        show.print_json(reports)
     else:
-        show_found(found)
+        show_found(reports)
         show.say(f"lines: {out}   what would fail: {stage.failed_path(out)}")
-    if any(one.failed for one in found):
+    if any(report.failed for report in reports):
         raise typer.Exit(3)
 
 
-def show_found(found: tuple[SplitCheck, ...]) -> None:
+def show_found(reports: tuple[SplitCheck, ...]) -> None:
     """The table of splits, why they are not read by decord, and the first that would fail."""
     from vidxfer.cli import show
 
@@ -82,19 +82,19 @@ def show_found(found: tuple[SplitCheck, ...]) -> None:
         "Videos",
         ["split", "videos", "read before", "would fail", "read by", "frames", "reading took", "waiting"],
         [
-            [one.split, f"{one.videos:,}", f"{one.known:,}", f"{len(one.failed):,}",
-             ", ".join(f"{name} {n:,}" for name, n in sorted(one.decoders.items())) or "-",
-             f"{one.frames:,}", show.duration(one.seconds), show.duration(one.wall_seconds)]
-            for one in found
+            [report.split, f"{report.videos:,}", f"{report.known:,}", f"{len(report.failed):,}",
+             ", ".join(f"{name} {videos:,}" for name, videos in sorted(report.decoders.items())) or "-",
+             f"{report.frames:,}", show.duration(report.seconds), show.duration(report.wall_seconds)]
+            for report in reports
         ],
     )  # fmt: skip
-    for one in found:
-        for note in one.notes:
-            show.say(f"note: {one.split}: {note}")
-        show.say_aspects(one.split, one.pixel_aspects)
-        for why, count in sorted(one.why.items(), key=lambda item: -item[1])[:SHOWN]:
-            show.say(f"pyav: {one.split}: {count:,} videos: {why}")
-        for name, reason in list(one.failed.items())[:SHOWN]:
-            show.say(f"would fail: {one.split}/{name}: {reason}")
-        if len(one.failed) > SHOWN:
-            show.say(f"would fail: {one.split}: and {len(one.failed) - SHOWN:,} more")
+    for report in reports:
+        for note in report.notes:
+            show.say(f"note: {report.split}: {note}")
+        show.say_aspects(report.split, report.pixel_aspects)
+        for why, count in sorted(report.why.items(), key=lambda item: -item[1])[:SHOWN]:
+            show.say(f"pyav: {report.split}: {count:,} videos: {why}")
+        for name, reason in list(report.failed.items())[:SHOWN]:
+            show.say(f"would fail: {report.split}/{name}: {reason}")
+        if len(report.failed) > SHOWN:
+            show.say(f"would fail: {report.split}: and {len(report.failed) - SHOWN:,} more")

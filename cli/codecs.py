@@ -78,16 +78,16 @@ def show_fidelity(report: FidelityReport) -> None:
     """One table per codec, what to judge by, and what the figures rest on."""
     from vidxfer.cli import show
 
-    for one in report.codecs:
-        what = "stored" if one.stored else "tried, not stored"
+    for codec in report.codecs:
+        state = "stored" if codec.stored else "tried, not stored"
         show.table(
-            f"{one.codec} ({what}): {show.size(one.bytes_per_view)} per view",
+            f"{codec.codec} ({state}): {show.size(codec.bytes_per_view)} per view",
             ["layer", "bytes", "cosine", "worst", "centred", "worst", "ordinary", "worst", "rel. error", "in std"],
             [
                 [str(layer.layer), show.size(layer.bytes_per_view), f"{layer.cosine:.5f}", f"{layer.cosine_worst:.4f}",
                  f"{layer.centred:.5f}", f"{layer.centred_worst:.4f}", f"{layer.ordinary:.5f}",
                  f"{layer.ordinary_worst:.4f}", f"{layer.relative_error:.4f}", f"{layer.error_in_std:.4f}"]
-                for layer in one.layers
+                for layer in codec.layers
             ],
         )  # fmt: skip
     show.say(MISLEADS)
@@ -145,8 +145,9 @@ def recode(
         f"Cache {to}",
         ["split", "from", "to", "layers", "videos", "stored before", "bytes before", "bytes now", "seconds"],
         [
-            [one.split, one.source_codec, one.codec, ",".join(map(str, one.layers)), f"{one.stored:,}",
-             f"{one.resumed:,}", show.size(one.bytes_before), show.size(one.bytes_after), f"{one.seconds:.1f}"]
-            for one in reports
+            [report.split, report.source_codec, report.codec, ",".join(map(str, report.layers)), f"{report.stored:,}",
+             f"{report.resumed:,}", show.size(report.bytes_before), show.size(report.bytes_after),
+             f"{report.seconds:.1f}"]
+            for report in reports
         ],
     )  # fmt: skip

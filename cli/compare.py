@@ -56,9 +56,9 @@ def compare(
         published=published,
     )
     shown = show.Shown()
-    for one in report.runs:
-        if one.not_compared:
-            shown.line(f"{one.run}: {' and '.join(one.not_compared)} are not recorded, so not compared")
+    for row in report.runs:
+        if row.not_compared:
+            shown.line(f"{row.run}: {' and '.join(row.not_compared)} are not recorded, so not compared")
     for note in report.notes:
         shown.line(note)
     if plot is not None:

@@ -28,45 +28,47 @@ class Block:
     below: tuple[str, ...] = ()
 
 
-def blocks(found: Comparison, caches: str) -> list[Block]:
+def blocks(comparison: Comparison, caches: str) -> list[Block]:
     """Everything that is shown, block by block; `caches` names them."""
-    title = f"{found.classes} classes; cache {caches}: {show.size(found.cache_bytes)} for {found.views:,} views"
-    shown = [_scores(found, title), _costs(found), _settings(found)]
-    if found.against is not None:
-        shown.append(_pairs(found, found.against))
-    if found.published:
-        shown.append(_published(found.published))
+    stored = f"{show.size(comparison.cache_bytes)} for {comparison.views:,} views"
+    title = f"{comparison.classes} classes; cache {caches}: {stored}"
+    shown = [_scores(comparison, title), _costs(comparison), _settings(comparison)]
+    if comparison.against is not None:
+        shown.append(_pairs(comparison, comparison.against))
+    if comparison.published:
+        shown.append(_published(comparison.published))
     return shown
 
 
-def _scores(found: Comparison, title: str) -> Block:
-    missing = any(row.scored != row.listed for row in found.runs)
-    rows = [["chance", percent(found.chance), "", *map(percent, found.factor_chance.values()), "", *[""] * missing]]
-    for row in found.runs:
+def _scores(comparison: Comparison, title: str) -> Block:
+    missing = any(row.scored != row.listed for row in comparison.runs)
+    factors, split = comparison.factor_chance, comparison.split
+    rows = [["chance", percent(comparison.chance), "", *map(percent, factors.values()), "", *[""] * missing]]
+    for row in comparison.runs:
         rows.append([
             row.name,
             percent(row.top1, row.top1_interval),
             percent(row.top5, row.top5_interval),
-            *(percent(row.factors.get(name)) for name in found.factor_chance),
+            *(percent(row.factors.get(name)) for name in factors),
             "-" if row.scored is None else f"{row.scored}/{row.listed}",
             *[percent(row.top1_of_listed)] * missing,
         ])  # fmt: skip
-    rows += [_mean(group, found, missing) for group in found.seeds]
+    rows += [_mean(group, comparison, missing) for group in comparison.seeds]
     of_listed = ["of listed"] * missing
-    columns = ["", f"{found.split} top-1", f"{found.split} top-5", *found.factor_chance, "scored", *of_listed]
+    columns = ["", f"{split} top-1", f"{split} top-5", *factors, "scored", *of_listed]
     below = "In brackets: 95 % bootstrap interval over videos; of several seeds, one standard deviation."
     return Block(title=title, columns=columns, rows=rows, below=(below,))
 
 
-def _mean(group: Seeds, found: Comparison, missing: bool) -> list[str]:
-    shares = [group.top1, group.top5, *(group.factors.get(name) for name in found.factor_chance)]
-    cells = ["-" if one is None else f"{one[0]:.1%} (± {100 * one[1]:.1f})" for one in shares]
+def _mean(group: Seeds, comparison: Comparison, missing: bool) -> list[str]:
+    shares = [group.top1, group.top5, *(group.factors.get(name) for name in comparison.factor_chance)]
+    cells = ["-" if spread is None else f"{spread[0]:.1%} (± {100 * spread[1]:.1f})" for spread in shares]
     return [f"{group.name}, mean of {len(group.runs)} seeds", *cells, "", *[""] * missing]
 
 
-def _costs(found: Comparison) -> Block:
+def _costs(comparison: Comparison) -> Block:
     rows = []
-    for row in found.runs:
+    for row in comparison.runs:
         cost = ["0", "no", "0", "0", "-", "-"] if row.cost is None else _cost(row.cost, row.online)
         rows.append([
             row.name,
@@ -96,16 +98,16 @@ def _cost(cost: HeadCost, online: bool) -> list[str]:
     ]
 
 
-def _settings(found: Comparison) -> Block:
+def _settings(comparison: Comparison) -> Block:
     rows = [
-        [row.name, row.tokens, *(row.settings.get(name, "-") for name in found.differing), str(row.run)]
-        for row in found.runs
+        [row.name, row.tokens, *(row.settings.get(name, "-") for name in comparison.differing), str(row.run)]
+        for row in comparison.runs
     ]
-    return Block(title="Where they come from", columns=["", "tokens from", *found.differing, "run"], rows=rows)
+    return Block(title="Where they come from", columns=["", "tokens from", *comparison.differing, "run"], rows=rows)
 
 
-def _pairs(found: Comparison, against: Path) -> Block:
-    other = next(row for row in found.runs if row.run == against)
+def _pairs(comparison: Comparison, against: Path) -> Block:
+    other = next(row for row in comparison.runs if row.run == against)
     rows = [
         [
             pair.name,
@@ -116,7 +118,7 @@ def _pairs(found: Comparison, against: Path) -> Block:
             f"{pair.videos}",
             str(pair.run),
         ]
-        for pair in found.pairs
+        for pair in comparison.pairs
     ]
     columns = ["", "points of top-1", "only it", "only this", "p", "videos", "run"]
     return Block(
@@ -130,41 +132,44 @@ def _pairs(found: Comparison, against: Path) -> Block:
 def _published(figures: tuple[Figure, ...]) -> Block:
     from vidxfer.pipeline.heads.systems import VIEWS_DIFFER
 
-    systems = [one.system for one in figures]
-    told = list(dict.fromkeys(text for one in figures for text in (one.source, one.caveat) if text))
+    systems = [figure.system for figure in figures]
+    notes = list(dict.fromkeys(text for figure in figures for text in (figure.source, figure.caveat) if text))
     rows = [
         [
-            one.system,
-            *("" if cell is None else str(cell) for cell in (one.data, one.clip, one.frames, one.top1, one.top5)),
-            "" if one.trainable_millions is None else f"{one.trainable_millions:g} M",
-            one.cached,
-            one.views or "",
-            " ".join(f"[{told.index(text) + 1}]" for text in (one.source, one.caveat) if text),
+            figure.system,
+            *(
+                "" if cell is None else str(cell)
+                for cell in (figure.data, figure.clip, figure.frames, figure.top1, figure.top5)
+            ),
+            "" if figure.trainable_millions is None else f"{figure.trainable_millions:g} M",
+            figure.cached,
+            figure.views or "",
+            " ".join(f"[{notes.index(text) + 1}]" for text in (figure.source, figure.caveat) if text),
         ]
-        for one in sorted(figures, key=lambda one: systems.index(one.system))
+        for figure in sorted(figures, key=lambda figure: systems.index(figure.system))
     ]
     columns = ["", "data", "CLIP", "frames", "top-1", "top-5", "trains", "cacheable", "views", "notes"]
     return Block(
         title="Published by others: other videos, views and code than above",
         columns=columns,
         rows=rows,
-        below=(VIEWS_DIFFER, *(f"[{number}] {text}" for number, text in enumerate(told, start=1))),
+        below=(VIEWS_DIFFER, *(f"[{number}] {text}" for number, text in enumerate(notes, start=1))),
     )
 
 
-def points(found: Comparison) -> list[Point]:
+def points(comparison: Comparison) -> list[Point]:
     """A point per head: runs of several seeds are one, at their mean."""
     from vidxfer.stages.plots import Point
 
-    grouped = {run: group for group in found.seeds for run in group.runs}
-    drawn = []
-    for row in found.runs:
+    grouped = {run: group for group in comparison.seeds for run in group.runs}
+    plotted = []
+    for row in comparison.runs:
         group = grouped.get(row.run)
         if row.top1 is None or (group is not None and row.run != group.runs[0]):
             continue
         top1 = row.top1 if group is None else group.top1[0]
         low, high = (row.top1_interval if group is None else group.top1_interval) or (top1, top1)
-        drawn.append(
+        plotted.append(
             Point(
                 label=_label(row.name if group is None else group.name, row.online),
                 x=0.0 if row.cost is None else row.cost.training_gflop,
@@ -174,14 +179,14 @@ def points(found: Comparison) -> list[Point]:
                 filled=row.cost is not None and row.cost.sees_order,
             )
         )
-    return drawn
+    return plotted
 
 
 def _label(name: str, online: bool) -> str:
     return f"{name} (CLIP in every step)" if online else name
 
 
-def plot(found: Comparison, file: Path) -> None:
+def plot(comparison: Comparison, file: Path) -> None:
     """Top-1 against the cost of training, one point per head.
 
     Raises:
@@ -189,16 +194,16 @@ def plot(found: Comparison, file: Path) -> None:
     """
     from vidxfer.stages.plots import Words, plot_points
 
-    scored = max((row.scored or 0 for row in found.runs), default=0)
-    seeds = "; of several seeds, of all of them" if found.seeds else ""
+    scored = max((row.scored or 0 for row in comparison.runs), default=0)
+    seeds = "; of several seeds, of all of them" if comparison.seeds else ""
     words = Words(
-        title=f"{found.classes} classes, {scored:,} videos ({found.split})",
+        title=f"{comparison.classes} classes, {scored:,} videos ({comparison.split})",
         x="training GFLOP per view: the head's forward and backward, CLIP not counted",
         y="top-1, %",
         below=f"filled: sees the order of frames, hollow: does not; bars: 95 % over videos{seeds}",
-        line=(100 * found.chance, "chance"),
+        line=(100 * comparison.chance, "chance"),
     )
-    plot_points(points(found), words, file)
+    plot_points(points(comparison), words, file)
 
 
 def markdown(columns: list[str], rows: list[list[str]]) -> None:

@@ -43,20 +43,23 @@ def show_report(report: DoctorReport) -> None:
         "Videos: frames 2, 5, 9 and 11 of each sample",
         ["sample", "read by", "frames", "decord alone", "pyav-pts", "pyav-sequential"],
         [
-            [one.name, one.used, "right" if one.right else "WRONG", cell(one.by["decord"]),
-             cell(one.by["pyav-pts"]), cell(one.by["pyav-sequential"])]
-            for one in report.samples
+            [sample.name, sample.used, "right" if sample.right else "WRONG", cell(sample.by["decord"]),
+             cell(sample.by["pyav-pts"]), cell(sample.by["pyav-sequential"])]
+            for sample in report.samples
         ],
     )  # fmt: skip
     show.table(
         "Libraries",
         ["library", "version", "for", "needed"],
-        [[one.name, one.version or "-", one.purpose, "yes" if one.needed else "no"] for one in report.libraries],
+        [
+            [library.name, library.version or "-", library.purpose, "yes" if library.needed else "no"]
+            for library in report.libraries
+        ],
     )
     show.say(f"machine: {report.machine}", f"device: {report.device}", f"frames kept as JPEG: {report.jpeg}")
-    for one in report.samples:
-        if not one.right:
-            show.say(f"wrong: {one.name}: {one.by['auto']}; read by {one.used}: {one.why}")
+    for sample in report.samples:
+        if not sample.right:
+            show.say(f"wrong: {sample.name}: {sample.by['auto']}; read by {sample.used}: {sample.why}")
     for library in report.libraries:
         if library.problem:
             kind = "missing" if library.needed else "not needed"

@@ -26,15 +26,16 @@ def show_inspection(report: Inspection, *, all_classes: bool) -> None:
         f"{report.kind} in {report.root}: {report.classes} classes{made_of}",
         ["split", "videos", "files", "labelled", "min / median / max", "not on disk", "fingerprint"],
         [
-            [one.split, f"{one.videos:,}", f"{one.files:,}", f"{one.labelled:,}",
-             f"{one.smallest:,} / {one.median:,g} / {one.largest:,}", f"{one.missing.count:,}", one.fingerprint]
-            for one in report.splits
+            [counts.split, f"{counts.videos:,}", f"{counts.files:,}", f"{counts.labelled:,}",
+             f"{counts.smallest:,} / {counts.median:,g} / {counts.largest:,}", f"{counts.missing.count:,}",
+             counts.fingerprint]
+            for counts in report.splits
         ],
     )  # fmt: skip
     show_classes(report, all_classes=all_classes)
-    for one in report.splits:
-        for note in one.notes:
-            show.say(f"{one.split}: {note}")
+    for counts in report.splits:
+        for note in counts.notes:
+            show.say(f"{counts.split}: {note}")
     for split, why in report.absent.items():
         show.say(f"{split}: could not be read: {why.splitlines()[0]}")
     show.say(f"on disk and listed nowhere: {report.left_over}")
@@ -58,12 +59,12 @@ def show_classes(report: Inspection, *, all_classes: bool) -> None:
     names = list(first.per_class)
     if not all_classes and len(names) > 2 * ENDS + 1:
         names = [*names[:ENDS], *names[-ENDS:]]
-    largest = max([1, *(count for one in report.splits for count in one.per_class.values())])
-    rows = [[name, *(bar(one.per_class.get(name, 0), largest) for one in report.splits)] for name in names]
+    largest = max([1, *(count for counts in report.splits for count in counts.per_class.values())])
+    rows = [[name, *(bar(counts.per_class.get(name, 0), largest) for counts in report.splits)] for name in names]
     if len(names) < len(first.per_class):
         left = len(first.per_class) - len(names)
         rows.insert(ENDS, [f"… {left} more, --all-classes shows them", *("" for _ in report.splits)])
-    show.table("", ["class", *(one.split for one in report.splits)], rows)
+    show.table("", ["class", *(counts.split for counts in report.splits)], rows)
 
 
 def bar(count: int, largest: int) -> str:

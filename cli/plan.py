@@ -122,9 +122,9 @@ def show_plan(title: str, recipe: str | None, report: PlanReport) -> None:
         title,
         ["split", "videos", "views", "per view", "total", "files", "inodes", "CLIP TFLOP"],
         [
-            [one.split, f"{one.videos:,}", str(one.views), show.size(one.bytes_per_view), show.size(one.total_bytes),
-             f"{one.files:,}", f"{one.inodes:,}", f"{one.clip_tflop:,.2f}"]
-            for one in report.splits
+            [split.split, f"{split.videos:,}", str(split.views), show.size(split.bytes_per_view),
+             show.size(split.total_bytes), f"{split.files:,}", f"{split.inodes:,}", f"{split.clip_tflop:,.2f}"]
+            for split in report.splits
         ],
     )  # fmt: skip
     if report.frozen_bytes:
@@ -132,7 +132,7 @@ def show_plan(title: str, recipe: str | None, report: PlanReport) -> None:
             f"Beside the splits: {show.size(report.frozen_bytes)} of CLIP's own weights, for heads that read them."
         )
     rates = report.rates
-    said = [
+    units = [
         ("disk writes {:.2f} GB/s", rates.disk_write_gb_per_second),
         ("reads {:.2f} GB/s", rates.disk_read_gb_per_second),
         ("CLIP {:,.1f} frames/s", rates.clip_frames_per_second),
@@ -141,19 +141,19 @@ def show_plan(title: str, recipe: str | None, report: PlanReport) -> None:
         ("JPEG {:,.0f} frames/s", rates.jpeg_frames_per_second),
         ("head {:,.1f} clips/s", rates.head_clips_per_second),
     ]
-    if known := [words.format(rate) for words, rate in said if rate is not None]:
+    if known := [words.format(rate) for words, rate in units if rate is not None]:
         show.say(f"Here: {', '.join(known)}.")
     if report.extract_hours is not None:
         show.say(f"Extraction: about {show.duration(report.extract_hours * 3600)} on this device.")
-    if any(one.seconds is not None for one in report.epochs):
+    if any(epoch.seconds is not None for epoch in report.epochs):
         first = report.splits[0]
         show.table(
             f"One epoch of {first.split} ({first.videos:,} clips)",
             ["tokens and frames", "seconds", "bound by", "not counted"],
             [
-                [one.way, "-" if one.seconds is None else f"{one.seconds:,.1f}", one.bound_by,
-                 ", ".join(name.split("_")[0] for name in one.not_counted) or "-"]
-                for one in report.epochs
+                [epoch.way, "-" if epoch.seconds is None else f"{epoch.seconds:,.1f}", epoch.bound_by,
+                 ", ".join(name.split("_")[0] for name in epoch.not_counted) or "-"]
+                for epoch in report.epochs
             ],
         )  # fmt: skip
     if report.training_bytes is not None:

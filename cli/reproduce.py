@@ -15,26 +15,31 @@ def reproduction(run: o.RunOption, cache: o.CacheOption = Path("zarr"), json: o.
     from vidxfer.cli import show
     from vidxfer.stages.learning import reproduce as stage
 
-    found = stage.reproduction(run, cache)
+    report = stage.reproduction(run, cache)
     if json:
-        show.print_json(found)
+        show.print_json(report)
         return
-    row = found.published
+    row = report.published
     rows = [
-        [name, "-" if said is None else f"{said:.1f}", f"{ours:.1f}", "-" if said is None else f"{ours - said:+.1f}"]
-        for name, said, ours in (
-            ("top-1, %", None if row is None else row.top1, found.top1),
-            ("top-5, %", None if row is None else row.top5, found.top5),
+        [
+            name,
+            "-" if published is None else f"{published:.1f}",
+            f"{obtained:.1f}",
+            "-" if published is None else f"{obtained - published:+.1f}",
+        ]
+        for name, published, obtained in (
+            ("top-1, %", None if row is None else row.top1, report.top1),
+            ("top-5, %", None if row is None else row.top5, report.top5),
         )
     ]
-    show.table(f"{found.recipe}, {run}", ["", "published", "obtained", "difference"], rows)
+    show.table(f"{report.recipe}, {run}", ["", "published", "obtained", "difference"], rows)
     if row is None:
-        show.say(f"published: nothing for {found.recipe}")
+        show.say(f"published: nothing for {report.recipe}")
     else:
         show.say(f"published: {row.data}; {row.views}")
-    show.say(f"obtained:  {found.views} temporal view{'s' * (found.views > 1)} x {found.crops} crop"
-          f"{'s' * (found.crops > 1)}, {found.scored:,} scored / {found.listed:,} listed; with every missing video "
-          f"counted as wrong {found.top1_of_listed:.1f}")  # fmt: skip
+    show.say(f"obtained:  {report.views} temporal view{'s' * (report.views > 1)} x {report.crops} crop"
+          f"{'s' * (report.crops > 1)}, {report.scored:,} scored / {report.listed:,} listed; with every missing video "
+          f"counted as wrong {report.top1_of_listed:.1f}")  # fmt: skip
     show.say("known causes of a gap:")
-    for cause in found.causes:
+    for cause in report.causes:
         show.say(f"  - {cause}")

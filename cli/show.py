@@ -54,18 +54,18 @@ def harmless(text: object, most: int | None = None) -> str:
     """
     whole = str(text)
     part = whole if most is None else whole[: most + 1]
-    spelled = _spelled(part, lambda one: one.encode("unicode_escape").decode())
+    spelled = _spelled(part, lambda character: character.encode("unicode_escape").decode())
     return spelled if most is None or len(spelled) <= most else spelled[: most - 1] + "…"
 
 
 def _spelled(text: str, spell: Callable[[str], str]) -> str:
     if text.isprintable() and _INVISIBLE.isdisjoint(text):
         return text
-    return "".join(one if _is_visible(one) else spell(one) for one in text)
+    return "".join(character if _is_visible(character) else spell(character) for character in text)
 
 
-def _is_visible(one: str) -> bool:
-    return one not in _INVISIBLE and (one.isprintable() or unicodedata.category(one) == "Zs")
+def _is_visible(character: str) -> bool:
+    return character not in _INVISIBLE and (character.isprintable() or unicodedata.category(character) == "Zs")
 
 
 def say(*lines: object, stream: TextIO | None = None) -> None:
@@ -116,7 +116,7 @@ def console(stderr: bool = False) -> Console:
 def print_json(report: Any) -> None:
     """A report as JSON on standard output: the exact data, with JSON's escapes for what is no visible character."""
     text = json.dumps(_plain(report), indent=1, ensure_ascii=False)
-    say(*(_spelled(line, lambda one: json.dumps(one)[1:-1]) for line in text.split("\n")))
+    say(*(_spelled(line, lambda character: json.dumps(character)[1:-1]) for line in text.split("\n")))
 
 
 def _plain(value: Any) -> Any:
@@ -129,10 +129,10 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def say_aspects(split: str, found: dict[str, int]) -> None:
+def say_aspects(split: str, aspects: dict[str, int]) -> None:
     """One line where pixels are not square in some videos: aspect, width to height -> videos."""
-    if found:
-        shown = ", ".join(f"{aspect} in {count:,}" for aspect, count in sorted(found.items()))
+    if aspects:
+        shown = ", ".join(f"{aspect} in {count:,}" for aspect, count in sorted(aspects.items()))
         say(f"note: {split}: pixels are not square: {shown}. Without --square-pixels pictures are taken as stored.")
 
 

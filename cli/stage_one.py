@@ -94,16 +94,17 @@ def show_reports(cache: Path, reports: tuple[SplitReport, ...]) -> None:
         f"Cache {cache}",
         ["split", "videos", "stored", "refused", "bytes", "seconds", "decoded by"],
         [
-            [one.split, f"{one.videos:,}", f"{one.stored:,}", f"{len(one.failed):,}", show.size(one.bytes_on_disk),
-             f"{one.seconds:.1f}", ", ".join(f"{name} {count:,}" for name, count in sorted(one.decoders.items()))]
-            for one in reports
+            [report.split, f"{report.videos:,}", f"{report.stored:,}", f"{len(report.failed):,}",
+             show.size(report.bytes_on_disk), f"{report.seconds:.1f}",
+             ", ".join(f"{name} {count:,}" for name, count in sorted(report.decoders.items()))]
+            for report in reports
         ],
     )  # fmt: skip
-    for one in reports:
-        show.say_aspects(one.split, one.pixel_aspects)
-        for name, reason in one.failed.items():
-            show.say(f"refused: {one.split}/{name}: {reason}")
-        for shard, reason in one.left.items():
-            show.say(f"left: {one.split}, shard {shard}: {reason}. It is still pending: run the same command again.")
-    if any(one.failed for one in reports):
+    for report in reports:
+        show.say_aspects(report.split, report.pixel_aspects)
+        for name, reason in report.failed.items():
+            show.say(f"refused: {report.split}/{name}: {reason}")
+        for shard, reason in report.left.items():
+            show.say(f"left: {report.split}, shard {shard}: {reason}. It is still pending: run the same command again.")
+    if any(report.failed for report in reports):
         show.say("After mending refused videos, the same command with --retry-failed tries them again.")

@@ -228,9 +228,9 @@ def predict(
     if json:
         show.print_json(answers)
     else:
-        for one in answers:
-            show.say(one.path if one.error is None else f"{one.path}: refused: {one.error}")
-            for name, share in one.top5:
+        for answer in answers:
+            show.say(answer.path if answer.error is None else f"{answer.path}: refused: {answer.error}")
+            for name, share in answer.top5:
                 show.say(f"  {share:6.1%}  {name}")
-    if any(one.error is not None for one in answers):
+    if any(answer.error is not None for answer in answers):
         raise typer.Exit(3)

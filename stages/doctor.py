@@ -109,9 +109,9 @@ def doctor(folder: Path = FOLDER) -> DoctorReport:
         samples = tuple(check_sample(guard, folder / name, met) for name, met in SAMPLES.items())
         libraries = tuple(check_library(name, version) for name, version in loading.items())
     jpeg = jpeg_frames()
-    whole = all(one.right for one in samples) and jpeg == "right"
+    whole = all(sample.right for sample in samples) and jpeg == "right"
     return DoctorReport(
-        well=whole and not any(one.needed and one.problem for one in libraries),
+        well=whole and not any(library.needed and library.problem for library in libraries),
         jpeg=jpeg,
         machine=f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
         device=device(),
@@ -198,7 +198,8 @@ def jpeg_frames() -> str:
     except RuntimeError as error:
         return f"cannot be decoded on {where}: {error}"
     pictures = decoded.permute(0, 2, 3, 1).cpu().numpy()
-    return "right" if [number_of(one) for one in pictures] == list(range(FRAMES)) else f"wrong pictures on {where}"
+    numbers = [number_of(picture) for picture in pictures]
+    return "right" if numbers == list(range(FRAMES)) else f"wrong pictures on {where}: {numbers}"
 
 
 def device() -> str:

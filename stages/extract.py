@@ -163,7 +163,7 @@ def extract_split(
         videos=total,
         stored=sum(record.stored for record in records),
         resumed=resumed,
-        failed={one.id: f"{one.reason}: {one.detail}" for record in records for one in record.failed},
+        failed={failure.id: f"{failure.reason}: {failure.detail}" for record in records for failure in record.failed},
         left=left,
         decoders=dict(decoders),
         pixel_aspects=dict(aspects),

@@ -148,7 +148,7 @@ def _scale(axes: Axes, values: Sequence[float]) -> list[float]:
     least = math.floor(math.log10(min(positive)))
     decades = range(least, math.ceil(math.log10(max(positive))) + 1)
     step = max(1, math.ceil(len(decades) / MOST_DECADES))
-    ticks = {10.0**one: f"$10^{{{one}}}$" for one in decades[::step]}
+    ticks = {10.0**exponent: f"$10^{{{exponent}}}$" for exponent in decades[::step]}
     if len(positive) < len(values):
         ticks[10.0 ** (least - 1)] = "0"
     axes.set_xticks(list(ticks), list(ticks.values()))
@@ -160,7 +160,7 @@ def _labelled(axes: Axes, points: Sequence[Point], places: Sequence[float]) -> l
     """A label for every point: beside it where that is free, else in a column right of the axes, with a line to it."""
     from matplotlib.text import Text
 
-    at = [(x, point.y) for point, x in zip(points, places, strict=True)]
+    points_at = [(x, point.y) for point, x in zip(points, places, strict=True)]
     labels = [
         axes.annotate(
             textwrap.fill(point.label, LABEL_CHARACTERS), place, xytext=(0, 0), textcoords="figure pixels",
@@ -169,38 +169,38 @@ def _labelled(axes: Axes, points: Sequence[Point], places: Sequence[float]) -> l
             arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.7, "shrinkA": 1, "shrinkB": 6,
                         "relpos": (0, 0.5)},
         )
-        for point, place in zip(points, at, strict=True)
+        for point, place in zip(points, points_at, strict=True)
     ]  # fmt: skip
     sizes = [(box.width, box.height) for box in (Text.get_window_extent(label) for label in labels)]
-    beside = [_beside(axes, points, at, sizes)]
+    beside = [_beside(axes, points, points_at, sizes)]
     while crowded := [number for number, box in enumerate(beside[-1]) if box is None]:
         room = max(sizes[number][0] for number in crowded) + 2 * MARK_PX
         right, place = axes.figure.bbox.width - room, axes.get_position()
         axes.set_position((place.x0, place.y0, right / axes.figure.bbox.width - place.x0, place.height))
-        beside.append(_beside(axes, points, at, sizes))
+        beside.append(_beside(axes, points, points_at, sizes))
         if [number for number, box in enumerate(beside[-1]) if box is None] == crowded or len(beside) > MOST_ROUNDS:
             break
-    found = _column(axes, at, sizes, beside[-1])
-    for label, box, near in zip(labels, found, beside[-1], strict=True):
+    boxes = _column(axes, points_at, sizes, beside[-1])
+    for label, box, near in zip(labels, boxes, beside[-1], strict=True):
         label.set_position((box.x0, box.y0))
         if near is not None and label.arrow_patch is not None:
             label.arrow_patch.set_visible(False)
-    return found
+    return boxes
 
 
 def _beside(
-    axes: Axes, points: Sequence[Point], at: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]]
+    axes: Axes, points: Sequence[Point], points_at: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]]
 ) -> list[Bbox | None]:
     """For each label a box next to its point that touches nothing, and is nearer to its own than to other points."""
     from matplotlib.transforms import Bbox
 
-    centres = [tuple(map(float, axes.transData.transform(place))) for place in at]
+    centres = [tuple(map(float, axes.transData.transform(place))) for place in points_at]
     taken = []
-    for (cx, cy), point, (x, _) in zip(centres, points, at, strict=True):
+    for (cx, cy), point, (x, _) in zip(centres, points, points_at, strict=True):
         low, high = (float(axes.transData.transform((x, end))[1]) for end in (point.low, point.high))
         taken.append(Bbox([[cx - MARK_PX / 2, cy - MARK_PX / 2], [cx + MARK_PX / 2, cy + MARK_PX / 2]]))
         taken.append(Bbox([[cx - GAP_PX, low], [cx + GAP_PX, high]]))
-    found: list[Bbox | None] = []
+    boxes: list[Bbox | None] = []
     for number, (centre, size) in enumerate(zip(centres, sizes, strict=True)):
         others = [other for place, other in enumerate(centres) if place != number]
         free = [
@@ -210,9 +210,9 @@ def _beside(
             and not any(spot.overlaps(other) for other in taken)
             and all(_gap(spot, centre) * CLEARLY < _gap(spot, other) for other in others)
         ]  # fmt: skip
-        found.append(free[0] if free else None)
+        boxes.append(free[0] if free else None)
         taken += free[:1]
-    return found
+    return boxes
 
 
 def _spots(centre: tuple[float, ...], size: tuple[float, float]) -> list[Bbox]:
@@ -227,14 +227,16 @@ def _spots(centre: tuple[float, ...], size: tuple[float, float]) -> list[Bbox]:
 
 
 def _column(
-    axes: Axes, at: Sequence[tuple[float, float]], sizes: Sequence[tuple[float, float]], beside: Sequence[Bbox | None]
+    axes: Axes,
+    points_at: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    beside: Sequence[Bbox | None],
 ) -> list[Bbox]:
     """All boxes: those that are left over lie below each other, as high as their points as far as there is room."""
     from matplotlib.transforms import Bbox
 
-    heights = {
-        number: float(axes.transData.transform(at[number])[1]) for number, box in enumerate(beside) if box is None
-    }
+    left_over = [number for number, box in enumerate(beside) if box is None]
+    heights = {number: float(axes.transData.transform(points_at[number])[1]) for number in left_over}
     order = sorted(heights, key=lambda number: -heights[number])
     tops, above = {}, float(axes.bbox.y1)
     for number in order:

@@ -72,14 +72,14 @@ def dense_videos(split: Split, root: Path | None) -> dict[str, Video]:
     if split.extents:
         return _videos_of_extents(split, root)
     data = DataSource.from_dict(dict(split.informs["data"]), root)
-    found = data.load(split.spec.split)
-    if found.fingerprint != split.spec.dataset_fingerprint:
+    dataset = data.load(split.spec.split)
+    if dataset.fingerprint != split.spec.dataset_fingerprint:
         raise UsageError(
-            f"{data.root} does not hold the videos this cache was made from: fingerprint {found.fingerprint}, the "
-            f"cache has {split.spec.dataset_fingerprint} ({len(found)} videos there, {split.video_count} here). "
+            f"{data.root} does not hold the videos this cache was made from: fingerprint {dataset.fingerprint}, the "
+            f"cache has {split.spec.dataset_fingerprint} ({len(dataset)} videos there, {split.video_count} here). "
             "Give the right folder with --root."
         )
-    return {video.id: video for video in found.videos}
+    return {video.id: video for video in dataset.videos}
 
 
 def _videos_of_extents(split: Split, root: Path | None) -> dict[str, Video]:
@@ -87,13 +87,13 @@ def _videos_of_extents(split: Split, root: Path | None) -> dict[str, Video]:
     videos: dict[str, Video] = {}
     for number, extent in enumerate(split.extents):
         data = replace(DataSource.from_dict(dict(extent.data), root if number == 0 else None), limit=None)
-        found = {video.id: video for video in data.load(split.spec.split).videos}
+        by_id = {video.id: video for video in data.load(split.spec.split).videos}
         names = split.video_ids[extent.first_row : extent.end]
-        missing = [name for name in names if name not in found]
+        missing = [name for name in names if name not in by_id]
         if missing:
             raise UsageError(
                 f"{data.root} lacks {len(missing)} of the {len(names)} videos that this cache has from it: "
                 f"{', '.join(missing[:3])}. Give the first data set's folder with --root, put later ones back."
             )
-        videos |= {name: found[name] for name in names}
+        videos |= {name: by_id[name] for name in names}
     return videos

@@ -46,8 +46,8 @@ def free_bytes(cache: Path) -> int:
 
 def free_inodes(cache: Path) -> int | None:
     """Free inodes on that disk; None where it has no fixed number of them."""
-    found = os.statvfs(existing_parent(cache))
-    return found.f_favail if found.f_files else None
+    disk = os.statvfs(existing_parent(cache))
+    return disk.f_favail if disk.f_files else None
 
 
 def expect_room_for(cache: Path, layouts: Sequence[SplitLayout]) -> None:

@@ -59,10 +59,10 @@ class DataSource:
                 f"where is the data set ({self.kind})? Give its folder with --root, or set the variable VIDXFER_DATA. "
                 f"It should hold:\n{layout_of(self.kind)}"
             )
-        found = load_dataset(
+        dataset = load_dataset(
             self.kind, self.root, split, labels=self.labels, val_fraction=self.val_fraction, fold=self.fold
         )
-        return found if self.limit is None else found.take(self.limit)
+        return dataset if self.limit is None else dataset.take(self.limit)
 
     def to_dict(self) -> dict[str, Any]:
         """As it is remembered in a cache, so that training finds the videos without being told."""
@@ -270,10 +270,10 @@ VERSIONS_OF = ("vidxfer", "torch", "open_clip_torch", "zarr", "av", "decord", "n
 
 def library_versions() -> dict[str, str]:
     """Versions of what made a cache or a run; decord may be absent where it has no wheels."""
-    found = {}
+    versions = {}
     for name in VERSIONS_OF:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions

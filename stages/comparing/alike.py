@@ -24,20 +24,20 @@ _TITLES = {
 }
 
 
-def expect_comparable(path: Path, found: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+def expect_comparable(path: Path, recorded: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
     """Check a run against the others in what it records: ids in any order, labels, class names, number of videos.
 
     Raises:
         UsageError: it was scored on something else; each field is named with both values.
     """
-    differing = differing_fields(["class_names"], found, reference)
-    if "ids" in reference and found.get("ids") is None:
-        differing |= differing_fields(["videos"], found, {"videos": len(reference["ids"])})
+    differing = differing_fields(["class_names"], recorded, reference)
+    if "ids" in reference and recorded.get("ids") is None:
+        differing |= differing_fields(["videos"], recorded, {"videos": len(reference["ids"])})
     elif "ids" in reference:  # in any order
-        shared = set(found["ids"]) & set(reference["ids"])
-        differing |= differing_fields(["ids"], *(_ids(one, shared) for one in (found, reference)))
+        shared = set(recorded["ids"]) & set(reference["ids"])
+        differing |= differing_fields(["ids"], *(_ids(kept, shared) for kept in (recorded, reference)))
         if not differing:
-            differing = differing_fields(["labels"], _labels(found), _labels(reference))
+            differing = differing_fields(["labels"], _labels(recorded), _labels(reference))
     if differing:
         raise _unlike(path, differing)
 
@@ -52,22 +52,23 @@ def predicted(path: Path, split: str, reference: Mapping[str, Any]) -> dict[str,
         raise UsageError(f"the cache has no split {split!r}, so there is nothing to compare scores over")
     names = reference["class_names"]
     known = dict(zip(reference["ids"], reference["labels"], strict=True))
-    found = {}
-    for one in read_predictions(path, split):
-        if one.id not in known:
-            raise _unlike(path, {"ids": (one.id, "no such video")})
-        if (one.label, one.label_name) != (known[one.id], names[known[one.id]]):
-            said = f"{one.id}: {names[known[one.id]]} ({known[one.id]})"
-            raise _unlike(path, {"labels": (f"{one.id}: {one.label_name} ({one.label})", said)})
-        found[one.id] = one
-    return found
+    by_id = {}
+    for prediction in read_predictions(path, split):
+        if prediction.id not in known:
+            raise _unlike(path, {"ids": (prediction.id, "no such video")})
+        if (prediction.label, prediction.label_name) != (known[prediction.id], names[known[prediction.id]]):
+            said = f"{prediction.id}: {names[known[prediction.id]]} ({known[prediction.id]})"
+            raise _unlike(path, {"labels": (f"{prediction.id}: {prediction.label_name} ({prediction.label})", said)})
+        by_id[prediction.id] = prediction
+    return by_id
 
 
 def score_of_split(path: Path, split: str, reference: Mapping[str, Any]) -> dict[str, Any]:
     """The score of what was predicted, over the reference's videos and labels; raises as `predicted`."""
-    found = predicted(path, split, reference).values()
-    right, right5 = sum(one.right for one in found), sum(one.right5 for one in found)
-    scored, listed = len(found), len(reference["ids"])
+    predictions = predicted(path, split, reference).values()
+    right = sum(prediction.right for prediction in predictions)
+    right5 = sum(prediction.right5 for prediction in predictions)
+    scored, listed = len(predictions), len(reference["ids"])
     return {
         "top1": right / scored if scored else 0.0,
         "top5": right5 / scored if scored else 0.0,

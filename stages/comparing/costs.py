@@ -40,8 +40,8 @@ def cost_of(run: Run, scored_on: Split) -> HeadCost:
     try:
         head, offer = head_of_shapes(run.recipe, spec, classes)
         clip = offer.fake_batch(head.needs, 1, device="meta")
-        numbers = [*head.parameters(), *(one for one in (clip.tokens, clip.embedding, clip.dense) if one is not None)]
-        if (count := sum(one.numel() for one in numbers)) > MOST_NUMBERS:
+        inputs = [tensor for tensor in (clip.tokens, clip.embedding, clip.dense) if tensor is not None]
+        if (count := sum(tensor.numel() for tensor in (*head.parameters(), *inputs))) > MOST_NUMBERS:
             raise RunError(f"{run.path}: a head and a clip of {count:,} numbers; at most {MOST_NUMBERS:,} are meant")
         counted, sees = _counted(run.recipe, spec, classes)
     except (RuntimeError, ArithmeticError) as error:
@@ -67,8 +67,8 @@ def speed_of(run: Run) -> tuple[float | None, int | None]:
     if not (run.path / "metrics.jsonl").exists():
         return None, None
     entries = [line for line in read_metrics(run.path) if isinstance(line, dict)]
-    rates = [one for line in entries if isinstance(one := line.get("clips_per_second"), int | float)]
-    peaks = [one for line in entries if isinstance(one := line.get("peak_memory_bytes"), int)]
+    rates = [rate for line in entries if isinstance(rate := line.get("clips_per_second"), int | float)]
+    peaks = [peak for line in entries if isinstance(peak := line.get("peak_memory_bytes"), int)]
     return (median(rates) if rates else None), max(peaks, default=None)
 
 

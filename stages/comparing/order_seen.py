@@ -47,7 +47,7 @@ def order_effect(recipe: Recipe, spec: CacheSpec) -> float:
             grid=GRID,
             image_px=GRID[0] * shapes.patch_px,
             text=torch.randn(shapes.classes, shapes.embed),
-            frozen={name: torch.randn(one.shape) * one.shape[-1] ** -0.5 for name, one in known.frozen.items()},
+            frozen={name: torch.randn(by.shape) * by.shape[-1] ** -0.5 for name, by in known.frozen.items()},
         )
         return _effect(recipe.head.build(offer), offer)
 
@@ -59,10 +59,10 @@ def _effect(head: Head, offer: Offer) -> float:
         parameter.add_(torch.randn_like(parameter) * fan_in**-0.5)
     head.eval()
     batch = offer.fake_batch(head.needs, clips=1)
-    told = head(batch)
+    logits = head(batch)
     frames = head.needs.sparse_frames or offer.sparse_frames
-    changed = [head(other) - told for other in (_backwards(batch), _changed_about(batch, frames))]
-    return float(max(one.abs().max() for one in changed) / told.abs().max())
+    changed = [head(changed_batch) - logits for changed_batch in (_backwards(batch), _changed_about(batch, frames))]
+    return float(max(change.abs().max() for change in changed) / logits.abs().max())
 
 
 def _backwards(batch: ClipBatch) -> ClipBatch:

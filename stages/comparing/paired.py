@@ -15,19 +15,22 @@ from vidxfer.pipeline.training.resampled import difference_interval, mcnemar
 from vidxfer.stages.comparing.rows import PairedRow
 
 
-def paired(run: Path, name: str, this: Mapping[str, KeptPrediction], other: Mapping[str, KeptPrediction]) -> PairedRow:
+def paired(
+    run: Path, name: str, by_id: Mapping[str, KeptPrediction], other_by_id: Mapping[str, KeptPrediction]
+) -> PairedRow:
     """A run beside another one.
 
     Args:
-        run, name: of `this`.
-        this, other: id -> what was said of the video.
+        run, name: of the run.
+        by_id: of the run: id of a video -> its prediction.
+        other_by_id: the same of the run that it is compared with.
 
     Raises:
         UsageError: they share no video.
     """
-    shared = this.keys() & other.keys()
-    only_other = sum(other[id_].right and not this[id_].right for id_ in shared)
-    only_this = sum(this[id_].right and not other[id_].right for id_ in shared)
+    shared = by_id.keys() & other_by_id.keys()
+    only_other = sum(other_by_id[id_].right and not by_id[id_].right for id_ in shared)
+    only_this = sum(by_id[id_].right and not other_by_id[id_].right for id_ in shared)
     interval = difference_interval(only_other, only_this, len(shared))
     if interval is None:
         raise UsageError(f"{run} was scored on none of the videos of the run that it is compared with (--against)")

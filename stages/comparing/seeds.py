@@ -19,14 +19,14 @@ SEED = "seed"
 
 def named(rows: Sequence[RunRow], recipes: Sequence[Recipe | None]) -> list[RunRow]:
     """The rows, each named by its recipe and by what tells it from others: settings of the head, epochs, the seed."""
-    told = [{} if recipe is None else _told(recipe) for recipe in recipes]
-    found = []
-    for row, settings in zip(rows, told, strict=True):
-        like = [other for other, beside in zip(told, rows, strict=True) if beside.recipe == row.recipe]
+    settings_of = [{} if recipe is None else _told(recipe) for recipe in recipes]
+    renamed = []
+    for row, settings in zip(rows, settings_of, strict=True):
+        like = [other for other, beside in zip(settings_of, rows, strict=True) if beside.recipe == row.recipe]
         differing = [name for name in settings if len({str(other[name]) for other in like if name in other}) > 1]
         words = ", ".join(f"{name}={settings[name]}" for name in differing)
-        found.append(replace(row, name=f"{row.recipe} ({words})" if words else row.recipe))
-    return found
+        renamed.append(replace(row, name=f"{row.recipe} ({words})" if words else row.recipe))
+    return renamed
 
 
 def _told(recipe: Recipe) -> dict[str, Any]:
@@ -44,10 +44,10 @@ def grouped(rows: Sequence[RunRow], recipes: Sequence[Recipe | None]) -> tuple[S
 
 def flat(table: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """A table of tables as one, its names joined by dots."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for name, value in table.items():
-        found |= flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
-    return found
+        flattened |= flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
+    return flattened
 
 
 def _seeds(group: Sequence[RunRow]) -> Seeds:
@@ -66,5 +66,5 @@ def _seeds(group: Sequence[RunRow]) -> Seeds:
 
 
 def _spread(values: Iterable[float]) -> tuple[float, float]:
-    found = list(values)
-    return mean(found), stdev(found)
+    numbers = list(values)
+    return mean(numbers), stdev(numbers)

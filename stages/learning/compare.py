@@ -65,9 +65,9 @@ def compare(
         UsageError: a run was scored on other videos, labels or classes than the cache has. CacheError: no cache.
     """
     caches = (cache, *more_caches)
-    opened = [open_split(one, name) for one in caches for name in splits(one)] or [open_split(cache, "train")]
+    opened = [open_split(folder, name) for folder in caches for name in splits(folder)] or [open_split(cache, "train")]
     scored_on = opened[0]
-    if any(split in splits(one) for one in caches):
+    if any(split in splits(folder) for folder in caches):
         scored_on = source_of(caches, split, labels_as=labels_as).split
     reference = validation_of(scored_on) if scored_on.spec.split == split else {}
     reference["class_names"] = list(scored_on.class_names)
@@ -86,8 +86,8 @@ def compare(
         split=split,
         classes=len(scored_on.class_names),
         chance=1 / len(scored_on.class_names),
-        views=sum(one.video_count * one.spec.stored_views for one in opened),
-        cache_bytes=sum(held_bytes(one) for one in opened),
+        views=sum(part.video_count * part.spec.stored_views for part in opened),
+        cache_bytes=sum(held_bytes(part) for part in opened),
         runs=tuple(rows),
         factor_chance={name: 1 / len(set(values)) for name, values in scored_on.factors.items()},
         differing=_differing(rows),
@@ -110,17 +110,18 @@ def _pairs(
     rows: list[RunRow], against: Path, split: str, reference: Mapping[str, Any]
 ) -> tuple[tuple[PairedRow, ...], tuple[str, ...]]:
     """Each of the other runs beside one; and a line on runs whose predictions are not those of their score."""
-    said = {row.run: predicted(row.run, split, reference) for row in rows}
+    predictions = {row.run: predicted(row.run, split, reference) for row in rows}
     notes = []
     for row in rows:
-        right, score = sum(one.right for one in said[row.run].values()), round((row.top1 or 0.0) * (row.scored or 0))
-        if (right, len(said[row.run])) != (score, row.scored):
+        right = sum(prediction.right for prediction in predictions[row.run].values())
+        score = round((row.top1 or 0.0) * (row.scored or 0))
+        if (right, len(predictions[row.run])) != (score, row.scored):
             notes.append(
-                f"{row.run}: scored again since its training: {right} of {len(said[row.run])} videos right in "
+                f"{row.run}: scored again since its training: {right} of {len(predictions[row.run])} videos right in "
                 f"{predictions_file(row.run, split).name}, which pairs are taken from, {score} of {row.scored} before"
             )
     others = [row for row in rows if row.run != against]
-    return tuple(paired(row.run, row.name, said[row.run], said[against]) for row in others), tuple(notes)
+    return tuple(paired(row.run, row.name, predictions[row.run], predictions[against]) for row in others), tuple(notes)
 
 
 def _row(path: Path, split: str, reference: Mapping[str, Any], cache: Split) -> tuple[RunRow, Recipe | None]:
@@ -131,8 +132,8 @@ def _row(path: Path, split: str, reference: Mapping[str, Any], cache: Split) -> 
     if result is None:
         raise RunError(f"{path} is not finished: its result.json is missing. The same `vidxfer train` goes on with it.")
     score = (result["score"] or {}) if split == "val" else score_of_split(path, split, reference)
-    found = _scored_on(run, split, score)
-    expect_comparable(path, found, reference)
+    scored_on = _scored_on(run, split, score)
+    expect_comparable(path, scored_on, reference)
     clips_per_second, peak_memory_bytes = speed_of(run)
     row = RunRow(
         name=run.recipe.name,
@@ -147,7 +148,7 @@ def _row(path: Path, split: str, reference: Mapping[str, Any], cache: Split) -> 
         peak_memory_bytes=peak_memory_bytes,
         cost=cost_of(run, cache),
         settings=_settings(run),
-        not_compared=tuple(name for name in ("ids", "labels") if score and found.get(name) is None),
+        not_compared=tuple(name for name in ("ids", "labels") if score and scored_on.get(name) is None),
         factors=score.get("factors", {}),
         **_shares(path, score),
     )
@@ -165,11 +166,11 @@ def _clip_alone(path: Path, split: str, reference: Mapping[str, Any]) -> RunRow:
 
 def _shares(path: Path, score: Mapping[str, Any]) -> dict[str, Any]:
     """Top-1 and top-5 with their intervals, and their coverage; nothing where the run was not scored."""
-    found: dict[str, Any] = {name: score.get(name) for name in ("top1", "top5", "top1_of_listed", "scored", "listed")}
+    shares: dict[str, Any] = {name: score.get(name) for name in ("top1", "top5", "top1_of_listed", "scored", "listed")}
     for name in ("top1", "top5"):
-        if found[name] is not None:
-            found[f"{name}_interval"] = _interval(path, name, found[name], score["scored"])
-    return found
+        if shares[name] is not None:
+            shares[f"{name}_interval"] = _interval(path, name, shares[name], score["scored"])
+    return shares
 
 
 def _interval(path: Path, name: str, share: float, scored: int) -> Interval | None:

@@ -98,34 +98,34 @@ def import_weights(request: ImportRequest) -> ImportReport:
         CacheMismatch: the cache is not of the kind these weights were trained on. RunError: the folder holds a run.
     """
     release = _expect_meant(request)
-    found = release.read(read_state(request.file))
-    _expect_whole(request, release, found)
+    released = release.read(read_state(request.file))
+    _expect_whole(request, release, released)
     split = None if request.cache is None else _split(request.cache)
-    recipe = _recipe(request, release, found, None if split is None else split.spec)
+    recipe = _recipe(request, release, released, None if split is None else split.spec)
     same_clip = None
-    if split is not None and found.clip:
-        same_clip = _same_clip(found.clip, split)
+    if split is not None and released.clip:
+        same_clip = _same_clip(released.clip, split)
     head = None
     if split is not None and request.run is not None:
-        layers = request.layers or found.offer.layers
-        if found.last_blocks:  # and those before them may be read too
+        layers = request.layers or released.offer.layers
+        if released.last_blocks:  # and those before them may be read too
             layers = tuple(range(STEM, max(layers) + 1))
-        expect_cache_fits(split, replace(found.offer, layers=layers), recipe, any_layers=found.last_blocks)
-        head = filled_head(split, recipe, found.weights)
+        expect_cache_fits(split, replace(released.offer, layers=layers), recipe, any_layers=released.last_blocks)
+        head = filled_head(split, recipe, released.weights)
     if request.out is not None:
-        told = {"sparse_frames": found.offer.sparse_frames, "alpha": found.offer.alpha}
+        told = {"sparse_frames": released.offer.sparse_frames, "alpha": released.offer.alpha}
         sizes = {name: number for name, number in told.items() if number}
-        write_safetensors(request.out, found.weights, {"kind": request.kind, "recipe": recipe.name, **sizes})
+        write_safetensors(request.out, released.weights, {"kind": request.kind, "recipe": recipe.name, **sizes})
     if split is not None and head is not None:
         _write_run(request, split, recipe, head)
     return ImportReport(
-        head_keys=len(found.weights),
-        clip_keys=len(found.clip),
-        unknown=found.unknown,
-        old_names=bool(found.old_names),
-        older=found.old_names,
-        sizes=found.sizes,
-        words=found.words,
+        head_keys=len(released.weights),
+        clip_keys=len(released.clip),
+        unknown=released.unknown,
+        old_names=bool(released.old_names),
+        older=released.old_names,
+        sizes=released.sizes,
+        words=released.words,
         recipe=recipe.name,
         same_clip=same_clip,
         out=request.out,
@@ -182,11 +182,11 @@ def release_of(kind: str) -> Release:
     return RELEASES[kind]
 
 
-def _expect_whole(request: ImportRequest, release: Release, found: Released) -> None:
-    lines = list(found.problems)
-    if found.unknown and not request.allow_unknown:
-        more = len(found.unknown) - MOST_NAMED
-        lines += [f"{key}: neither {release.title}'s nor CLIP's" for key in found.unknown[:MOST_NAMED]]
+def _expect_whole(request: ImportRequest, release: Release, released: Released) -> None:
+    lines = list(released.problems)
+    if released.unknown and not request.allow_unknown:
+        more = len(released.unknown) - MOST_NAMED
+        lines += [f"{key}: neither {release.title}'s nor CLIP's" for key in released.unknown[:MOST_NAMED]]
         lines += [f"… and {more} more unknown keys"] * (more > 0)
         lines.append("(unknown keys are left out with --allow-unknown)")
     if lines:
@@ -195,53 +195,53 @@ def _expect_whole(request: ImportRequest, release: Release, found: Released) -> 
 
 
 def _split(cache: Path) -> Split:
-    found = splits(cache)
-    return open_split(cache, "val" if "val" in found and "train" not in found else "train")
+    names = splits(cache)
+    return open_split(cache, "val" if "val" in names and "train" not in names else "train")
 
 
-def _recipe(request: ImportRequest, release: Release, found: Released, spec: CacheSpec | None) -> Recipe:
+def _recipe(request: ImportRequest, release: Release, released: Released, spec: CacheSpec | None) -> Recipe:
     """The released configuration of these sizes, or a recipe of its own; with the layers that feed the head.
 
     Raises:
         UsageError: which layers feed the head is not known, or not as many are given as it has.
     """
-    assert found.config is not None, "problems were raised before"
-    if request.layers is not None and len(request.layers) != found.layers:
-        raise UsageError(f"--layers names {len(request.layers)} layers, the weights are for {found.layers}")
-    if found.last_blocks:
-        return _recipe_of_last_blocks(request, release, found)
-    layers, offer = request.layers or found.offer.layers, found.offer
-    told = (found.config, found.layers, offer.sparse_frames, offer.alpha, offer.channels, offer.embed)
+    assert released.config is not None, "problems were raised before"
+    if request.layers is not None and len(request.layers) != released.layers:
+        raise UsageError(f"--layers names {len(request.layers)} layers, the weights are for {released.layers}")
+    if released.last_blocks:
+        return _recipe_of_last_blocks(request, release, released)
+    layers, offer = request.layers or released.offer.layers, released.offer
+    sizes = (released.config, released.layers, offer.sparse_frames, offer.alpha, offer.channels, offer.embed)
     for row in PUBLISHED if offer.sparse_frames else ():
-        released, clip = named(row.recipe), row.clip
-        known = (released.head, clip.blocks, row.sparse_frames, row.alpha, clip.width, clip.embed)
-        if told == known and layers == tuple(range(clip.blocks)):
+        recipe, clip = named(row.recipe), row.clip
+        published = (recipe.head, clip.blocks, row.sparse_frames, row.alpha, clip.width, clip.embed)
+        if sizes == published and layers == tuple(range(clip.blocks)):
             whole = spec is None or spec.layers == layers
-            return released if whole else replace(released, head=release.fed_by(released.head, layers))
-    if request.layers is None and found.clip_blocks != found.layers:
-        blocks = "it holds no CLIP" if found.clip_blocks is None else f"its CLIP has {found.clip_blocks} blocks"
+            return recipe if whole else replace(recipe, head=release.fed_by(recipe.head, layers))
+    if request.layers is None and released.clip_blocks != released.layers:
+        blocks = "it holds no CLIP" if released.clip_blocks is None else f"its CLIP has {released.clip_blocks} blocks"
         raise UsageError(
-            f"{request.file} has weights for {found.layers} CLIP layers and {blocks}: say which ones with --layers, "
+            f"{request.file} has weights for {released.layers} CLIP layers and {blocks}: say which ones with --layers, "
             f"for example --layers {','.join(map(str, layers))}"
         )
     return Recipe(
         name=request.kind,
-        head=release.fed_by(found.config, layers),
+        head=release.fed_by(released.config, layers),
         sparse_frames=offer.sparse_frames or None,
         dense_frames=offer.sparse_frames * offer.alpha or None,
     )
 
 
-def _recipe_of_last_blocks(request: ImportRequest, release: Release, found: Released) -> Recipe:
+def _recipe_of_last_blocks(request: ImportRequest, release: Release, released: Released) -> Recipe:
     """As `_recipe`, where the last blocks of CLIP feed the head unless others are named."""
-    config, offer = found.config, found.offer
+    config, offer = released.config, released.offer
     assert config is not None, "problems were raised before"
     if request.layers is None:
-        told = (config, offer.sparse_frames, offer.channels, offer.grid, offer.classes)
+        sizes = (config, offer.sparse_frames, offer.channels, offer.grid, offer.classes)
         for row in PUBLISHED:
-            released, clip = named(row.recipe), row.clip
-            if told == (released.head, row.sparse_frames, clip.width, clip.grid, row.classes):
-                return released
+            recipe, clip = named(row.recipe), row.clip
+            if sizes == (recipe.head, row.sparse_frames, clip.width, clip.grid, row.classes):
+                return recipe
     else:
         config = release.fed_by(config, request.layers)
     return Recipe(name=request.kind, head=config, sparse_frames=offer.sparse_frames if config.fixed_frames else None)

@@ -32,12 +32,12 @@ def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe, *, any_layer
     Raises:
         CacheMismatch: names each differing field with both values.
     """
-    here = offer_of_split(split, recipe)
+    delivered = offer_of_split(split, recipe)
     needs = recipe.head.needs(trained)
-    found, wanted = _facts_of_offer(here, needs), _facts_of_offer(trained, needs)
-    if any_layers or set(trained.layers) <= set(here.layers):  # what lies beside them is not read
-        found["layers"] = trained.layers
-    expect_agree("cache with weights", split.path, found, wanted)
+    cache_facts, trained_facts = _facts_of_offer(delivered, needs), _facts_of_offer(trained, needs)
+    if any_layers or set(trained.layers) <= set(delivered.layers):  # what lies beside them is not read
+        cache_facts["layers"] = trained.layers
+    expect_agree("cache with weights", split.path, cache_facts, trained_facts)
 
 
 def _facts_of_offer(offer: Offer, needs: Needs) -> dict[str, object]:
@@ -60,11 +60,11 @@ def filled_head(split: Split, recipe: Recipe, weights: Mapping[str, Tensor]) -> 
         WeightsError: the cache has other classes or another grid of patches; every differing weight is listed.
     """
     head = head_of_weights(recipe, offer_of_split(split, recipe))
-    pairs = {name: (tuple(weights[name].shape), tuple(one.shape)) for name, one in head.state_dict().items()}
+    shapes = {name: (tuple(weights[name].shape), tuple(weight.shape)) for name, weight in head.state_dict().items()}
     lines = [
-        f"  {name}: file has {found}, a head for this cache {own}"
-        for name, (found, own) in pairs.items()
-        if found != own
+        f"  {name}: file has {in_file}, a head for this cache {in_head}"
+        for name, (in_file, in_head) in shapes.items()
+        if in_file != in_head
     ]
     if lines:
         raise WeightsError("\n".join([f"the weights do not fit {split.path.parent}:", *lines, OTHER_CACHE]))

@@ -158,7 +158,7 @@ def pixel_views(path: Path, spec: CacheSpec, needs: Needs) -> tuple[torch.Tensor
         VideoError: the file cannot be read frame-exactly.
     """
     video = Video(id=ascii(str(path)), path=path.absolute(), label=None, split="test")
-    found = draw_guarded(
+    drawn = draw_guarded(
         video,
         spec,
         dense=needs.pixels == "dense",
@@ -166,10 +166,10 @@ def pixel_views(path: Path, spec: CacheSpec, needs: Needs) -> tuple[torch.Tensor
         window_ends=needs.window_ends,
     )
     clips = []
-    for view in found.views:
-        indices = frames_shown(view.indices, with_clip(needs), spec.sampling.alpha, found.frame_count)
+    for view in drawn.views:
+        indices = frames_shown(view.indices, with_clip(needs), spec.sampling.alpha, drawn.frame_count)
         seen = replace(view, indices=indices)
         clips.append(
-            replay(found.of(seen), seen, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
+            replay(drawn.of(seen), seen, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
         )
-    return torch.stack(clips), found.decoder
+    return torch.stack(clips), drawn.decoder

@@ -94,8 +94,8 @@ def _read_predictions(run: Run, val: Split) -> tuple[int, int, int]:
     right1 = right5 = 0
     label_of = dict(zip(val.video_ids, val.labels.tolist(), strict=True))
     seen = set()
-    with opened(file, error=RunError) as found:
-        for number, line in enumerate(lines(found, file, most=MOST_LINE_BYTES, error=RunError), start=1):
+    with opened(file, error=RunError) as stream:
+        for number, line in enumerate(lines(stream, file, most=MOST_LINE_BYTES, error=RunError), start=1):
             try:
                 entry = parsed(line)
                 name, label, guesses = entry["id"], entry["label"], entry["top5_labels"]
@@ -117,55 +117,55 @@ def _read_predictions(run: Run, val: Split) -> tuple[int, int, int]:
 
 
 def _causes_in_the_data(train: Split, val: Split, scored: int, row: Published | None) -> list[str]:
-    found = []
+    causes = []
     stored = len(Rows(train).stored_rows())
     official = "" if row is None else f"; {COPY_COUNTED[row.data]} has {row.train_videos:,}"
     if stored != (train.video_count if row is None else row.train_videos):
-        found.append(f"trained on {stored:,} of {train.video_count:,} listed videos of this copy{official}")
+        causes.append(f"trained on {stored:,} of {train.video_count:,} listed videos of this copy{official}")
     if row is not None and val.video_count != row.val_videos:
-        found.append(
+        causes.append(
             f"this copy lists {val.video_count:,} validation videos, the published count is {row.val_videos:,}"
         )
     if scored < val.video_count:
-        found.append(f"{val.video_count - scored:,} listed validation videos could not be scored")
-    return found
+        causes.append(f"{val.video_count - scored:,} listed validation videos could not be scored")
+    return causes
 
 
 def _causes_in_the_views(train: Split, val: Split, row: Published | None) -> list[str]:
-    found = []
+    causes = []
     views = train.spec.stored_views
-    found.append(f"{views} stored training view{'s' * (views > 1)} per video; published: a new one in every epoch")
+    causes.append(f"{views} stored training view{'s' * (views > 1)} per video; published: a new one in every epoch")
     released = (3, 1) if row is None else row.test_views
     if (val.spec.views, val.spec.crops) != released:
-        found.append("tested on {} x {} views; the release's settings say {} x {}".format(
+        causes.append("tested on {} x {} views; the release's settings say {} x {}".format(
             val.spec.views, val.spec.crops, *released))  # fmt: skip
     if train.spec.codec == "int8":
-        found.append("tokens are int8 with one scale each; published: never stored")
+        causes.append("tokens are int8 with one scale each; published: never stored")
     elif not train.spec.form.is_exact:
-        found.append(f"tokens are stored as {train.spec.codec}; published: never stored")
+        causes.append(f"tokens are stored as {train.spec.codec}; published: never stored")
     if row is not None and train.spec.clip_model != row.clip.model:
-        found.append(f"CLIP is {train.spec.clip_model}; published: {row.clip.model}")
+        causes.append(f"CLIP is {train.spec.clip_model}; published: {row.clip.model}")
     if row is not None and train.spec.sampling.dense_frames != row.dense_frames:
-        found.append(f"{train.spec.sampling.dense_frames} dense frames per view; published: {row.dense_frames}")
-    return found
+        causes.append(f"{train.spec.sampling.dense_frames} dense frames per view; published: {row.dense_frames}")
+    return causes
 
 
 def _causes_in_the_training(run: Run, row: Published | None) -> list[str]:
-    found = []
+    causes = []
     online = bool(run.made_from["online"])
-    recipe, *named = (replace(one, mixing=one.mixing.resolved(online=online)) for one in (run.recipe, *RECIPES))
+    recipe, *named = (replace(known, mixing=known.mixing.resolved(online=online)) for known in (run.recipe, *RECIPES))
     mixing = recipe.mixing.kind
-    mixed = row is None or any(one.mixing.kind != "none" for one in RECIPES if one.name == row.recipe)
+    mixed = row is None or any(entry.mixing.kind != "none" for entry in RECIPES if entry.name == row.recipe)
     if mixing != "pixels" and mixed:
         kind = "no mixing of clips" if mixing == "none" else f"clips are mixed as {mixing}"
-        found.append(f"{kind}; published: mixup and CutMix on pixels before CLIP, which a cache cannot have")
-    base = next((one.to_dict() for one in named if one.name == recipe.name), None)
+        causes.append(f"{kind}; published: mixup and CutMix on pixels before CLIP, which a cache cannot have")
+    base = next((published.to_dict() for published in named if published.name == recipe.name), None)
     changed = [f"{name}={value}" for name, value in recipe.to_dict().items() if base and base[name] != value]
     if changed:
-        found.append(f"settings differ from the recipe: {', '.join(changed)}")
+        causes.append(f"settings differ from the recipe: {', '.join(changed)}")
     if row is not None and row.note:
-        found.append(row.note)
+        causes.append(row.note)
     if run.result() is None:
-        found.append(f"the run is not finished: epoch {run.progress().epoch} of {recipe.epochs}")
-    found.append(f"one run with seed {recipe.seed}: the spread over seeds is not known")
-    return found
+        causes.append(f"the run is not finished: epoch {run.progress().epoch} of {recipe.epochs}")
+    causes.append(f"one run with seed {recipe.seed}: the spread over seeds is not known")
+    return causes

@@ -28,7 +28,7 @@ def ids_of(source: Source, rows: Sequence[int]) -> tuple[str, ...]:
 
 
 def owned_run(
-    request: TrainRequest, found: dict[str, Any], rows: KeptRows, fabric: Fabric, stack: ExitStack
+    request: TrainRequest, remembered: dict[str, Any], rows: KeptRows, fabric: Fabric, stack: ExitStack
 ) -> Run | None:
     """The run folder, begun or taken up by the leading process, which owns it as long as `stack` is open.
 
@@ -45,14 +45,14 @@ def owned_run(
         try:
             expect_run_or_nothing(request.run)
             stack.enter_context(owned(request.run))
-            run = Run.start(request.run, request.recipe, found, rows)
+            run = Run.start(request.run, request.recipe, remembered, rows)
         except VidxferError as error:
             refused = error
     nobody = fabric.broadcast(refused is not None)  # the others wait here for the folder
     if refused is not None:
         raise refused
     if run is None and not nobody:
-        run = Run.start(request.run, request.recipe, found)
+        run = Run.start(request.run, request.recipe, remembered)
     return run
 
 

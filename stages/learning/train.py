@@ -73,14 +73,18 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     where = Where(device=fabric.device, precision=head_precision(request.precision, fabric.device))
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
-    found = made_from(split, online=request.online, where=where, world=fabric.world_size)
+    remembered = made_from(split, online=request.online, where=where, world=fabric.world_size)
     if request.init_from is not None:
-        found["init_from"] = beginning(request, found, shown)
+        remembered["init_from"] = beginning(request, remembered, shown)
     if request.run.is_symlink():
         shown.line(f"{request.run} is behind a link: the run is written at {request.run.resolve()}")
     with ExitStack() as stack:
         run = owned_run(
-            request, found, KeptRows(ids=ids_of(sources["train"], rows), views=split.spec.stored_views), fabric, stack
+            request,
+            remembered,
+            KeptRows(ids=ids_of(sources["train"], rows), views=split.spec.stored_views),
+            fabric,
+            stack,
         )
         if run is None:
             return None
@@ -121,7 +125,7 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> list[
     return expect_readable("val with train", val.path, facts_of(val), val.spec, request.recipe, trained)
 
 
-def beginning(request: TrainRequest, found: dict[str, Any], shown: Progress) -> dict[str, Any]:
+def beginning(request: TrainRequest, remembered: dict[str, Any], shown: Progress) -> dict[str, Any]:
     """What a run that begins with another's weights remembers of it.
 
     Raises:
@@ -131,8 +135,8 @@ def beginning(request: TrainRequest, found: dict[str, Any], shown: Progress) -> 
     path, recipe = request.init_from, request.recipe
     other = Run.open(path)
     theirs, ours = (
-        {**facts_of_run(made), **facts_of_head(one, CacheSpec.from_dict(made["spec"]))}
-        for one, made in ((other.recipe, other.made_from), (recipe, found))
+        {**facts_of_run(made), **facts_of_head(head_recipe, CacheSpec.from_dict(made["spec"]))}
+        for head_recipe, made in ((other.recipe, other.made_from), (recipe, remembered))
     )
     may = ("class_names",) * recipe.head.any_classes + ("sampling.dense_frames",) * (not recipe.head.fixed_frames)
     for line in expect_agree("beginning with run", path, theirs, ours, may=may):
@@ -252,12 +256,12 @@ def made_from(split: Split, *, online: bool, where: Where = ON_CPU, world: int =
 
 def code_version() -> str:
     """The commit of the source tree with "+changes" if it was edited, or "installed" outside a checkout."""
-    here = Path(__file__).resolve().parent.parent
-    if not (here / ".git").exists():
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
         return "installed"
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True)
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return "unknown (git does not answer)"
     return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")

@@ -139,9 +139,9 @@ class Trainer:
             loss, waited, began = RunningMean(), RunningMean(), time.monotonic()
             batches = self.loader.batches(plan)
             for step in range(first, steps):
-                asked = time.monotonic()
+                waiting_since = time.monotonic()
                 raw = next(batches)
-                waited.add(time.monotonic() - asked)
+                waited.add(time.monotonic() - waiting_since)
                 rate_of = refreshed(step, self.recipe.optimiser.refresh_steps)
                 loss.add(self._step(raw, epoch + rate_of / steps))
                 end = step + 1 == steps
@@ -216,8 +216,8 @@ class Trainer:
         """The mean over all processes; each holds an equal part of the batch."""
         if self.fabric.world_size == 1:
             return value
-        there = torch.tensor(value, dtype=torch.float64, device=self.fabric.device)
-        reduced = self.fabric.all_reduce(there, reduce_op="mean")
+        on_device = torch.tensor(value, dtype=torch.float64, device=self.fabric.device)
+        reduced = self.fabric.all_reduce(on_device, reduce_op="mean")
         assert isinstance(reduced, Tensor)
         return float(reduced)
 
@@ -273,6 +273,6 @@ class Trainer:
 
 def origins(sources: Mapping[str, Source], needs: Needs) -> list[str]:
     """Where the head's dense frames come from: one line, and another where validation has them from elsewhere."""
-    said = {name: str(found) for name, source in sources.items() if (found := source.origin(needs)) is not None}
-    lines = [f"validation: {line}" if name == "val" else line for name, line in said.items()]
-    return lines[:1] if len(set(said.values())) == 1 else lines
+    origin_of = {name: str(origin) for name, source in sources.items() if (origin := source.origin(needs)) is not None}
+    lines = [f"validation: {line}" if name == "val" else line for name, line in origin_of.items()]
+    return lines[:1] if len(set(origin_of.values())) == 1 else lines

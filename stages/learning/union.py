@@ -51,8 +51,8 @@ class UnionSource(Source):
 
     def stored_rows(self) -> list[int]:
         """Rows that can be read in the cache they lie in."""
-        found = [self.union.rows_of(place, member.stored_rows()) for place, member in enumerate(self.members)]
-        return [row for rows in found for row in rows]
+        rows_of_members = [self.union.rows_of(place, member.stored_rows()) for place, member in enumerate(self.members)]
+        return [row for member_rows in rows_of_members for row in member_rows]
 
     def row_ids(self) -> tuple[str, ...]:
         """Number of the cache, from 1 in the order they were given, and the id there: folders may be renamed."""
@@ -74,8 +74,8 @@ class UnionSource(Source):
 
     def origin(self, needs: Needs) -> Origin | None:
         """Where dense frames come from in the first cache that says so; each cache reads its own."""
-        found = [member.origin(needs) for member in self.members]
-        return next((one for one in found if one is not None), None)
+        origins = [member.origin(needs) for member in self.members]
+        return next((origin for origin in origins if origin is not None), None)
 
     def assembler(self, needs: Needs, device: torch.device, **settings: Any) -> UnitedAssembler:
         """See `Source.assembler`."""
@@ -111,24 +111,26 @@ def source_of(
         return cached_source(caches[0], split, root, frames_from)
     there = [cache for cache in caches if split in splits(cache)] or list(caches[:1])
     members = [cached_source(cache, split, root, frames_from) for cache in there]
-    found = [member.split for member in members]
+    member_splits = [member.split for member in members]
     all_names = [open_split(cache, splits(cache)[0]).class_names for cache in caches if splits(cache)]
     class_names = names_of(labels_as, all_names)
-    label_maps = tuple(map_labels(one.class_names, class_names, labels_as=labels_as, where=one.path) for one in found)
+    label_maps = tuple(
+        map_labels(part.class_names, class_names, labels_as=labels_as, where=part.path) for part in member_splits
+    )
     names = member_names(there)
-    keep, left_out = rows_to_keep(found, held_out=held_out(caches) if split == "train" else set())
+    keep, left_out = rows_to_keep(member_splits, held_out=held_out(caches) if split == "train" else set())
     if shown is not None:
         for name, count in zip(names, left_out, strict=True):
             if any(count.values()):
                 why = ", ".join(f"{number:,} {text}" for text, number in count.items())
                 shown.line(f"{split}: {name}: left out: {why}")
     union = unite(
-        found,
+        member_splits,
         names,
         keep=keep,
         label_maps=label_maps,
         class_names=class_names,
-        text=text_of(class_names, found),
+        text=text_of(class_names, member_splits),
         flip_pairs=flip_pairs(class_names),
         labels_as=labels_as,
     )
@@ -149,8 +151,8 @@ def member_names(caches: Sequence[Path]) -> list[str]:
 
 def held_out(caches: Sequence[Path]) -> set[str]:
     """Recordings of the validation splits of all caches."""
-    found = [open_split(cache, "val") for cache in caches if "val" in splits(cache)]
-    return {name for split in found for name in recordings(split)}
+    val_splits = [open_split(cache, "val") for cache in caches if "val" in splits(cache)]
+    return {name for split in val_splits for name in recordings(split)}
 
 
 def recordings(split: Split) -> list[str]:
@@ -158,11 +160,11 @@ def recordings(split: Split) -> list[str]:
     return [recording_of_id(split.spec.dataset, id_) for id_ in split.video_ids]
 
 
-def rows_to_keep(found: Sequence[Split], *, held_out: set[str]) -> tuple[list[list[int]], list[Counter[str]]]:
+def rows_to_keep(member_splits: Sequence[Split], *, held_out: set[str]) -> tuple[list[list[int]], list[Counter[str]]]:
     """Rows of each split that count, and how many were left out why: the first cache that has a recording keeps it."""
     keep, left_out = [], []
     earlier: set[str] = set()
-    for split in found:
+    for split in member_splits:
         names = recordings(split)
         rows, why = [], Counter[str]()
         for row in split.video_rows.tolist():
@@ -178,20 +180,21 @@ def rows_to_keep(found: Sequence[Split], *, held_out: set[str]) -> tuple[list[li
     return keep, left_out
 
 
-def text_of(class_names: Sequence[str], found: Sequence[Split]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def text_of(class_names: Sequence[str], member_splits: Sequence[Split]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Embeddings [class embed] of class names: those of the caches, and CLIP's where none has the name.
 
     Raises:
         CacheMismatch: the caches were made with other settings or other templates.
     """
-    first = found[0]
-    for other in found[1:]:  # before CLIP embeds what none of them has
+    first = member_splits[0]
+    for other in member_splits[1:]:  # before CLIP embeds what none of them has
         expect_agree("cache with cache", other.path, facts_of(other), facts_of(first))
-    known = {name: split.text[label] for split in reversed(found) for label, name in enumerate(split.class_names)}
+    splits_first_last = reversed(member_splits)  # the first split that has a name gives its embedding
+    known = {name: split.text[label] for split in splits_first_last for label, name in enumerate(split.class_names)}
     missing = [name for name in class_names if name not in known]
     if missing:
         clip = remembered_clip(first.informs["clip"], first.spec.clip_precision, device="cpu")
-        tower = tower_of_caches(found, clip)
+        tower = tower_of_caches(member_splits, clip)
         templates = tuple(first.informs.get("templates", ("{}",)))
         known |= dict(zip(missing, tower.encode_text(missing, templates).numpy(), strict=True))
     return np.stack([known[name] for name in class_names]).astype(np.float32)

@@ -77,13 +77,13 @@ def _read_rate(fd: int, file_bytes: int, chunk_bytes: int, threads: int) -> floa
     places = np.random.default_rng(1).permutation(file_bytes // chunk_bytes) * chunk_bytes
     began = time.monotonic()
 
-    def read(mine: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
-        buffer, done = bytearray(chunk_bytes), 0
-        for place in mine:
+    def read(own_places: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
+        buffer, read_bytes = bytearray(chunk_bytes), 0
+        for place in own_places:
             if time.monotonic() - began > MEASURE_SECONDS:
                 break
-            done += os.preadv(fd, [buffer], int(place))
-        return done
+            read_bytes += os.preadv(fd, [buffer], int(place))
+        return read_bytes
 
     with ThreadPoolExecutor(threads) as pool:
         done = sum(pool.map(read, np.array_split(places, threads)))
@@ -186,7 +186,7 @@ def _videos_per_second(work: Callable[[Video], object], dataset: Dataset, thread
     sample = dataset.take(min(256, len(dataset))).videos
     end, began = time.monotonic() + MEASURE_SECONDS, time.monotonic()
 
-    def one(video: Video) -> bool:
+    def did_work(video: Video) -> bool:
         if time.monotonic() > end:
             return False
         try:
@@ -196,7 +196,7 @@ def _videos_per_second(work: Callable[[Video], object], dataset: Dataset, thread
         return True
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        done = sum(pool.map(one, sample))
+        done = sum(pool.map(did_work, sample))
     return done / (time.monotonic() - began) if done else None
 
 

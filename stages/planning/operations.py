@@ -49,7 +49,7 @@ def operations(recipe: Recipe, spec: CacheSpec, classes: int) -> Operations:
     """
     head, offer = head_of_shapes(recipe, spec, classes)
     return Operations(
-        parameters=sum(one.numel() for one in head.parameters() if one.requires_grad),
+        parameters=sum(parameter.numel() for parameter in head.parameters() if parameter.requires_grad),
         forward_gflop=_counted(head.eval(), offer, clips=1, backward=False) / 1e9,
         training_gflop=_counted(head.train(), offer, clips=CLIPS, backward=True) / CLIPS / 1e9,
     )

@@ -138,9 +138,9 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
         kept_frames=kept_frames(spec, request.store),
     )
     took = extract_seconds(
-        videos=sum(one.videos for one in plans),
-        frames=sum(one.videos * one.views * each.sparse_frames for one, each in zip(plans, specs, strict=True)),
-        total_bytes=sum(one.total_bytes for one in plans),
+        videos=sum(split_plan.videos for split_plan in plans),
+        frames=sum(part.videos * part.views * spec.sparse_frames for part, spec in zip(plans, specs, strict=True)),
+        total_bytes=sum(split_plan.total_bytes for split_plan in plans),
         rates=rates,
     )
     ways, even = epochs(clip, rates, first.videos), break_even_gb_per_second(clip, rates)
@@ -191,34 +191,34 @@ def measured(
 ) -> tuple[Rates, float]:
     """The request's rates with what was missing measured here, and bytes of a JPEG frame."""
     known, threads = request.rates, request.decode_threads
-    found: dict[str, float | None] = {}
+    measured_rates: dict[str, float | None] = {}
     with shown.bar("measure", 6, "steps") as bar:
         bar.advance(0, "disk")
         chunk = bytes_read(spec, replace(needs, layers=needs.layers[:1], embedding=not needs.layers))
         if known.disk_read_gb_per_second is None or known.disk_write_gb_per_second is None:
             disk = measure.measure_disk(existing_parent(request.cache), chunk)
             if disk is not None:
-                found["disk_write_gb_per_second"], found["disk_read_gb_per_second"] = disk
+                measured_rates["disk_write_gb_per_second"], measured_rates["disk_read_gb_per_second"] = disk
         bar.advance(1, "CLIP forward")
         if known.clip_frames_per_second is None:
-            found["clip_frames_per_second"] = measure.measure_clip(tower, spec, request.batch_frames)
+            measured_rates["clip_frames_per_second"] = measure.measure_clip(tower, spec, request.batch_frames)
         bar.advance(1, "decoding as extraction does")
         if known.decode_videos_per_second is None:
-            found["decode_videos_per_second"] = measure.measure_decode(spec, dataset, threads)
+            measured_rates["decode_videos_per_second"] = measure.measure_decode(spec, dataset, threads)
         bar.advance(1, "decoding as training does")
         if known.dense_clips_per_second is None:
-            found["dense_clips_per_second"] = measure.measure_dense(spec, with_clip(needs), dataset, threads)
+            measured_rates["dense_clips_per_second"] = measure.measure_dense(spec, with_clip(needs), dataset, threads)
         bar.advance(1, "JPEG")
         jpeg = measure.measure_jpeg(spec, dataset, threads)
         if jpeg is not None:
-            found["jpeg_frames_per_second"], jpeg_bytes = jpeg
+            measured_rates["jpeg_frames_per_second"], jpeg_bytes = jpeg
         bar.advance(1, "head")
         if known.head_clips_per_second is None and request.recipe is not None:
             classes = len(dataset.class_names)
-            found["head_clips_per_second"] = measure.measure_head(request.recipe, spec, classes, tower.device)
+            measured_rates["head_clips_per_second"] = measure.measure_head(request.recipe, spec, classes, tower.device)
         bar.advance(1, "")
     given = {name: value for name, value in vars(known).items() if value is not None}
-    return Rates(**{**found, **given}), jpeg_bytes
+    return Rates(**{**measured_rates, **given}), jpeg_bytes
 
 
 def _plan_split(choice: CacheChoice, tower: ClipTower, spec: CacheSpec, dataset: Dataset) -> SplitPlan:
@@ -242,8 +242,8 @@ def _plan_split(choice: CacheChoice, tower: ClipTower, spec: CacheSpec, dataset:
 
 def advise(bill: PlanReport) -> str:
     """One sentence: does it fit, does it pay, and what bounds it."""
-    needed = bill.frozen_bytes + sum(one.total_bytes for one in bill.splits)
-    inodes = sum(one.inodes for one in bill.splits)
+    needed = bill.frozen_bytes + sum(split_plan.total_bytes for split_plan in bill.splits)
+    inodes = sum(split_plan.inodes for split_plan in bill.splits)
     if needed > bill.free_bytes:
         return (
             f"It does not fit: {needed / 1e9:,.1f} GB are needed, {bill.free_bytes / 1e9:,.1f} GB are free. "

@@ -154,10 +154,10 @@ def encode_all(
     """Run CLIP over consecutive videos, about `batch_frames` frames at a time; errors keep their place in the order."""
     group: list[Prepared | VideoError] = []
     frames = 0
-    for one in prepared:
-        group.append(one)
-        if isinstance(one, Prepared):
-            frames += one.pixels.shape[0] * one.pixels.shape[1]
+    for prepared_video in prepared:
+        group.append(prepared_video)
+        if isinstance(prepared_video, Prepared):
+            frames += prepared_video.pixels.shape[0] * prepared_video.pixels.shape[1]
         if frames >= batch_frames:
             yield from _encode_group(group, spec, tower)
             group, frames = [], 0
@@ -193,10 +193,10 @@ def prepare_videos(
 def _encode_group(
     group: Sequence[Prepared | VideoError], spec: CacheSpec, tower: ClipTower
 ) -> Iterator[Encoded | VideoError]:
-    good = [one for one in group if isinstance(one, Prepared)]
+    good = [video for video in group if isinstance(video, Prepared)]
     if good:
         pixels = rearrange(
-            torch.stack([one.pixels for one in good]),
+            torch.stack([video.pixels for video in good]),
             "video view frame rgb height width -> (video view frame) rgb height width",
         )
         taps = tower.taps(pixels, spec.layers)
@@ -213,9 +213,9 @@ def _encode_group(
             frame=spec.sparse_frames,
         )
     done = 0
-    for one in group:
-        if isinstance(one, VideoError):
-            yield one
+    for member in group:
+        if isinstance(member, VideoError):
+            yield member
         else:
-            yield Encoded(prepared=one, tokens=tokens[done], embedding=embedding[done])
+            yield Encoded(prepared=member, tokens=tokens[done], embedding=embedding[done])
             done += 1

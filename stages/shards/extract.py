@@ -141,8 +141,10 @@ def extract_shards(
             quantise = SplitQuantiser(split, tower.device)
             for task in tasks:
                 hand_over(leave=OPEN_SHARDS_MOST - 1)
-                ours = encode_all(islice(ready, task.count), split.spec, tower, batch_frames=request.batch_frames)
-                results = _counted(zip(task.rows, ours, strict=True), advanced)
+                encoded_videos = encode_all(
+                    islice(ready, task.count), split.spec, tower, batch_frames=request.batch_frames
+                )
+                results = _counted(zip(task.rows, encoded_videos, strict=True), advanced)
                 waiting.append(_begun(task, split, results, quantise, behind, open_shards))
         hand_over(leave=0)
 
@@ -158,11 +160,11 @@ def _begun(
     """Run CLIP over one shard and hand everything over to be written; the shard is finished when the future is."""
     failed: dict[int, VideoError] = {}
     if task.old is not None:
-        for row, one in results:
-            if not isinstance(one, VideoError):
-                results = chain([(row, one)], results)
+        for row, outcome in results:
+            if not isinstance(outcome, VideoError):
+                results = chain([(row, outcome)], results)
                 break
-            failed[row] = one
+            failed[row] = outcome
         else:
             return behind.do(partial(SealedShard, record=_with_reasons(task.old, split, failed), folder=None))
     shard = open_shards.enter_context(ExitStack())  # empty once the shard is finished; else the run's end undoes it
@@ -172,27 +174,27 @@ def _begun(
     if task.old is not None:
         behind.do(partial(writer.copy, [row for row in writer.rows if row not in task.rows], task.old))
     videos = dict(zip(task.rows, task.videos, strict=True))
-    for row, one in results:
-        if isinstance(one, VideoError):
-            behind.do(partial(writer.fail, row, one))
+    for row, outcome in results:
+        if isinstance(outcome, VideoError):
+            behind.do(partial(writer.fail, row, outcome))
         else:
-            _add_behind(row, one, notes_of(videos[row], one.prepared, split.frames), writer, quantise, behind)
+            _add_behind(row, outcome, notes_of(videos[row], outcome.prepared, split.frames), writer, quantise, behind)
     return behind.do(partial(_finished, shard, writer, split))
 
 
 def _add_behind(
-    row: int, one: Encoded, notes: Mapping[str, str], writer: ShardWriter, quantise: SplitQuantiser, behind: Behind
+    row: int, encoded: Encoded, notes: Mapping[str, str], writer: ShardWriter, quantise: SplitQuantiser, behind: Behind
 ) -> None:
     """Hand over what is stored of one video, and nothing that holds more memory than that."""
-    codes = quantise(one.tokens)
-    prepared, jpegs = one.prepared, one.prepared.jpegs
+    codes = quantise(encoded.tokens)
+    prepared, jpegs = encoded.prepared, encoded.prepared.jpegs
     size_bytes = sum(part.nbytes for part in codes if part is not None)
     size_bytes += sum(len(jpeg) for view in jpegs or () for jpeg in view)
     add = partial(
         writer.add,
         row,
         *codes,
-        one.embedding.float().cpu().clone(),
+        encoded.embedding.float().cpu().clone(),
         prepared.views,
         notes=notes,
         frame_count=prepared.frame_count,

@@ -38,9 +38,9 @@ def calibrate(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower:
     sample = dataset.take(min(len(dataset), spec.calibration_videos)).videos
     fitting = Fitting([spec.form], len(sample))
     with shown.bar(f"calibrate {spec.split}", len(sample), "videos") as bar:
-        for one in encode_videos(sample, spec, tower, request):
-            if isinstance(one, Encoded):
-                fitting.update(one.tokens)
+        for encoded in encode_videos(sample, spec, tower, request):
+            if isinstance(encoded, Encoded):
+                fitting.update(encoded.tokens)
             bar.advance()
     return fitting.finish(spec.form, tower.device)
 

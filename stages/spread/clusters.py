@@ -53,10 +53,10 @@ class Cluster:
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._looked = time.monotonic()
             try:
-                found = self.client.scheduler_info(n_workers=-1)["workers"].values()
+                all_workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
             except (OSError, TimeoutError) as error:
                 raise self.lost() from error
-            self._workers = sum(1 for one in found if one["resources"].get("GPU", 0) >= 1)
+            self._workers = sum(1 for worker in all_workers if worker["resources"].get("GPU", 0) >= 1)
         return self._workers
 
     def look_after(self) -> None:
@@ -204,12 +204,12 @@ def visible_gpus(outer: Mapping[str, str]) -> list[str]:
         import torch
 
         return [str(number) for number in range(torch.cuda.device_count())]
-    found: list[str] = []
+    gpus: list[str] = []
     for name in (part.strip() for part in named.split(",")):
         if not name or name.startswith("-"):  # CUDA ignores an invalid name and all that follow
             break
-        found.append(name)
-    return found
+        gpus.append(name)
+    return gpus
 
 
 def _threads(workers: int) -> dict[str, str]:

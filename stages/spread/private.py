@@ -61,7 +61,7 @@ def of_files(files: TlsFiles | None) -> Security | None:
     if b"ENCRYPTED" in read_bytes(files.key, most=MOST_KEY_BYTES):
         raise UsageError(f"--tls-key {files.key} asks for a password, which nobody can type in a job: store it without")
     ca, cert, key = (str(path.absolute()) for path in (files.ca, files.cert, files.key))
-    roles = {f"tls_{role}_{what}": path for role in ROLES for what, path in (("cert", cert), ("key", key))}
+    roles = {f"tls_{role}_{file}": path for role in ROLES for file, path in (("cert", cert), ("key", key))}
     made = Security(require_encryption=True, tls_ca_file=ca, **roles)
     try:
         made.get_connection_args("client")

@@ -80,25 +80,25 @@ class Spread:
     ) -> dict[int, str]:
         """As `Engine.run`; a shard is left when `losses_most` further attempts ended like the first."""
         waiting = deque(replace(task, request=_from_anywhere(task.request)) for task in tasks)
-        given: dict[str, Given] = {}
+        running: dict[str, Given] = {}
         losses, left = Counter[int](), dict[int, str]()
-        while waiting or given:
-            while waiting and len(given) < TASKS_PER_WORKER * max(1, self._cluster.workers()):
+        while waiting or running:
+            while waiting and len(running) < TASKS_PER_WORKER * max(1, self._cluster.workers()):
                 task = waiting.popleft()
-                given[task.attempt] = Given(task, self._submit(task.attempt, run_task, task))
+                running[task.attempt] = Given(task, self._submit(task.attempt, run_task, task))
             event = self._next()
-            one = given.get(event.get("attempt", ""))
-            if one is None:  # nothing new, or news of an attempt that is over
+            assigned = running.get(event.get("attempt", ""))
+            if assigned is None:  # nothing new, or news of an attempt that is over
                 continue
-            shard = one.task.shard
+            shard = assigned.task.shard
             if event["kind"] == "videos":
-                bar.advance(event["done"] - one.said)
-                one.said = event["done"]
+                bar.advance(event["done"] - assigned.said)
+                assigned.said = event["done"]
                 continue
-            del given[one.task.attempt]
-            sealed, why = self._outcome(one.future)
-            sealed = sealed or sealed_by(split, one.task.attempt)
-            bar.advance((one.task.count if sealed else 0) - one.said)
+            del running[assigned.task.attempt]
+            sealed, why = self._outcome(assigned.future)
+            sealed = sealed or sealed_by(split, assigned.task.attempt)
+            bar.advance((assigned.task.count if sealed else 0) - assigned.said)
             if sealed is not None:
                 done(sealed)
                 continue
@@ -107,12 +107,14 @@ class Spread:
                 left[shard] = why
                 self._shown.line(f"shard {shard} is left: {why}")
             else:
-                waiting.append(one.task.again(_careful(one.task.request, was_begun(split, one.task.attempt))))
+                waiting.append(
+                    assigned.task.again(_careful(assigned.task.request, was_begun(split, assigned.task.attempt)))
+                )
         return left
 
-    def _submit(self, attempt: str, function: Callable[..., Any], what: Any) -> Any:
+    def _submit(self, attempt: str, function: Callable[..., Any], argument: Any) -> Any:
         future = self._client.submit(
-            function, what, self._run, key=f"{self._run}-{attempt}-{uuid.uuid4().hex[:8]}", pure=False,
+            function, argument, self._run, key=f"{self._run}-{attempt}-{uuid.uuid4().hex[:8]}", pure=False,
             resources=RESOURCES,
         )  # fmt: skip
         future.add_done_callback(lambda _: self._events.put({"kind": "ended", "attempt": attempt}))

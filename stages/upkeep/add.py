@@ -142,22 +142,27 @@ def _add_split(
         whole = open_split(request.cache, split.spec.split)
         joining = coming if _asks_for(request, whole) else None
         todo = writers if joining is None else [*writers, joining]
-        ours = [
-            [k for k in one.pending() if all(whole.video_ids[row] in videos for row in whole.layout.rows(k))]
-            for one in todo
+        own_shards = [
+            [k for k in part_writer.pending() if all(whole.video_ids[row] in videos for row in whole.layout.rows(k))]
+            for part_writer in todo
         ]
-        given = [_tasks(request, clip, one.split, some, videos) for one, some in zip(todo, ours, strict=True)]
-        left = _extracted(todo, given, shown)
-        pending = {shard for one in todo for shard in one.pending()} - {k for some in ours for k in some}
+        tasks_of_parts = [
+            _tasks(request, clip, part_writer.split, shards, videos)
+            for part_writer, shards in zip(todo, own_shards, strict=True)
+        ]
+        left = _extracted(todo, tasks_of_parts, shown)
+        pending = {shard for part_writer in todo for shard in part_writer.pending()} - {
+            k for shards in own_shards for k in shards
+        }
         for writer in writers[1:]:
             expect_same_files(writers[0].split, writer)
         if joining is not None and not joining.pending():
             join_views(writers[0], joining)
         failed = {
             failure.id: f"{failure.reason}: {failure.detail}"
-            for one, some in zip(todo, ours, strict=True)
-            for k, record in one.split.ledger.finished().items()
-            for failure in (record.failed if k in some else ())
+            for part_writer, shards in zip(todo, own_shards, strict=True)
+            for k, record in part_writer.split.ledger.finished().items()
+            for failure in (record.failed if k in shards else ())
         }
     after = open_split(request.cache, split.spec.split)
     begun = begun_views(after)
@@ -212,19 +217,19 @@ def _grown(
     return stack.enter_context(SplitWriter(begin_views(grown_split, views, library_versions())))
 
 
-def _extracted(writers: list[SplitWriter], given: list[list[ShardTask]], shown: Progress) -> dict[str, str]:
+def _extracted(writers: list[SplitWriter], tasks_of_parts: list[list[ShardTask]], shown: Progress) -> dict[str, str]:
     """Run the tasks of each part; returns what no worker could finish."""
     left: dict[str, str] = {}
-    if not any(given):
+    if not any(tasks_of_parts):
         return left
-    request = next(task.request for tasks in given for task in tasks)
+    request = next(task.request for tasks in tasks_of_parts for task in tasks)
     with engine_for(request, shown) as engine:
-        for writer, tasks in zip(writers, given, strict=True):
+        for writer, tasks in zip(writers, tasks_of_parts, strict=True):
             if tasks:
                 title, waiting = writer.split.spec.title, sum(task.count for task in tasks)
                 with shown.bar(f"add to {title}", waiting, "videos") as bar:
-                    found = engine.run(writer.split, tasks, bar, writer.adopt)
-                left |= {f"{title}, shard {shard}": why for shard, why in found.items()}
+                    unfinished = engine.run(writer.split, tasks, bar, writer.adopt)
+                left |= {f"{title}, shard {shard}": why for shard, why in unfinished.items()}
     return left
 
 

@@ -27,8 +27,8 @@ def expect_asked(split: Split, asked: Mapping[str, object]) -> None:
     Raises:
         CacheMismatch: names each that is not.
     """
-    mine = split.spec.passport["tokens"]
-    differing = {name: (mine[name], value) for name, value in asked.items() if mine[name] != value}
+    cache_settings = split.spec.passport["tokens"]
+    differing = {name: (cache_settings[name], value) for name, value in asked.items() if cache_settings[name] != value}
     if differing:
         raise CacheMismatch(split.path, differing)
 
@@ -39,15 +39,15 @@ def views_wanted(split: Split, begun: Split | None, asked: int | None) -> int:
     Raises:
         CacheMismatch: it has more than are asked for. CacheError: another number of views is being added already.
     """
-    there = split.spec.views
+    stored_views = split.spec.views
     if asked is None or split.spec.view_kind == "test":
-        return there
-    if asked < there:
-        raise CacheMismatch(split.path, {"views": (there, asked)})
-    coming = there if begun is None else there + begun.spec.views
+        return stored_views
+    if asked < stored_views:
+        raise CacheMismatch(split.path, {"views": (stored_views, asked)})
+    coming = stored_views if begun is None else stored_views + begun.spec.views
     if begun is not None and asked != coming:
         raise CacheError(
-            f"{split.path} has {there} views per video, and {coming} are being made of them ({begun.path}): "
+            f"{split.path} has {stored_views} views per video, and {coming} are being made of them ({begun.path}): "
             f"`vidxfer cache add --views {coming}` finishes that. Or remove that folder to give it up."
         )
     return asked
@@ -60,20 +60,23 @@ def addition_of(split: Split, dataset: Dataset, data: DataSource, tower: ClipTow
         CacheMismatch: a video that is there has another label here, or the data set says other factors of classes.
     """
     names = (*split.class_names, *[name for name in dataset.class_names if name not in split.class_names])
-    number = {name: at for at, name in enumerate(names)}
+    number = {name: class_number for class_number, name in enumerate(names)}
     labels = {
         video.id: -1 if video.label is None else number[dataset.class_names[video.label]] for video in dataset.videos
     }
-    there = dict(zip(split.video_ids, split.labels.tolist(), strict=True))
+    label_in_cache = dict(zip(split.video_ids, split.labels.tolist(), strict=True))
     for name, label in labels.items():
-        if there.get(name, label) != label:
-            shown = [names[one] if one >= 0 else "no label" for one in (there[name], label)]
+        if label_in_cache.get(name, label) != label:
+            shown = [
+                names[label_number] if label_number >= 0 else "no label"
+                for label_number in (label_in_cache[name], label)
+            ]
             raise CacheMismatch(split.path, {f"label of {name}": (shown[0], shown[1])})
-    new = tuple(video.id for video in dataset.videos if video.id not in there)
+    new = tuple(video.id for video in dataset.videos if video.id not in label_in_cache)
     fresh = names[len(split.class_names) :]
     if fresh and set(split.factors) != set(dataset.factors):
         raise CacheMismatch(split.path, {"factors of classes": (sorted(split.factors), sorted(dataset.factors))})
-    label_there = {name: place for place, name in enumerate(dataset.class_names)}
+    label_there = {name: dataset_label for dataset_label, name in enumerate(dataset.class_names)}
     factors = {
         name: (*values, *[dataset.factors[name][label_there[class_name]] for class_name in fresh])
         for name, values in split.factors.items()

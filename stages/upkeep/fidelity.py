@@ -117,12 +117,12 @@ def fidelity(request: FidelityRequest, progress: Progress | None = None) -> Fide
         fitting = Fitting([spec.form for spec in specs], len(others or measured))
         for _, tokens in truth.tokens(others or measured, "fit on"):
             fitting.update(tokens)
-        mean, std = (one.to(truth.device) for one in fitting.statistics())
+        mean, std = (values.to(truth.device) for values in fitting.statistics())
         tried = [Tried(spec, fitting.finish(spec.form, truth.device), truth.device) for spec in specs]
         close = [Closeness(spec.layers, bytes_per_layer(spec), mean, std) for spec in (*specs, split.spec)]
         for row, tokens in truth.tokens(measured, "measure"):
-            for one, closeness in zip(tried, close, strict=False):
-                closeness.update(tokens, one(tokens))
+            for codec, closeness in zip(tried, close, strict=False):
+                closeness.update(tokens, codec(tokens))
             if request.truth == "pixels":
                 close[-1].update(tokens, truth.as_stored(row))
     done = [(split.spec, True, close[-1])] if request.truth == "pixels" else []
@@ -177,16 +177,16 @@ def bytes_per_layer(spec: CacheSpec) -> int:
 class Tried:
     """A codec that is only tried: tokens through it and back."""
 
-    def __init__(self, spec: CacheSpec, found: Fitted, device: torch.device) -> None:
+    def __init__(self, spec: CacheSpec, fitted: Fitted, device: torch.device) -> None:
         layers = range(len(spec.layers))
-        self._quantise = Quantiser(spec.form, found.mean, found.std, found.arrays, layers).to(device)
-        self._decode = Dequantiser(spec, found.mean, found.std, fitted=found.arrays).to(device)
+        self._quantise = Quantiser(spec.form, fitted.mean, fitted.std, fitted.arrays, layers).to(device)
+        self._decode = Dequantiser(spec, fitted.mean, fitted.std, fitted=fitted.arrays).to(device)
 
     def __call__(self, tokens: Tensor) -> Tensor:
         """Float tokens [view layer frame token channel], and what is left of them."""
         with torch.no_grad():
-            found: Tensor = self._decode(*self._quantise(tokens))
-        return found
+            given_back: Tensor = self._decode(*self._quantise(tokens))
+        return given_back
 
 
 class Truth:
@@ -220,14 +220,14 @@ class Truth:
                 self._shown.line(f"{split.spec.split}: {NO_IDENTITIES}")
             videos = [self._videos[split.video_ids[row]] for row in rows]
             ready = prepare_all(videos, split.spec, threads=self._request.decode_threads)
-            found = encode_all(ready, split.spec, self._tower, batch_frames=self._request.batch_frames)
-            for row, one in zip(rows, found, strict=True):
+            encoded_videos = encode_all(ready, split.spec, self._tower, batch_frames=self._request.batch_frames)
+            for row, encoded in zip(rows, encoded_videos, strict=True):
                 bar.advance()
-                if isinstance(one, VideoError):
-                    self.refused[split.video_ids[row]] = f"{one.reason}: {one.detail}"
+                if isinstance(encoded, VideoError):
+                    self.refused[split.video_ids[row]] = f"{encoded.reason}: {encoded.detail}"
                 else:
-                    self._expect_same(row, one.prepared)
-                    yield row, one.tokens.float()
+                    self._expect_same(row, encoded.prepared)
+                    yield row, encoded.tokens.float()
 
     def _expect_same(self, row: int, now: Prepared) -> None:
         """Raise CacheError unless a video that was read again is the one of a stored row."""

@@ -90,7 +90,7 @@ class SplitParity:
     @property
     def holds(self) -> bool:
         """Whether no token is beyond its limit."""
-        return not any(one.beyond for one in self.layers)
+        return not any(layer.beyond for layer in self.layers)
 
 
 def parity(request: ParityRequest, progress: Progress | None = None) -> tuple[SplitParity, ...]:
@@ -109,11 +109,11 @@ def parity(request: ParityRequest, progress: Progress | None = None) -> tuple[Sp
         pretrained=request.pretrained,
     )
     tower = tower_of_caches(opened, clip)
-    found = []
+    parities = []
     for split in opened:
         with open_reader(split) as reader:
-            found.append(_of_split(reader, tower, request, progress or Silent()))
-    return tuple(found)
+            parities.append(_of_split(reader, tower, request, progress or Silent()))
+    return tuple(parities)
 
 
 def _of_split(reader: TokenReader, tower: ClipTower, request: ParityRequest, shown: Progress) -> SplitParity:
@@ -182,28 +182,30 @@ class _Comparison:
         error = ((cached - fresh) / self._std).norm(dim=-1) / length
         of_codec = ((again - fresh) / self._std).norm(dim=-1) / length
         over = error / (2 * of_codec + self._slack)  # [view layer frame token]
-        for at in range(fresh.shape[1]):
-            self._largest[at] = max(self._largest[at], float((cached - fresh)[:, at].abs().max()))
-            self._error[at] = max(self._error[at], float(error[:, at].max()))
-            self._codec[at] = max(self._codec[at], float(of_codec[:, at].max()))
-            self._beyond[at] += int((~(over[:, at] <= 1)).sum())  # so that nan counts
-            most = float(over[:, at].nan_to_num(nan=float("inf")).max())
-            if most > self._worst[at]:
-                self._worst[at] = most
-                place = int(over[:, at].nan_to_num(nan=float("inf")).argmax())
-                view, frame, token = (int(one) for one in torch.unravel_index(torch.tensor(place), over[:, at].shape))
-                self._where[at] = f"video {name}, view {view}, frame {frame}, token {token}"
+        for place in range(fresh.shape[1]):
+            self._largest[place] = max(self._largest[place], float((cached - fresh)[:, place].abs().max()))
+            self._error[place] = max(self._error[place], float(error[:, place].max()))
+            self._codec[place] = max(self._codec[place], float(of_codec[:, place].max()))
+            self._beyond[place] += int((~(over[:, place] <= 1)).sum())  # so that nan counts
+            most = float(over[:, place].nan_to_num(nan=float("inf")).max())
+            if most > self._worst[place]:
+                self._worst[place] = most
+                flat_index = int(over[:, place].nan_to_num(nan=float("inf")).argmax())
+                view, frame, token = (
+                    int(index) for index in torch.unravel_index(torch.tensor(flat_index), over[:, place].shape)
+                )
+                self._where[place] = f"video {name}, view {view}, frame {frame}, token {token}"
 
     def layers(self) -> tuple[LayerParity, ...]:
         """What was found."""
         return tuple(
             LayerParity(
                 layer=layer,
-                largest_error=self._largest[at],
-                error=self._error[at],
-                codec_error=self._codec[at],
-                beyond=self._beyond[at],
-                worst=self._where[at],
+                largest_error=self._largest[place],
+                error=self._error[place],
+                codec_error=self._codec[place],
+                beyond=self._beyond[place],
+                worst=self._where[place],
             )
-            for at, layer in enumerate(self._split.spec.layers)
+            for place, layer in enumerate(self._split.spec.layers)
         )

@@ -182,17 +182,17 @@ def open_target(
     if spec.codec == source.spec.codec:
         places = source.spec.layer_positions(spec.layers)
         known = {name: torch.from_numpy(values[places]) for name, values in source.fixed.items() if name in FITTED}
-        found = Fitted(mean=known.pop("channel_mean"), std=known.pop("channel_std"), arrays=known)
+        fitted = Fitted(mean=known.pop("channel_mean"), std=known.pop("channel_std"), arrays=known)
     else:
-        found = fit_on_cache(reader, spec, device, shown)
+        fitted = fit_on_cache(reader, spec, device, shown)
     target = replace(
         source,
         path=request.target.absolute() / spec.split,
         spec=spec,
         cache_id=new_cache_id(),
-        channel_mean=found.mean.numpy(),
-        channel_std=found.std.numpy(),
-        fitted={name: values.numpy() for name, values in found.arrays.items()},
+        channel_mean=fitted.mean.numpy(),
+        channel_std=fitted.std.numpy(),
+        fitted={name: values.numpy() for name, values in fitted.arrays.items()},
         informs={**source.informs, **library_versions(), RECODED_FROM: origin(source)},
         more_views=(),
         more=(),
@@ -204,11 +204,11 @@ def open_target(
 
 def origin(split: Split) -> dict[str, Any]:
     """What a new split remembers of the one it was made from, and of the one that was made from."""
-    found: dict[str, Any] = {
+    remembered: dict[str, Any] = {
         "codec": split.spec.codec, "layers": list(split.spec.layers), "cache_id": split.cache_id,
         "fingerprint": split.spec.fingerprint,
     }  # fmt: skip
-    return {**found, RECODED_FROM: split.informs[RECODED_FROM]} if RECODED_FROM in split.informs else found
+    return {**remembered, RECODED_FROM: split.informs[RECODED_FROM]} if RECODED_FROM in split.informs else remembered
 
 
 def recode_shard(

@@ -52,7 +52,7 @@ def rewrite_shard(reader: TokenReader, target: Split, writer: ShardWriter, bar: 
             frame_count=frame_count,
             source_px=(height_px, width_px),
             source_file=reader.file_of(row) or NOT_KNOWN,
-            frames=None if frames is None else [[bytes(one) for one in frames.files(row, view)] for view in kept],
+            frames=None if frames is None else [[bytes(jpeg) for jpeg in frames.files(row, view)] for view in kept],
         )
         bar.advance()
 

@@ -54,16 +54,16 @@ def write_chosen(request: SamplesRequest) -> SamplesReport:
     if request.to.suffix not in SAMPLE_FILES:
         raise UsageError(f"{request.to}: a file that ends in {' or '.join(SAMPLE_FILES)} is wanted")
     split = open_split(request.cache, request.split)
-    there = {name: row for row, name in enumerate(split.video_ids) if name}
-    if unknown := [name for name in request.ids if name not in there]:
+    row_of = {name: row for row, name in enumerate(split.video_ids) if name}
+    if unknown := [name for name in request.ids if name not in row_of]:
         raise UsageError(
-            f"{split.path} has no video {unknown[0]!r}; ids are those of the data set, as {next(iter(there))!r}"
+            f"{split.path} has no video {unknown[0]!r}; ids are those of the data set, as {next(iter(row_of))!r}"
         )
     views = request.views or tuple(range(split.spec.stored_views))
     if outside := [view for view in views if not 0 <= view < split.spec.stored_views]:
         raise UsageError(f"{split.path} has views 0 to {split.spec.stored_views - 1}, not {outside[0]}")
     with open_reader(split) as reader:
-        chosen = [there[name] for name in request.ids] or [int(row) for row in reader.stored_rows()[: request.first]]
+        chosen = [row_of[name] for name in request.ids] or [int(row) for row in reader.stored_rows()[: request.first]]
         arrays = samples(reader, chosen, views, request.layers)
     names = {
         "video_id": [split.video_ids[row] for row in chosen for _ in views],

@@ -98,11 +98,11 @@ def verify_split(split: Split, request: VerifyRequest, shown: Progress) -> Verif
     expect_described(split.path)
     records = split.ledger.finished()
     with shown.bar(f"verify {split.spec.title}", len(records), "shards") as bar:
-        found = find_damage(split, records, request.read_threads, bar)
-    if found and request.drop_damaged:
+        damage = find_damage(split, records, request.read_threads, bar)
+    if damage and request.drop_damaged:
         say(shown, split.led_elsewhere)
         with SplitWriter(split) as writer:
-            for shard, lines in found.items():
+            for shard, lines in damage.items():
                 writer.drop(shard, lines[0])
     return VerifyReport(
         split=split.spec.title,
@@ -113,7 +113,7 @@ def verify_split(split: Split, request: VerifyRequest, shown: Progress) -> Verif
         failed=sum(len(record.failed) for record in records.values()),
         bytes=sum(record.bytes for record in records.values()),
         damage=tuple(
-            Damage(shard=shard, found=tuple(lines), dropped=request.drop_damaged) for shard, lines in found.items()
+            Damage(shard=shard, found=tuple(lines), dropped=request.drop_damaged) for shard, lines in damage.items()
         ),
         seconds=time.monotonic() - began,
     )
@@ -122,14 +122,14 @@ def verify_split(split: Split, request: VerifyRequest, shown: Progress) -> Verif
 def find_damage(split: Split, records: dict[int, ShardRecord], threads: int, bar: Bar) -> dict[int, list[str]]:
     """Shard -> what is wrong with it, in the order of shards; whole shards are not in it."""
     unreadable = unreadable_states(split)
-    found: dict[int, list[str]] = {}
+    damage: dict[int, list[str]] = {}
     bytes_read = 0
     with CacheReader(split, threads=threads, without=unreadable, direct=True) as reader:  # the disk, not memory
         for shard, record in sorted(records.items()):
             lines = [unreadable[shard]] if shard in unreadable else damage_of(reader, shard, record)
             if lines:
-                found[shard] = [line.removesuffix(REMEDY).rstrip() for line in lines]
+                damage[shard] = [line.removesuffix(REMEDY).rstrip() for line in lines]
             bytes_read += record.bytes
-            damaged = f", {len(found)} damaged" if found else ""
+            damaged = f", {len(damage)} damaged" if damage else ""
             bar.advance(1, f"{bytes_read / 1e9:.2f} GB{damaged}")
-    return found
+    return damage

@@ -153,27 +153,27 @@ def _check_split(
     shown: Progress,
 ) -> tuple[list[Line], SplitCheck]:
     began = time.monotonic()
-    done: dict[str, Line] = {}
+    line_of: dict[str, Line] = {}
     for video in dataset.videos:
         line = known.get((dataset.split, video.id))
         if line is not None and still_holds(line, video, request):
-            done[video.id] = line
-    old = len(done)
-    rest = [video for video in dataset.videos if video.id not in done]
-    failed = sum(bool(line["reason"]) for line in done.values())
+            line_of[video.id] = line
+    old = len(line_of)
+    rest = [video for video in dataset.videos if video.id not in line_of]
+    failed = sum(bool(line["reason"]) for line in line_of.values())
     with shown.bar(f"check {dataset.split}", len(dataset), "videos", old) as bar, stop_on_signal() as stop:
         for line in reading(rest):
-            done[line["id"]] = line
+            line_of[line["id"]] = line
             file.write(json.dumps(line) + "\n")
             file.flush()
             failed += bool(line["reason"])
             bar.advance(1, f"{failed} would fail" if failed else None)
             if stop.asked:
                 raise RunError(
-                    f"ended by {stop.asked} after {len(done)} of {len(dataset)} videos of {dataset.split}; "
+                    f"ended by {stop.asked} after {len(line_of)} of {len(dataset)} videos of {dataset.split}; "
                     f"the same command goes on from {request.out}"
                 )
-    lines = [done[video.id] for video in dataset.videos]
+    lines = [line_of[video.id] for video in dataset.videos]
     return lines, _summary(dataset, lines, old, time.monotonic() - began)
 
 
@@ -208,7 +208,7 @@ def read_lines(path: Path) -> dict[tuple[str, str], Line]:
     Raises:
         RunError: the file is something else.
     """
-    found: dict[tuple[str, str], Line] = {}
+    line_of: dict[tuple[str, str], Line] = {}
     whole_bytes = 0
     try:
         with opened(path, error=RunError) as file:
@@ -217,15 +217,15 @@ def read_lines(path: Path) -> dict[tuple[str, str], Line]:
                     break
                 whole_bytes += len(text)
                 line = _line_of(path, number, text)
-                found[line["split"], line["id"]] = line
+                line_of[line["split"], line["id"]] = line
             torn = os.fstat(file.fileno()).st_size > whole_bytes
     except FileNotFoundError:
-        return found
+        return line_of
     if torn:
         fd = open_growing(path)
         os.ftruncate(fd, whole_bytes)
         os.close(fd)
-    return found
+    return line_of
 
 
 def _line_of(path: Path, number: int, text: bytes) -> Line:

@@ -106,22 +106,22 @@ def lines_from(cluster: Cluster, videos: Sequence[Video], how: How) -> Iterator[
             future.add_done_callback(ended.put)
             del future  # its callback holds it; released results are forgotten by the scheduler
         try:
-            done = ended.get(timeout=WAIT_SECONDS)
+            ended_future = ended.get(timeout=WAIT_SECONDS)
         except queue.Empty:
             cluster.look_after()
             continue
-        batch = running.pop(done.key)
-        if done.status == "finished":
-            yield from done.result(timeout=RESULT_SECONDS)
+        batch = running.pop(ended_future.key)
+        if ended_future.status == "finished":
+            yield from ended_future.result(timeout=RESULT_SECONDS)
             continue
-        waiting.append(_again(cluster, done, batch))
+        waiting.append(_again(cluster, ended_future, batch))
 
 
-def _again(cluster: Cluster, done: Any, batch: _Batch) -> _Batch:
+def _again(cluster: Cluster, ended_future: Any, batch: _Batch) -> _Batch:
     """The batch once more, unless trying again is no use."""
-    if done.status == "cancelled":
+    if ended_future.status == "cancelled":
         raise cluster.lost()
-    error = done.exception(timeout=RESULT_SECONDS)
+    error = ended_future.exception(timeout=RESULT_SECONDS)
     if isinstance(error, VidxferError):
         raise error
     if batch.losses == LOSSES_MOST:

@@ -90,15 +90,15 @@ def inspect(request: InspectRequest) -> Inspection:
     Raises:
         UsageError, DatasetError: no root, or neither train nor val can be read.
     """
-    found, absent = splits_there(request.data)
-    first = found[0]
-    on_disk = files_on_disk(found, first.root)
-    shared = [one for a, b in combinations(found, 2) for one in repeats(b, a, there_name=a.split)]
+    datasets, absent = splits_there(request.data)
+    first = datasets[0]
+    on_disk = files_on_disk(datasets, first.root)
+    shared = [repeat for a, b in combinations(datasets, 2) for repeat in repeats(b, a, there_name=a.split)]
     if request.against is not None:
         others, _ = splits_there(request.against)
         shared += [
-            one for here in found for there in others
-            for one in repeats(here, there, there_name=f"{there.name} {there.split}")
+            repeat for own in datasets for other in others
+            for repeat in repeats(own, other, there_name=f"{other.name} {other.split}")
         ]  # fmt: skip
     pairs = flip_pairs(first.class_names)
     return Inspection(
@@ -106,9 +106,9 @@ def inspect(request: InspectRequest) -> Inspection:
         root=first.root,
         classes=len(first.class_names),
         factors={name: len(set(values)) for name, values in first.factors.items()},
-        splits=tuple(counts_of(dataset, on_disk) for dataset in found),
+        splits=tuple(counts_of(dataset, on_disk) for dataset in datasets),
         absent=absent,
-        left_over=left_over(found, first.root, on_disk),
+        left_over=left_over(datasets, first.root, on_disk),
         repeats=tuple(shared),
         flip_pairs=tuple((first.class_names[a], first.class_names[b]) for a, b in pairs.items() if a < b),
     )
@@ -124,7 +124,7 @@ def splits_there(data: DataSource) -> tuple[list[Dataset], dict[str, str]]:
     if data.root is not None and data.kind == AUTO:
         recognised = recognise(data.root, data.labels)
         data, noted = replace(data, kind=recognised.kind), (str(recognised),)
-    found: list[Dataset] = []
+    datasets: list[Dataset] = []
     absent: dict[str, str] = {}
     for split in SPLITS if data.kind in WITH_TEST else SPLITS[:2]:
         try:
@@ -133,15 +133,15 @@ def splits_there(data: DataSource) -> tuple[list[Dataset], dict[str, str]]:
             if split != "test":
                 absent[split] = str(error)
         else:
-            if found and found[0].split == "train":
-                trained, scored = ([video.label for video in one.videos] for one in (found[0], dataset))
+            if datasets and datasets[0].split == "train":
+                trained, scored = ([video.label for video in known.videos] for known in (datasets[0], dataset))
                 note = unseen_note(trained, scored, dataset.class_names, split)
                 dataset = replace(dataset, notes=tuple(dict.fromkeys((*dataset.notes, *note))))
-            found.append(replace(dataset, notes=(*noted, *dataset.notes)))
+            datasets.append(replace(dataset, notes=(*noted, *dataset.notes)))
             noted = ()
-    if not found:
+    if not datasets:
         raise DatasetError(next(iter(absent.values())))
-    return found, absent
+    return datasets, absent
 
 
 def counts_of(dataset: Dataset, on_disk: set[str]) -> SplitCounts:
