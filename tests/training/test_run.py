@@ -276,6 +276,15 @@ def test_peak_memory_is_of_the_process_itself_and_not_of_the_one_that_started_it
     assert journal.peak_memory_bytes(torch.device("cpu")) > len(held)
 
 
+@pytest.mark.skipif(not STATUS.is_file(), reason="the kernel's own figure is needed for comparison")
+def test_peak_memory_is_in_bytes_where_the_kernel_does_not_tell_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = journal.peak_memory_bytes(torch.device("cpu"))
+    monkeypatch.setattr(journal, "STATUS", tmp_path / "no-status")
+    assert 0.5 * told < journal.peak_memory_bytes(torch.device("cpu")) < 100 * told
+
+
 def test_small_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vidxfer.pipeline.training.run import write_text
 
