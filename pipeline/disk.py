@@ -104,10 +104,10 @@ def expect_no_run(cache: Path) -> None:
     Raises:
         UsageError: it is.
     """
-    found = False
+    is_run = False
     with suppress(PermissionError):  # nothing can be written there either, and that is said later
-        found = (cache / "recipe.json").is_file() and (cache / "run.json").is_file()
-    if found:
+        is_run = (cache / "recipe.json").is_file() and (cache / "run.json").is_file()
+    if is_run:
         raise UsageError(f"{cache} is the folder of a training run, not a cache: name another folder with --cache")
 
 

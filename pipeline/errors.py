@@ -123,13 +123,13 @@ def difference(name: str, first: object, second: object, sides: tuple[str, str])
     ours, theirs = _names(first), _names(second)
     if not ours or not theirs:
         return f"{name}: {sides[0]} {first!r}, {sides[1]} {second!r}"
-    place = next((at for at, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
+    place = next((index for index, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), None)
     place = min(len(ours), len(theirs)) if place is None else place
-    here, there = (repr(names[place]) if place < len(names) else "none" for names in (ours, theirs))
+    first_name, second_name = (repr(names[place]) if place < len(names) else "none" for names in (ours, theirs))
     same = " (the same names in another order)" if sorted(ours) == sorted(theirs) else ""
     return (
         f"{name}: {sides[0]} {len(ours)}, {sides[1]} {len(theirs)}{same}; the first that differ are number {place}, "
-        f"counted from 0: {sides[0]} {here}, {sides[1]} {there}"
+        f"counted from 0: {sides[0]} {first_name}, {sides[1]} {second_name}"
     )
 
 

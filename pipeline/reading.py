@@ -21,13 +21,13 @@ from typing import Any, BinaryIO
 from vidxfer.pipeline.errors import PathError, VidxferError
 
 
-def kind_of(found: os.stat_result) -> str:
+def kind_of(status: os.stat_result) -> str:
     """What a path is, in words."""
     kinds = {
         stat.S_IFREG: "a regular file", stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe",
         stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
     }  # fmt: skip
-    return kinds.get(stat.S_IFMT(found.st_mode), "of an unknown kind")
+    return kinds.get(stat.S_IFMT(status.st_mode), "of an unknown kind")
 
 
 def open_regular(
@@ -61,7 +61,7 @@ def open_regular(
 
 def expect_kind(
     path: object,
-    found: os.stat_result,
+    status: os.stat_result,
     *,
     exactly: int | None = None,
     most: int | None = None,
@@ -69,9 +69,9 @@ def expect_kind(
     remedy: str = "",
 ) -> None:
     """Raise `error` unless what was found is a regular file of the length. As `open_regular`."""
-    if not stat.S_ISREG(found.st_mode):
-        raise error(f"{path} is {kind_of(found)}, expected a regular file. {remedy}".rstrip())
-    expect_length(path, found.st_size, exactly=exactly, most=most, error=error, remedy=remedy)
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"{path} is {kind_of(status)}, expected a regular file. {remedy}".rstrip())
+    expect_length(path, status.st_size, exactly=exactly, most=most, error=error, remedy=remedy)
 
 
 def expect_length(
@@ -132,7 +132,7 @@ def expect_unpacked(file: BinaryIO, path: object, *, error: type[VidxferError] =
     file_bytes = file.seek(0, os.SEEK_END)
     try:
         with zipfile.ZipFile(file) as archive:
-            unpacked_bytes = sum(one.file_size for one in archive.infolist())
+            unpacked_bytes = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, RuntimeError, ValueError):
         unpacked_bytes = 0  # no such archive: torch reads it in another way, or says so
     file.seek(0)
@@ -164,10 +164,10 @@ def expect_plain_tree(folder: Path) -> None:
     """
     for outer, folders, names in os.walk(folder):
         for path in (Path(outer, name) for name in (*folders, *names)):
-            found = path.lstat()
-            if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
                 raise PathError(
-                    f"{path} is {kind_of(found)}, expected a regular file or a folder. Nothing was changed."
+                    f"{path} is {kind_of(status)}, expected a regular file or a folder. Nothing was changed."
                 )
 
 

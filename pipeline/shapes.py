@@ -50,21 +50,21 @@ def expect(name: str, array: Any, axes: str, **sizes: int) -> dict[str, int]:
         ValueError: the number of axes or a size differs; the text shows the found and the expected shape.
     """
     words = axes.split()
-    found = tuple(array.shape)
-    seen = dict(zip(words, found, strict=False))
+    shape = tuple(array.shape)
+    seen = dict(zip(words, shape, strict=False))
     wrong = [f"{word}={seen[word]} (expected {size})" for word, size in sizes.items() if seen.get(word) != size]
-    if len(words) != len(found) or wrong:
-        raise ValueError(f"{name} has shape {found}, expected [{axes}]" + (": " + ", ".join(wrong) if wrong else ""))
+    if len(words) != len(shape) or wrong:
+        raise ValueError(f"{name} has shape {shape}, expected [{axes}]" + (": " + ", ".join(wrong) if wrong else ""))
     return seen
 
 
 class _PrintsShapes:
     def __repr__(self) -> str:
         parts = []
-        for one in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, one.name)
+        for entry in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, entry.name)
             shown = f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else repr(value)
-            parts.append(f"{one.name}={shown}")
+            parts.append(f"{entry.name}={shown}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
@@ -233,6 +233,6 @@ class ClipBatch(_PrintsShapes):
 
     def to(self, device: Any) -> Self:
         """The same batch with every tensor on `device`."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         moved = {k: v.to(device, non_blocking=True) if hasattr(v, "to") else v for k, v in values.items()}
         return type(self)(**moved)

@@ -68,11 +68,11 @@ def checked(value: Any, kind: Any, name: str, *, most: int = MOST_WHOLE) -> Any:
         _expect(endless or len(value) == len(parts), value, f"a list of {len(parts)}", name)
         inner = parts[:1] * len(value) if endless else parts
         both = enumerate(zip(value, inner, strict=True))
-        return tuple(checked(one, part, f"{name}[{at}]", most=most) for at, (one, part) in both)
+        return tuple(checked(item, part, f"{name}[{index}]", most=most) for index, (item, part) in both)
     if origin is not None or kind is Mapping:  # Mapping[str, …]
         _expect(isinstance(value, Mapping), value, "a table", name)
         inner_kind = parts[1] if parts else Any
-        return {str(key): checked(one, inner_kind, f"{name}.{key}", most=most) for key, one in value.items()}
+        return {str(key): checked(item, inner_kind, f"{name}.{key}", most=most) for key, item in value.items()}
     return _plain(value, kind, name, most)
 
 
@@ -92,13 +92,13 @@ def _plain(value: Any, kind: Any, name: str, most: int) -> Any:
 
 def _instance(value: Any, kind: Any, name: str, most: int) -> Any:
     _expect(isinstance(value, Mapping), value, "a table", name)
-    hints, known = _hints(kind), {one.name: one for one in fields(kind)}
-    needed = {n for n, one in known.items() if one.default is MISSING and one.default_factory is MISSING}
+    hints, known = _hints(kind), {field.name: field for field in fields(kind)}
+    needed = {key for key, field in known.items() if field.default is MISSING and field.default_factory is MISSING}
     missing, unknown = sorted(needed - set(value)), sorted(map(str, set(value) - set(known)))
     if missing or unknown:
         said = f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown)[:200] or 'none'}"
         raise ValueError(f"{name} has not the fields of a {kind.__name__}: {said}")
-    return kind(**{n: checked(one, hints[n], f"{name}.{n}", most=most) for n, one in value.items()})
+    return kind(**{key: checked(item, hints[key], f"{name}.{key}", most=most) for key, item in value.items()})
 
 
 @lru_cache(maxsize=64)

@@ -40,11 +40,11 @@ def folder_below(folder: Path, below: Path | None = None, *, make: bool = False)
     Raises:
         PathError: something on the way is a link or no folder. FileNotFoundError: it is not there; `make` makes it.
     """
-    there = below = folder if below is None else below
+    reached = below = folder if below is None else below
     fd = os.open(below, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in folder.relative_to(below).parts:
-            there = there / name
+            reached = reached / name
             if make:
                 with suppress(FileExistsError):
                     os.mkdir(name, dir_fd=fd)
@@ -55,7 +55,7 @@ def folder_below(folder: Path, below: Path | None = None, *, make: bool = False)
             except OSError as error:
                 if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                     raise
-                raise _refused(there, os.stat(name, dir_fd=fd, follow_symlinks=False), "a folder", below) from error
+                raise _refused(reached, os.stat(name, dir_fd=fd, follow_symlinks=False), "a folder", below) from error
             os.close(fd)
             fd = inner
         yield fd
@@ -63,11 +63,11 @@ def folder_below(folder: Path, below: Path | None = None, *, make: bool = False)
         os.close(fd)
 
 
-def _refused(path: Path, found: os.stat_result, wanted: str, below: Path) -> PathError:
-    where = f" to {path.readlink()}" if stat.S_ISLNK(found.st_mode) else ""
+def _refused(path: Path, status: os.stat_result, wanted: str, below: Path) -> PathError:
+    where = f" to {path.readlink()}" if stat.S_ISLNK(status.st_mode) else ""
     return PathError(
-        f"{path} is {kind_of(found)}{where}, expected {wanted}: nothing below {below} is written through such a thing. "
-        "Nothing was changed. Remove it, or put what it stands for in its place."
+        f"{path} is {kind_of(status)}{where}, expected {wanted}. Nothing was changed below {below}. "
+        "Remove it, or put a copy of what it stands for in its place."
     )
 
 
@@ -161,16 +161,16 @@ def open_growing(path: Path, *, below: Path | None = None, make: bool = True) ->
     below = path.parent if below is None else below
     with folder_below(path.parent, below) as folder:
         with suppress(FileNotFoundError):
-            found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
-            if not stat.S_ISREG(found.st_mode):
-                raise _refused(path, found, "a regular file", below)
+            status = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode):
+                raise _refused(path, status, "a regular file", below)
         fd = os.open(path.name, _AS_IT_IS | (os.O_CREAT if make else 0), 0o666, dir_fd=folder)
-    found = os.fstat(fd)
-    if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink <= 1:
         return fd
     os.close(fd)
     raise PathError(
-        f"{path} is {kind_of(found)} with {found.st_nlink} names (hard links), expected a regular file with one. "
+        f"{path} is {kind_of(status)} with {status.st_nlink} names (hard links), expected a regular file with one. "
         f"Nothing was changed. Give it a copy of its own: cp {path.name} new && mv new {path.name}"
     )
 
@@ -232,9 +232,9 @@ def _fresh_name(path: Path) -> str:
 def _sweep_own(folder: int, name: str) -> None:
     """Remove what writers of this very file left when they were killed."""
     left = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{12}}{re.escape(PART)}")
-    for found in filter(left.fullmatch, os.listdir(folder)):
+    for leftover in filter(left.fullmatch, os.listdir(folder)):
         with suppress(BlockingIOError, IsADirectoryError):
-            _remove_unowned(folder, found)
+            _remove_unowned(folder, leftover)
 
 
 def _owned(folder: int, name: str) -> int:
@@ -256,8 +256,8 @@ def _owned(folder: int, name: str) -> int:
 def _remove_unowned(folder: int, name: str) -> None:
     """Remove a file that no process holds. Raises BlockingIOError where one does, IsADirectoryError for a folder."""
     with suppress(FileNotFoundError):
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if not stat.S_ISREG(found.st_mode):  # no writer of ours made it; a folder is refused
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):  # no writer of ours made it; a folder is refused
             os.unlink(name, dir_fd=folder)
             return
         fd = os.open(name, _AS_IT_IS, dir_fd=folder)

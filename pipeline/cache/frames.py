@@ -111,7 +111,7 @@ class FrameStore:
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the split's attributes."""
         later = {"window": 0, "window_ends": "clamp"}  # left out at what caches of 0.1.0 have
-        return {"format": "jpeg", **{k: one for k, one in asdict(self).items() if one != later.get(k)}}
+        return {"format": "jpeg", **{k: value for k, value in asdict(self).items() if value != later.get(k)}}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> FrameStore:
@@ -121,35 +121,37 @@ class FrameStore:
             CacheError: a key is unknown or missing, or frames are kept in a format of a later vidxfer.
         """
         known = {field.name for field in fields(cls)} | {"format"}
-        found = set(stored) | {"window", "window_ends"} if isinstance(stored, Mapping) else set()
-        if not isinstance(stored, Mapping) or found != known or stored["format"] != "jpeg":
+        present = set(stored) | {"window", "window_ends"} if isinstance(stored, Mapping) else set()
+        if not isinstance(stored, Mapping) or present != known or stored["format"] != "jpeg":
             raise CacheError(
                 f"the cache's dense frames are not kept as this version of vidxfer knows it: found "
                 f"{str(stored)[:200]}, "
                 f"expected {', '.join(sorted(known))} with format 'jpeg'. Use the version that made the cache."
             )
         try:
-            kept: FrameStore = checked({name: one for name, one in stored.items() if name != "format"}, cls, "frames")
+            kept: FrameStore = checked(
+                {name: value for name, value in stored.items() if name != "format"}, cls, "frames"
+            )
             return kept
         except ValueError as error:
             raise CacheError(f"the cache's settings of dense frames cannot be meant: {error}") from error
 
 
-def expect_same_frames(where: object, there: FrameStore | None, wanted: FrameStore | None) -> None:
+def expect_same_frames(where: object, stored: FrameStore | None, wanted: FrameStore | None) -> None:
     """Check that a cache keeps the frames a run asks for; a run that does not ask takes what is there.
 
     Raises:
         CacheMismatch: other settings, named with both values. CacheError: the cache keeps none.
     """
-    if wanted is None or there == wanted:
+    if wanted is None or stored == wanted:
         return
-    if there is None:
+    if stored is None:
         raise CacheError(
             f"{where} was made without dense frames, and they are stored while a shard is written. Go on without "
             "--with-frames (training then decodes the videos), or extract into another folder (--cache)."
         )
-    mine, theirs = asdict(there), asdict(wanted)
-    raise CacheMismatch(where, {f"frames.{k}": (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]})
+    ours, theirs = asdict(stored), asdict(wanted)
+    raise CacheMismatch(where, {f"frames.{k}": (ours[k], theirs[k]) for k in ours if ours[k] != theirs[k]})
 
 
 def pack(files: Sequence[bytes], most_bytes: int, rows: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[int]]:

@@ -186,8 +186,8 @@ class SplitLayout:
         rows = len(self.rows(shard))
         if array.packed_bytes is None:
             return array.file_bytes(rows)
-        counted = [one for one in self.owned.values() if one.packed_bytes is None and one.name not in MAY_LACK]
-        return written_bytes - sum(one.file_bytes(rows) for one in counted)
+        counted = [owned for owned in self.owned.values() if owned.packed_bytes is None and owned.name not in MAY_LACK]
+        return written_bytes - sum(owned.file_bytes(rows) for owned in counted)
 
     def arrays_of(self, written: Container[str]) -> list[ArrayLayout]:
         """The arrays of which a finished shard has a file; `written`: those with a checksum in its ledger line."""
@@ -269,7 +269,7 @@ class SplitLayout:
             ("label", "int32", "video", (self.videos,)),
             *((name, "float32", axes, shape) for name, (axes, shape) in self.spec.fitted_shapes.items()),
         ]
-        return {n: ArrayLayout(name=n, dtype=d, axes=a, shape=s, file_shape=s) for n, d, a, s in arrays}
+        return {name: ArrayLayout(name=name, dtype=d, axes=a, shape=s, file_shape=s) for name, d, a, s in arrays}
 
     def _array(self, name: str, dtype: str, axes: str, shape: tuple[int, ...], *, single: int) -> ArrayLayout:
         """`single` leading axes have length 1 in a chunk; 0 means not sharded."""

@@ -192,8 +192,8 @@ class Ledger:
         """The lines from here on, but for a torn last one; `before`: how many lie before them."""
         most = None if self._shards is None else LINES_PER_SHARD * self._shards + LINES_AT_LEAST
         held = b""
-        found = lines(file, self.path, most=MOST_RECORD_BYTES, before=before, error=CacheCorrupt)
-        for number, line in enumerate(found, before + 1):
+        stored_lines = lines(file, self.path, most=MOST_RECORD_BYTES, before=before, error=CacheCorrupt)
+        for number, line in enumerate(stored_lines, before + 1):
             if most is not None and number > most:
                 raise CacheCorrupt(f"{self.path}: more than {most} lines, for {self._shards} shards. Is it a ledger?")
             if not line.endswith(b"\n"):
@@ -217,7 +217,7 @@ def merged(records: Sequence[ShardRecord]) -> ShardRecord:
     first, *others = records
     if not others:
         return first
-    failed = {one.id: one for record in reversed(records) for one in record.failed}
+    failed = {failure.id: failure for record in reversed(records) for failure in record.failed}
     rows = first.last_row - first.first_row + 1
     return replace(
         first, failed=tuple(failed.values()), stored=rows - len(failed), bytes=sum(record.bytes for record in records)

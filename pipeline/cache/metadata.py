@@ -67,7 +67,7 @@ def expect_layout(path: Path, array: ArrayLayout, *, may_be_longer: bool = False
         codec = stored["codecs"][0]
         sharded = codec["name"] == "sharding_indexed"
         inner = codec["configuration"]["codecs"] if sharded else stored["codecs"]
-        found: dict[str, Any] = {
+        actual: dict[str, Any] = {
             "shape": tuple(stored["shape"]),
             "type": stored["data_type"],
             "file": tuple(stored["chunk_grid"]["configuration"]["chunk_shape"]),
@@ -85,13 +85,13 @@ def expect_layout(path: Path, array: ArrayLayout, *, may_be_longer: bool = False
         "chunk": array.chunk_shape,
         "codecs": list(array.codecs),
     }
-    if may_be_longer and found["shape"][:1] >= array.shape[:1]:
-        expected["shape"] = (*found["shape"][:1], *array.shape[1:])
+    if may_be_longer and actual["shape"][:1] >= array.shape[:1]:
+        expected["shape"] = (*actual["shape"][:1], *array.shape[1:])
         if array.file_shape == array.shape:  # one file when it was made; what came later stands in further chunks
-            expected["file"] = (*found["file"][:1], *array.shape[1:])
-    if found != expected:
+            expected["file"] = (*actual["file"][:1], *array.shape[1:])
+    if actual != expected:
         raise CacheError(
-            f"{metadata}: not the layout of format {FORMAT}: found {found}, expected {expected}. {COPY_AGAIN}"
+            f"{metadata}: not the layout of format {FORMAT}: found {actual}, expected {expected}. {COPY_AGAIN}"
         )
 
 
@@ -177,8 +177,8 @@ def expect_sealed(
         return
     if not isinstance(attributes[SEAL], Mapping):
         raise CacheCorrupt(f"{path}: its seal is no table of checksums. {COPY_AGAIN}")
-    found = seal_of(attributes, ids, arrays)
-    differing = [name for name, crc in found.items() if attributes[SEAL].get(name) != crc]
+    actual = seal_of(attributes, ids, arrays)
+    differing = [name for name, crc in actual.items() if attributes[SEAL].get(name) != crc]
     if differing:
         raise CacheCorrupt(
             f"{path}: not as it was written: {', '.join(differing)} (crc32c of the split's zarr.json). {COPY_AGAIN}"
@@ -215,12 +215,12 @@ def attributes_of(split: Split, arrays: Mapping[str, int]) -> dict[str, Any]:
 
 def described(path: Path) -> dict[str, int]:
     """crc32c of each array's description; the length of its first axis, which may grow, is left out."""
-    found = {}
+    crcs = {}
     for metadata in sorted(path.glob("*/zarr.json")):
         stored = read_json(metadata, most=MOST_JSON_BYTES, remedy=COPY_AGAIN)
         stored["shape"] = stored["shape"][1:]
-        found[metadata.parent.name] = _crc(json.dumps(stored, sort_keys=True).encode())
-    return found
+        crcs[metadata.parent.name] = _crc(json.dumps(stored, sort_keys=True).encode())
+    return crcs
 
 
 def expect_described(path: Path) -> None:
@@ -234,10 +234,10 @@ def expect_described(path: Path) -> None:
     if known is None:
         return
     try:
-        found = described(path)
+        actual = described(path)
     except (ValueError, KeyError, TypeError) as error:
         raise CacheCorrupt(f"{path}: a zarr.json is not the description of an array ({error}). {COPY_AGAIN}") from error
-    if differing := [name for name, crc in known.items() if found.get(name) != crc]:
+    if differing := [name for name, crc in known.items() if actual.get(name) != crc]:
         raise CacheCorrupt(f"{path}: zarr.json is not as it was written: {', '.join(differing)}. {COPY_AGAIN}")
 
 

@@ -124,10 +124,10 @@ class RemotePath(os.PathLike[str]):
             except FileNotFoundError:
                 return None
 
-        if (found := self._ask(asked())) is None:
+        if (size := self._ask(asked())) is None:
             raise FileNotFoundError(str(self))
-        assert isinstance(found, int)
-        return found
+        assert isinstance(size, int)
+        return size
 
     def read_end(self, size_bytes: int) -> bytes:
         """The last bytes of the object. Raises as `read_bytes`."""
@@ -138,14 +138,14 @@ class RemotePath(os.PathLike[str]):
         return self._found(RangeByteRequest(offset, offset + size_bytes))
 
     def _found(self, part: ByteRequest | None) -> bytes:
-        found = self._get(part)
-        if found is None:
+        data = self._get(part)
+        if data is None:
             raise FileNotFoundError(str(self))
-        return found
+        return data
 
     def _get(self, part: ByteRequest | None) -> bytes | None:
-        found = self._ask(self.store.get(self.key, default_buffer_prototype(), part))
-        return None if found is None else bytes(found.to_bytes())
+        answer = self._ask(self.store.get(self.key, default_buffer_prototype(), part))
+        return None if answer is None else bytes(answer.to_bytes())
 
     def _ask(self, question: Coroutine[Any, Any, Any]) -> Any:
         try:
@@ -185,10 +185,10 @@ def place_of(cache: Path | str | RemotePath) -> Place:
     """
     if isinstance(cache, RemotePath):
         return cache
-    found = _URL.match(str(cache))
-    if not found or Path(cache).exists():
+    match = _URL.match(str(cache))
+    if not match or Path(cache).exists():
         return Path(cache)
-    scheme, rest = found["scheme"].lower(), found["rest"].lstrip("/")
+    scheme, rest = match["scheme"].lower(), match["rest"].lstrip("/")
     if scheme == "file":
         return Path("/" + rest)
     url = f"{scheme}://{rest}".rstrip("/")

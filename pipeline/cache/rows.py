@@ -58,9 +58,9 @@ class Rows:
         self._expect_views([row], [view])
         shard, place = divmod(row, self.split.shard_videos)
         part, within = self.split.part_of(view)
-        found = stored_view({name: self._rows_of(name, shard, part) for name in VIEW_ARRAYS}, place, within)
+        stored = stored_view({name: self._rows_of(name, shard, part) for name in VIEW_ARRAYS}, place, within)
         height_px, width_px = (int(side) for side in self._rows_of("source_px", shard, part)[place])
-        return replace(found, source_px=(height_px, width_px)) if height_px and width_px else found
+        return replace(stored, source_px=(height_px, width_px)) if height_px and width_px else stored
 
     def views_of(self, row: int) -> list[View]:
         """All stored views of a video."""

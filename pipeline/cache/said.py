@@ -38,8 +38,8 @@ class Said:
         classes, labels = len(self.class_names), [label for pair in self.flip_pairs for label in pair]
         if labels and not 0 <= min(labels) <= max(labels) < classes:
             raise ValueError(f"flip_pairs names a label that is none of 0…{classes - 1}")
-        first_rows = [one.first_row for one in self.extents]
-        ends = [one.end for one in self.extents]
+        first_rows = [extent.first_row for extent in self.extents]
+        ends = [extent.end for extent in self.extents]
         if any(end <= first for first, end in zip(first_rows, ends, strict=True)) or first_rows != sorted(first_rows):
             raise ValueError(f"extents begin at {first_rows[:5]} and end at {ends[:5]}, which does not ascend")
         if any(view < 1 for view in self.more_views) or list(self.more_views) != sorted(set(self.more_views)):
@@ -57,9 +57,11 @@ def described_by(path: Path, stored: Mapping[str, Any]) -> Said:
     Raises:
         ValueError: one is missing or of another type or range. CacheError: later, for what `informs` does not have.
     """
-    known = {one.name for one in fields(Said)}
-    said: Said = checked({name: one for name, one in stored.items() if name in known}, Said, ATTRIBUTE, most=1 << 40)
-    informs = {n: checked(one, INFORMS.get(n, Any), f"informs.{n}") for n, one in said.informs.items()}
+    known = {field.name for field in fields(Said)}
+    said: Said = checked(
+        {name: value for name, value in stored.items() if name in known}, Said, ATTRIBUTE, most=1 << 40
+    )
+    informs = {name: checked(value, INFORMS.get(name, Any), f"informs.{name}") for name, value in said.informs.items()}
 
     def refuse(name: str) -> CacheError:
         return CacheError(f"{path}/zarr.json does not say {name!r} (informs), which is needed here. {COPY_AGAIN}")

@@ -114,7 +114,7 @@ class Split:
             videos=len(self.video_ids),
             classes=len(self.class_names),
             shard_videos=self.shard_videos,
-            extents=tuple((one.first_row, one.end) for one in self.extents) or None,
+            extents=tuple((extent.first_row, extent.end) for extent in self.extents) or None,
             frames=self.frames,
             identities=self.identities,
         )
@@ -135,7 +135,7 @@ class Split:
         """int64 [row]: the rows that hold a video, stored or not, ascending."""
         if not self.extents:
             return np.arange(len(self.video_ids))
-        return np.concatenate([np.arange(one.first_row, one.end) for one in self.extents])
+        return np.concatenate([np.arange(extent.first_row, extent.end) for extent in self.extents])
 
     @property
     def video_count(self) -> int:
@@ -168,7 +168,7 @@ class Split:
         """What lies on disk: the split itself, or its first views and every part that was added, by view."""
         if not self.more:
             return (self,)
-        first_views = self.spec.views - sum(one.spec.views for one in self.more)
+        first_views = self.spec.views - sum(part.spec.views for part in self.more)
         return (replace(self, spec=replace(self.spec, views=first_views), more=()), *self.more)
 
     @cached_property
@@ -230,9 +230,11 @@ class Split:
 
     def finished(self) -> dict[int, ShardRecord]:
         """What is known of each shard that is finished in every part; the failed videos are those of any part."""
-        found = [part.ledger.finished() for part in self.parts]
+        by_part = [part.ledger.finished() for part in self.parts]
         return {
-            shard: merged([one[shard] for one in found]) for shard in found[0] if all(shard in one for one in found)
+            shard: merged([finished[shard] for finished in by_part])
+            for shard in by_part[0]
+            if all(shard in finished for finished in by_part)
         }
 
     def record_of(self, shard: int) -> ShardRecord:
@@ -251,7 +253,7 @@ class Split:
 
     def failures(self) -> dict[str, Failure]:
         """Id -> why, of every video that failed in a finished shard."""
-        return {one.id: one for record in self.finished().values() for one in record.failed}
+        return {failure.id: failure for record in self.finished().values() for failure in record.failed}
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -216,8 +216,8 @@ def splits(cache_path: Path | str | RemotePath) -> list[str]:
     cache = place_of(cache_path)
     if isinstance(cache, RemotePath):
         return [name for name in SPLIT_NAMES if (cache / name / "zarr.json").is_file()]
-    found = cache.glob("*/zarr.json")
-    return sorted(path.parent.name for path in found if not path.parent.name.startswith("."))
+    metadata_files = cache.glob("*/zarr.json")
+    return sorted(path.parent.name for path in metadata_files if not path.parent.name.startswith("."))
 
 
 def _attributes(path: Path) -> dict[str, Any]:
@@ -226,8 +226,8 @@ def _attributes(path: Path) -> dict[str, Any]:
         stored = read_json(metadata, most=MOST_JSON_BYTES, remedy=COPY_AGAIN)["attributes"][ATTRIBUTE]
         version = checked(stored["format"], int, "format")
     except FileNotFoundError as error:
-        there = splits(path.parent)
-        others = f" The folder has: {', '.join(there)}." if there else ""
+        split_names = splits(path.parent)
+        others = f" The folder has: {', '.join(split_names)}." if split_names else ""
         raise CacheError(
             f"no cache at {path}: {metadata} is not there.{others} Make it with `{MAKE_IT} {path.parent}`."
         ) from error

@@ -60,7 +60,7 @@ def load(root: Path, split: str, *, labels: Path | None = None, val_fraction: fl
     videos, video_notes = _videos(rows, split, folder, classes)
     other = "val" if split == "train" else split
     with suppress(DatasetError):  # one of the two splits has no rows: then nothing is unseen
-        trained, scored = (_rows_of_split(rows_of, lists, one, val_fraction)[0] for one in ("train", other))
+        trained, scored = (_rows_of_split(rows_of, lists, name, val_fraction)[0] for name in ("train", other))
         split_notes += unseen_note(map(classes.label, trained), map(classes.label, scored), classes.names, other)
     return Dataset(
         name="csv",
@@ -91,11 +91,11 @@ def _rows_of_split(
         wanted = "test"
         notes.append("the list has no val rows; its test rows are used for val")
     if wanted not in (have or {"train", "val"}):
-        found = (
+        present = (
             f"only {', '.join(sorted(have))}" if have else "and no split column: a share of them is val, the rest train"
         )
         raise DatasetError(
-            f"{_named(lists)}: no {split} rows, {found}. Add a list for {split} beside it "
+            f"{_named(lists)}: no {split} rows, {present}. Add a list for {split} beside it "
             "(train.csv, val.csv, test.csv), or use one list.csv with a split column."
         )
     if "all" not in rows_of:
@@ -163,10 +163,10 @@ def _found(row: Row, fence: Fence, finder: Finder) -> tuple[Row, Path]:
     path = fence.path(row.path, where=row.where)
     if os.path.lexists(path):
         return row, path
-    found = finder.find(row.path)
-    if found is None:
+    on_disk = finder.find(row.path)
+    if on_disk is None:
         return row, path
-    listed = found.relative_to(fence.root).as_posix()
+    listed = on_disk.relative_to(fence.root).as_posix()
     return replace(row, path=listed), fence.path(listed, where=row.where)
 
 

@@ -79,9 +79,9 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._paths)
 
-    def find(self, stem: str, *, at: str | None = None) -> Path | None:
-        """The path of a stem: at the place `at` below the folder if it is there, else by stem, else in any case."""
-        if at is not None and (place := self.folder / at) in self._paths:
+    def find(self, stem: str, *, listed: str | None = None) -> Path | None:
+        """The path of a stem: at the place `listed` below the folder if it is there, else by stem, else in any case."""
+        if listed is not None and (place := self.folder / listed) in self._paths:
             return place
         return self._exact.get(stem) or self._folded.get(stem.casefold())
 
@@ -107,10 +107,10 @@ class Finder:
             if not os.path.lexists(place / part):
                 names, stems = self._names(place)
                 key = unicodedata.normalize("NFC", part)
-                found = names.get(key) or (stems.get(key) if number == len(parts) - 1 else None)
-                if found is None:
+                spelled = names.get(key) or (stems.get(key) if number == len(parts) - 1 else None)
+                if spelled is None:
                     return None
-                part = found
+                part = spelled
             place /= part
         return place
 

@@ -63,7 +63,7 @@ def load(root: Path, split: str, *, labels: Path | None = None) -> Dataset:
     for number, entry in enumerate(_json(list_), start=1):
         where = f"{list_}: entry {number}"
         name, label = _entry(where, entry, len(class_names))
-        path = shelf.find(name, at=f"{name}.mp4")
+        path = shelf.find(name, listed=f"{name}.mp4")
         if path is None:
             absent.append(clean_text(name))
             path = fence.path(f"{name}.mp4", where=where)
@@ -93,15 +93,15 @@ def _json(file: Path) -> list[Any]:
 
 
 def _entry(where: str, entry: Any, classes: int) -> tuple[str, int]:
-    found = entry if isinstance(entry, dict) else {}
-    name, label = found.get("vid_name"), found.get("label")
+    fields = entry if isinstance(entry, dict) else {}
+    name, label = fields.get("vid_name"), fields.get("label")
     if not isinstance(name, str) or not name or isinstance(label, bool) or not isinstance(label, int):
         raise DatasetError(f"{where}: expected {_EXAMPLE}, found {clean_text(repr(entry))[:80]}")
     if not 0 <= label < classes:
         raise DatasetError(f"{where}: label {label} is not among the {classes} classes")
-    if found.get("start_frame") not in (None, 0):
+    if fields.get("start_frame") not in (None, 0):
         raise DatasetError(
-            f"{where}: starts at frame {found['start_frame']!r}; in the released lists every clip is a file of its own "
+            f"{where}: starts at frame {fields['start_frame']!r}; in the released lists each clip is a file of its own "
             "and starts at 0. Cut the clip, or list it in a csv with start and end in seconds (--dataset csv)."
         )
     return name, label

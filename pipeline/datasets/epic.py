@@ -17,6 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from vidxfer.pipeline.datasets.base import Dataset, absent_note
@@ -77,7 +78,8 @@ def load(root: Path, split: str, *, labels: Path | None = None) -> Dataset:
     beside = {name: list_.with_name(_FILE_OF[name][0]) for name in ("train", "val")}
     segments_of = {name: list(_read(file)) for name, file in beside.items() if file.is_file()}
     segments = segments_of.get(split) or list(_read(list_))
-    actions = sorted({one.action for many in [*segments_of.values(), segments] for one in many if one.action})
+    every = chain(segments, *segments_of.values())
+    actions = sorted({segment.action for segment in every if segment.action})
     verbs, nouns = (_names(list_, kind, place, segments_of) for place, kind in enumerate(("verb", "noun")))
     label_of = {action: label for label, action in enumerate(actions)}
     videos, notes = _videos(root, split, segments, label_of)
@@ -166,7 +168,7 @@ def _names(list_: Path, kind: str, place: int, segments_of: dict[str, list[_Segm
     """The key of each verb or noun class: from the official file, else the words most often written for it."""
     file = list_.with_name(f"EPIC_100_{kind}_classes.csv")
     words: dict[int, Counter[str]] = {}
-    for segment in (one for many in segments_of.values() for one in many):
+    for segment in chain.from_iterable(segments_of.values()):
         if segment.action:
             words.setdefault(segment.action[place], Counter())[segment.words[place]] += 1
     names = {number: min(count, key=lambda word: (-count[word], word)) for number, count in words.items()}
@@ -195,22 +197,22 @@ def _videos(
     )
     fence = Fence(shelf.folder)
     videos, absent = [], []
-    for one in segments:
-        path = shelf.find(one.video)
+    for segment in segments:
+        path = shelf.find(segment.video)
         if path is None:
-            absent.append(one.id)
-            path = fence.path(f"{one.video.split('_')[0]}/videos/{one.video}.MP4", where=one.where)
+            absent.append(segment.id)
+            path = fence.path(f"{segment.video.split('_')[0]}/videos/{segment.video}.MP4", where=segment.where)
         videos.append(
             Video(
-                id=one.id,
+                id=segment.id,
                 path=path,
-                label=None if one.action is None else label_of[one.action],
+                label=None if segment.action is None else label_of[segment.action],
                 split=split,
-                start_seconds=one.start_seconds,
-                end_seconds=one.end_seconds,
+                start_seconds=segment.start_seconds,
+                end_seconds=segment.end_seconds,
             )
         )
-    notes = [f"{len(videos)} segments of {len({one.video for one in segments})} videos"]
+    notes = [f"{len(videos)} segments of {len({segment.video for segment in segments})} videos"]
     if segments and segments[0].action is None:
         notes.append("the list has no labels")
     return tuple(videos), [*notes, *absent_note(absent, len(videos), shelf.folder)]

@@ -43,17 +43,17 @@ def with_factors(dataset: Dataset) -> Dataset:
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
     try:
-        found: Any = json.loads(read_text(path))
+        stored: Any = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from error
-    fits = isinstance(found, dict) and all(
-        isinstance(of, dict) and all(isinstance(value, str) for value in of.values()) for of in found.values()
+    fits = isinstance(stored, dict) and all(
+        isinstance(of, dict) and all(isinstance(value, str) for value in of.values()) for of in stored.values()
     )
     if not fits:
         raise DatasetError(
             f'{path}: expected {{"factor": {{"class name": "value", …}}, …}}. Mend it, or delete it to do without.'
         )
-    return {name: {clean_text(cls): value for cls, value in of.items()} for name, of in found.items()}
+    return {name: {clean_text(cls): value for cls, value in of.items()} for name, of in stored.items()}
 
 
 def _in_order(path: Path, factor: str, of_class: dict[str, str], dataset: Dataset) -> tuple[str, ...]:

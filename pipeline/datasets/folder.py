@@ -78,12 +78,12 @@ def load(root: Path, split: str, *, labels: Path | None = None, val_fraction: fl
         class_names, label_of = _labels_from_folders(root, found_of, notes)
     other = "val" if split == "train" else split
     if {"train", other} <= set(found_of):
-        trained, scored = ([label_of.get(found.path) for found in found_of[one]] for one in ("train", other))
+        trained, scored = ([label_of.get(video.path) for video in found_of[part]] for part in ("train", other))
         notes += unseen_note(trained, scored, class_names, other)
     videos = [
-        Video(id=_id(root, found.path), path=found.path, label=label_of[found.path], split=split)
-        for found in _of_split(root, found_of, split, val_fraction, notes)
-        if found.path in label_of
+        Video(id=_id(root, video.path), path=video.path, label=label_of[video.path], split=split)
+        for video in _of_split(root, found_of, split, val_fraction, notes)
+        if video.path in label_of
     ]
     if not videos:
         raise DatasetError(f"{root}: no videos are left for {split}; add a folder {split}/, or change the val share")
@@ -112,7 +112,7 @@ def _split_folders(root: Path, notes: list[str]) -> dict[str, Path]:
 def _walk(place: Path, notes: list[str]) -> list[_Found]:
     """Every video below `place`. Litter is left out, folders of it and other files are counted in a note."""
     fence = Fence(place)
-    found, left_out, linked, litter = [], Counter[str](), set[Path](), Counter[str]()
+    videos, left_out, linked, litter = [], Counter[str](), set[Path](), Counter[str]()
     for folder, names, files in os.walk(place, onerror=unreadable, followlinks=True):
         below = Path(folder).relative_to(place).parts
         litter.update(name for name in names if is_litter(name) and not name.startswith("."))
@@ -124,21 +124,21 @@ def _walk(place: Path, notes: list[str]) -> list[_Found]:
                     raise DatasetError(f"{clean_text(f'{folder}/{name}')}: a second link to one folder; remove it")
                 linked.add(target)
         if below and not names and any(map(is_picture_name, files)) and not any(map(is_video_name, files)):
-            found.append(_Found(path=Path(folder), parts=below))
+            videos.append(_Found(path=Path(folder), parts=below))
             continue
         for name in sorted(name for name in files if not is_litter(name)):
             if not is_video_name(name):
                 left_out[clean_text(Path(name).suffix.lower()) or "without extension"] += 1
                 continue
             path = fence.path(Path(folder) / name, where=clean_text(f"{folder}/{name}"))
-            found.append(_Found(path=path, parts=(*below, name)))
+            videos.append(_Found(path=path, parts=(*below, name)))
     if litter:
         shown = ", ".join(map(repr, sorted(litter)[:5]))
         notes.append(f"{place.name}: {litter.total()} folders of previews and leftovers are not read ({shown})")
     if left_out:
         shown = ", ".join(f"{count} {extension}" for extension, count in left_out.most_common(5))
         notes.append(f"{place.name}: {left_out.total()} files are not videos by their name ({shown})")
-    return found
+    return videos
 
 
 def _id(root: Path, path: Path) -> str:
@@ -149,21 +149,21 @@ def _labels_from_folders(
     root: Path, found_of: dict[str, list[_Found]], notes: list[str]
 ) -> tuple[tuple[str, ...], dict[Path, int | None]]:
     """The first folder below the split is the class; videos outside of class folders count only if all are."""
-    every = [found for founds in found_of.values() for found in founds]
-    classed = [found for found in every if len(found.parts) > 1]
+    every = [video for founds in found_of.values() for video in founds]
+    classed = [video for video in every if len(video.parts) > 1]
     if not classed:
         name = clean_text(root.name) or "video"
         notes.append(f"flat folder: all {len(every)} videos are of the one class {name!r}")
-        return (name,), {found.path: 0 for found in every}
-    loose = [found for found in every if len(found.parts) == 1]
+        return (name,), {video.path: 0 for video in every}
+    loose = [video for video in every if len(video.parts) == 1]
     if loose:
         notes.append(
             f"{len(loose)} videos outside of class folders are left out, {clean_text(loose[0].parts[0])!r} first"
         )
-    deep = sum(len(found.parts) > 2 for found in classed)
+    deep = sum(len(video.parts) > 2 for video in classed)
     if deep:
         notes.append(f"{deep} videos lie deeper than their class folder; the first folder is taken as their class")
-    spelling, spelled = one_spelling(clean_text(found.parts[0]) for found in classed)
+    spelling, spelled = one_spelling(clean_text(video.parts[0]) for video in classed)
     notes += spelled
     names = tuple(sorted(set(spelling.values())))
     if len(names) > 1 and (unread := label_files(root)):
@@ -171,7 +171,7 @@ def _labels_from_folders(
             f"files that name these videos are not read, folders say the classes: {', '.join(f.name for f in unread)}"
         )
     label_of = {name: label for label, name in enumerate(names)}
-    return names, {found.path: label_of[spelling[clean_text(found.parts[0])]] for found in classed}
+    return names, {video.path: label_of[spelling[clean_text(video.parts[0])]] for video in classed}
 
 
 def _check_one_class(root: Path, name: str) -> None:
@@ -218,12 +218,12 @@ def _labels_from_table(
     used: set[str] = set()
     result: dict[Path, int | None] = {}
     for split, founds in found_of.items():
-        for found in founds:
-            below = clean_text("/".join(found.parts))
-            whole = f"{found.path.parents[len(found.parts) - 1].name}/{below}" if split != "all" else below
-            keys = [looks_like(key) for key in (whole, below, clean_text(found.path.name), clean_text(found.path.stem))]
+        for video in founds:
+            below = clean_text("/".join(video.parts))
+            whole = f"{video.path.parents[len(video.parts) - 1].name}/{below}" if split != "all" else below
+            keys = [looks_like(key) for key in (whole, below, clean_text(video.path.name), clean_text(video.path.stem))]
             named = next((key for key in keys if key in label_of_name), None)
-            result[found.path] = None if named is None else number_of[label_of_name[named][0]]
+            result[video.path] = None if named is None else number_of[label_of_name[named][0]]
             used |= {named} if named is not None else set()
     without_row = sum(label is None for label in result.values())
     if without_row == len(result):

@@ -65,7 +65,7 @@ def load(root: Path, split: str, *, fold: int = 1, labels: Path | None = None) -
             if mark != _MARK[split]:
                 continue
             stem = Path(listed).stem
-            path = shelf.find(stem, at=f"{name}/{listed}")
+            path = shelf.find(stem, listed=f"{name}/{listed}")
             if path is None:
                 absent.append(clean_text(listed))
                 path = fence.path(f"{name}/{listed}", where=f"{file}:{number}")

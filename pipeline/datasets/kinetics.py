@@ -64,8 +64,8 @@ def load(root: Path, split: str, *, kind: str, labels: Path | None = None) -> Da
     unlabelled = next((clip for clip in clips_of[split] if clip.label is None), None)
     if unlabelled is not None and split != "test":
         raise DatasetError(f"{lists[split]}:{unlabelled.line}: no label; lists of {split} need the column label")
-    found = find_videos(bases, split, LAYOUT)
-    paths = _paths(clips_of[split], found, lists[split], notes)
+    on_disk = find_videos(bases, split, LAYOUT)
+    paths = _paths(clips_of[split], on_disk, lists[split], notes)
     videos = tuple(
         Video(
             id=f"{clip.youtube_id}_{clip.start}_{clip.end}",
@@ -80,26 +80,26 @@ def load(root: Path, split: str, *, kind: str, labels: Path | None = None) -> Da
 
 def _load_listed(root: Path, split: str, kind: str, labels: Path, bases: list[Path]) -> Dataset:
     """By a list of another toolkit: a clip is found by its path, else by YouTube id and times."""
-    found = find_videos(bases, split, LAYOUT, frames=True)
-    by_id = {key[0]: paths[0] for key, paths in found.timed.items()}
+    on_disk = find_videos(bases, split, LAYOUT, frames=True)
+    by_id = {key[0]: paths[0] for key, paths in on_disk.timed.items()}
 
     def find(listed: str, stem: str) -> tuple[str, Path] | None:
         key = parse_name(stem)
-        of_key = found.untimed.get(key, []) if isinstance(key, str) else found.timed.get(key, [])
-        at_place = [path for path in of_key if path == found.folder / listed]
+        of_key = on_disk.untimed.get(key, []) if isinstance(key, str) else on_disk.timed.get(key, [])
+        at_place = [path for path in of_key if path == on_disk.folder / listed]
         path = next(iter(at_place or of_key), by_id.get(stem))
         name = stem if isinstance(key, str) else "{}_{}_{}".format(*key)
         return None if path is None else (name, path)
 
-    return load_listed(kind, root, split, labels=labels, folder=found.folder, find=find)
+    return load_listed(kind, root, split, labels=labels, folder=on_disk.folder, find=find)
 
 
 def lists_there(root: Path, kind: str, labels: Path | None) -> list[Path]:
     """The official train and val lists that lie in a root, for `recognise`."""
     for folder in _list_folders(_bases(root, kind), labels):
-        found = [file for split in ("train", "val") if (file := _list_of(folder, kind, split)) is not None]
-        if any(map(is_official, found)):
-            return [file for file in found if is_official(file)]
+        lists = [file for split in ("train", "val") if (file := _list_of(folder, kind, split)) is not None]
+        if any(map(is_official, lists)):
+            return [file for file in lists if is_official(file)]
     return []
 
 
@@ -120,8 +120,8 @@ def _list_of(folder: Path, kind: str, split: str) -> Path | None:
     prefixes = [prefix.format(n=kind.removeprefix("k")) for prefix in PREFIXES]
     endings = tuple(reversed(CSV_FILES)) if kind == "k600" else CSV_FILES
     names = (f"{p}{word}{ext}" for word in SPLIT_WORDS[split] for ext in endings for p in prefixes)
-    there = [folder / name for name in names if (folder / name).is_file()]
-    return next((file for file in there if is_official(file)), there[0] if there else None)
+    lists = [folder / name for name in names if (folder / name).is_file()]
+    return next((file for file in lists if is_official(file)), lists[0] if lists else None)
 
 
 def _find_lists(bases: list[Path], kind: str, split: str, labels: Path | None) -> dict[str, Path]:
@@ -138,19 +138,19 @@ def _find_lists(bases: list[Path], kind: str, split: str, labels: Path | None) -
     )
 
 
-def _paths(clips: list[CsvClip], found: OnDisk, file: Path, notes: list[str]) -> list[Path]:
+def _paths(clips: list[CsvClip], on_disk: OnDisk, file: Path, notes: list[str]) -> list[Path]:
     """The file of each clip; of one that is not on disk, where it would be."""
-    fence = Fence(found.folder)
+    fence = Fence(on_disk.folder)
     clips_of_id = Counter(clip.youtube_id for clip in clips)
     paths, absent = [], []
     replaced = shared = doubled = elsewhere = 0
     for clip in clips:
         key = (clip.youtube_id, clip.start, clip.end)
-        candidates = found.replaced.get(key) or found.timed.get(key, [])
-        replaced += key in found.replaced
-        if not candidates and clip.youtube_id in found.untimed:
+        candidates = on_disk.replaced.get(key) or on_disk.timed.get(key, [])
+        replaced += key in on_disk.replaced
+        if not candidates and clip.youtube_id in on_disk.untimed:
             if clips_of_id[clip.youtube_id] == 1:
-                candidates = found.untimed[clip.youtube_id]
+                candidates = on_disk.untimed[clip.youtube_id]
             else:
                 shared += 1
         if not candidates:
@@ -161,9 +161,9 @@ def _paths(clips: list[CsvClip], found: OnDisk, file: Path, notes: list[str]) ->
         of_class = [path for path in candidates if simple_class(path.parent.name) == simple_class(clip.label or "")]
         path = (of_class or candidates)[0]
         doubled += len(candidates) > 1
-        elsewhere += path.parent.parent == found.folder and not of_class and key not in found.replaced
+        elsewhere += path.parent.parent == on_disk.folder and not of_class and key not in on_disk.replaced
         paths.append(path)
-    unlisted = found.beside({(clip.youtube_id, clip.start, clip.end) for clip in clips}) if found.of_split else 0
+    unlisted = on_disk.beside({(clip.youtube_id, clip.start, clip.end) for clip in clips}) if on_disk.of_split else 0
     counted = {
         f"{replaced} videos are from the replacement folder": replaced,
         f"{shared} clips share one file without times in its name with other clips, and count as missing": shared,
@@ -171,7 +171,7 @@ def _paths(clips: list[CsvClip], found: OnDisk, file: Path, notes: list[str]) ->
         f"{elsewhere} videos lie in the folder of another class than the list says; the list is believed": elsewhere,
         f"{unlisted} videos on disk are not listed": unlisted,
     }
-    notes.append(f"layout: {found.layout}")
-    notes.extend(absent_note(absent, len(clips), found.folder))
+    notes.append(f"layout: {on_disk.layout}")
+    notes.extend(absent_note(absent, len(clips), on_disk.folder))
     notes.extend(text for text, count in counted.items() if count > 0)
     return paths

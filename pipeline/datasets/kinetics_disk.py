@@ -60,12 +60,12 @@ class OnDisk:
 
 def parse_name(stem: str) -> tuple[str, int, int] | str:
     """ "a_-b-c_d_e-f_000084_000094" -> ("a_-b-c_d_e-f", 84, 94); a name without times is the id itself."""
-    found = _NAME.fullmatch(stem)
-    if found is None:
+    match = _NAME.fullmatch(stem)
+    if match is None:
         return stem
-    if found["id"]:
-        return found["id"], int(found["start"]), int(found["end"])
-    return found["any"], int(found["from"]), int(found["to"])
+    if match["id"]:
+        return match["id"], int(match["start"]), int(match["end"])
+    return match["any"], int(match["from"]), int(match["to"])
 
 
 @cache
@@ -118,27 +118,27 @@ def find_videos(bases: list[Path], split: str, expected: str, *, frames: bool = 
 def _places(bases: list[Path], split: str) -> Iterator[tuple[Path, bool, int]]:
     """Folders to look in, the likeliest first: (folder, whether it is the split's alone, how deep videos may lie)."""
     pattern = re.compile(rf"(?:videos_)?(?:{'|'.join(SPLIT_WORDS[split])})(?:_\d+)?", re.IGNORECASE)
-    there = [path for base in bases for path in (base, base / "videos") if path.is_dir()]
-    for base in there:
+    folders = [path for base in bases for path in (base, base / "videos") if path.is_dir()]
+    for base in folders:
         names = [entry.name for entry in list_folder(base) if is_folder(entry) and pattern.fullmatch(entry.name)]
         yield from ((base / name, True, MOST_DEEP) for name in sorted(names, key=lambda name: (len(name), name)))
-    yield from ((base, False, MOST_DEEP) for base in there if base.name == "videos")
-    yield from ((base, False, 0) for base in there)
+    yield from ((base, False, MOST_DEEP) for base in folders if base.name == "videos")
+    yield from ((base, False, 0) for base in folders)
 
 
 def _replacements(bases: list[Path]) -> dict[Key, list[Path]]:
-    found: dict[Key, list[Path]] = {}
+    replacements: dict[Key, list[Path]] = {}
     place = next((base / name for base in bases for name in REPLACEMENTS if (base / name).is_dir()), None)
     if place is not None:
         for path in videos_below(place, Fence(place), MOST_DEEP):
             key = parse_name(path.stem)
             if not isinstance(key, str):
-                found.setdefault(key, []).append(path)
-    return found
+                replacements.setdefault(key, []).append(path)
+    return replacements
 
 
 def _layout(place: Path, timed: dict[Key, list[Path]], untimed: dict[str, list[Path]]) -> str:
-    paths = [path for group in (timed, untimed) for found in group.values() for path in found]
+    paths = [path for group in (timed, untimed) for clip_paths in group.values() for path in clip_paths]
     flat = sum(path.parent == place for path in paths)
     extensions = sorted({path.suffix.lower() for path in paths})
     shape = "CVDF flat" if flat == len(paths) and not untimed else "flat" if flat == len(paths) else "class folders"

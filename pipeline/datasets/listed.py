@@ -56,15 +56,15 @@ def load_listed(kind: str, root: Path, split: str, *, labels: Path, folder: Path
         if row.split not in (None, split):
             continue
         stem = Path(row.path).stem if is_video_name(row.path) else Path(row.path).name
-        found = find(row.path, stem)
-        if found is None:
+        id_and_path = find(row.path, stem)
+        if id_and_path is None:
             absent.append(clean_text(row.path))
-            found = stem, fence.path(row.path, where=row.where)
+            id_and_path = stem, fence.path(row.path, where=row.where)
         segment = segment_of(row)
         videos.append(
             Video(
-                id=clean_text(row.id or found[0]),
-                path=found[1],
+                id=clean_text(row.id or id_and_path[0]),
+                path=id_and_path[1],
                 label=_label(row, label_of),
                 split=split,
                 start_seconds=segment.start_seconds,

@@ -57,14 +57,14 @@ def find_lists(source: Path, root: Path | None = None) -> dict[str, Path]:
         if split_in_name(source) is None:
             return {"all": source}
         return {split_in_name(path) or "": path for path in [*_siblings(source), source]}
-    found: dict[str, Path] = {}
+    lists: dict[str, Path] = {}
     for split, words in {**SPLIT_WORDS, "all": ("list", "metadata")}.items():
         files = [source / f"{word}{extension}" for word in words for extension in LIST_FILES]
         files += [source / word / f"{stem}{extension}" for word in words for stem in BESIDE for extension in LIST_FILES]
         first = next((file for file in files if file.is_file()), None)
-        if first is not None and not (split == "all" and found):
-            found[split] = first
-    return found or _others(source, root or source)
+        if first is not None and not (split == "all" and lists):
+            lists[split] = first
+    return lists or _others(source, root or source)
 
 
 def label_files(root: Path) -> list[Path]:
@@ -97,8 +97,8 @@ def rows_in(file: Path, root: Path, notes: list[str]) -> tuple[Row, ...]:
 
 def split_in_name(file: Path) -> str | None:
     """ "k400_val_se320.txt" → "val", "testlist01.txt" → "test", "trainval.txt" → None."""
-    found = _SPLIT_IN_NAME.search(file.stem)
-    return split_of_word(found[0]) if found else None
+    match = _SPLIT_IN_NAME.search(file.stem)
+    return split_of_word(match[0]) if match else None
 
 
 def _siblings(file: Path) -> list[Path]:
@@ -120,24 +120,24 @@ def _candidates(source: Path) -> Iterator[Path]:
 
 def _others(source: Path, root: Path) -> dict[str, Path]:
     """Lists of any name that give labels to videos of `root`."""
-    found: dict[str, Path] = {}
+    lists: dict[str, Path] = {}
     for file in _candidates(source):
         try:
             fits = _labelled_here(file, root)
         except DatasetError:
             continue
         split = split_in_name(file) or "all"
-        if fits and split in found:
+        if fits and split in lists:
             raise DatasetError(
-                f"{source}: {clean_text(found[split].name)} and {clean_text(file.name)} both list videos of "
+                f"{source}: {clean_text(lists[split].name)} and {clean_text(file.name)} both list videos of "
                 f"{'every split' if split == 'all' else split}. Give the one that is meant with --labels."
             )
         if fits:
-            found[split] = file
-    if "all" in found and len(found) > 1:
-        names = ", ".join(clean_text(file.name) for file in found.values())
+            lists[split] = file
+    if "all" in lists and len(lists) > 1:
+        names = ", ".join(clean_text(file.name) for file in lists.values())
         raise DatasetError(f"{source}: {names} list videos of one split and of every split. Name one with --labels.")
-    return found
+    return lists
 
 
 def _labelled_here(file: Path, root: Path) -> bool:
@@ -154,8 +154,8 @@ def _labelled_here(file: Path, root: Path) -> bool:
 def _names_videos(file: Path, root: Path) -> bool:
     """Whether a file names half of the first videos, or half of its lines name one of them, by file name or stem."""
     paths = list(islice(videos_below(root, Fence(root), 3), MOST_VIDEOS))
-    with opened(file) as found:
-        text = found.read(MOST_BYTES).decode("utf-8", "surrogateescape")
+    with opened(file) as stream:
+        text = stream.read(MOST_BYTES).decode("utf-8", "surrogateescape")
     lines = [set(re.split(r"[\s,;:\"'/|\[\]{}]+", line)) for line in text.splitlines() if line.strip()]
     words = set().union(*lines)
     named = [path for path in paths if {path.name, path.stem} & words]

@@ -107,8 +107,8 @@ def load_dataset(
         raise DatasetError(f"{labels}: no such file or folder (given as labels)")
     notes: tuple[str, ...] = ()
     if kind == AUTO:
-        found = recognise(root, labels)
-        kind, notes = found.kind, (str(found),)
+        recognised = recognise(root, labels)
+        kind, notes = recognised.kind, (str(recognised),)
     if kind != "csv" and not root.is_dir():
         raise DatasetError(f"{root}: is a file, but the {kind} layout is a folder:\n{_ADAPTERS[kind][1]}")
     _check_fold(kind, fold)

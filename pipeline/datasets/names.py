@@ -81,10 +81,10 @@ def one_spelling(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
 
 def by_look(names: Iterable[str]) -> dict[str, int]:
     """The number of each name, under what the name looks like; of equal looks the first."""
-    found: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for number, name in enumerate(names):
-        found.setdefault(looks_like(name), number)
-    return found
+        numbers.setdefault(looks_like(name), number)
+    return numbers
 
 
 def spoken(name: str) -> str:

@@ -62,24 +62,24 @@ def recognise(root: Path, labels: Path | None = None) -> Recognised:
     """
     root = root.expanduser().absolute()
     labels = None if labels is None else labels.expanduser().absolute()
-    found: dict[str, str] = {}
+    evidence: dict[str, str] = {}
     lacks: dict[str, str] = {}
     for kind, marks, wanted in _specific(root, labels):
         mark = next((mark for mark in marks if mark.exists() and not _is_of_another(kind, mark)), None)
         if mark is None:
             lacks[kind] = f"no {wanted}"
         else:
-            found[kind] = f"{_shown(mark, root)} is there"
-    _kinetics(root, labels, found, lacks)
-    if len(found) > 1:
-        listed = "\n".join(f"  {kind}: {why}" for kind, why in found.items())
+            evidence[kind] = f"{_shown(mark, root)} is there"
+    _kinetics(root, labels, evidence, lacks)
+    if len(evidence) > 1:
+        listed = "\n".join(f"  {kind}: {why}" for kind, why in evidence.items())
         raise DatasetError(f"{root}: may be any of\n{listed}\nName the one that is meant with --dataset.")
-    if not found:
-        _general(root, labels, found, lacks)
-    if not found:
+    if not evidence:
+        _general(root, labels, evidence, lacks)
+    if not evidence:
         tried = "\n".join(f"  {kind}: {why}" for kind, why in lacks.items())
         raise DatasetError(f"{root}: no kind of data set is recognised. Tried:\n{tried}\nName it with --dataset.")
-    (kind, because), *_ = found.items()
+    (kind, because), *_ = evidence.items()
     return Recognised(kind=kind, because=because, ruled_out=lacks)
 
 
@@ -115,7 +115,7 @@ def _is_of_another(kind: str, mark: Path) -> bool:
     return is_fiftyone(table) or (isinstance(first, dict) and bool(first) and not {"id", "template"} & set(first))
 
 
-def _kinetics(root: Path, labels: Path | None, found: dict[str, str], lacks: dict[str, str]) -> None:
+def _kinetics(root: Path, labels: Path | None, evidence: dict[str, str], lacks: dict[str, str]) -> None:
     """The three sizes share their layout: the folder's or list's name tells them apart, else the class names."""
     for kind in kinetics.CLASSES_OF:
         lists = kinetics.lists_there(root, kind, labels)
@@ -130,12 +130,12 @@ def _kinetics(root: Path, labels: Path | None, found: dict[str, str], lacks: dic
         elif not digits and not names <= set(official_names(kind)):
             strange = min(names - set(official_names(kind)))
             lacks[kind] = f"{strange!r} is none of its classes"
-        elif not digits and any(name.startswith("k") for name in found):
-            smaller = next(iter(found))
+        elif not digits and any(name.startswith("k") for name in evidence):
+            smaller = next(iter(evidence))
             lacks[kind] = f"its classes would fit, but so do those of {smaller}"
         else:
-            found[kind] = f"{_shown(lists[0], root)} has the column youtube_id and {len(names)} classes"
-    if all(lacks.get(kind, "").count("youtube_id") == 0 for kind in kinetics.CLASSES_OF) and not found:
+            evidence[kind] = f"{_shown(lists[0], root)} has the column youtube_id and {len(names)} classes"
+    if all(lacks.get(kind, "").count("youtube_id") == 0 for kind in kinetics.CLASSES_OF) and not evidence:
         tried = "\n".join(f"  {kind}: {lacks[kind]}" for kind in kinetics.CLASSES_OF)
         raise DatasetError(f"{root}: holds lists of Kinetics, but which?\n{tried}\nName it with --dataset.")
 
@@ -149,15 +149,15 @@ def _classes_in(lists: list[Path]) -> set[str]:
     return names - {""}
 
 
-def _general(root: Path, labels: Path | None, found: dict[str, str], lacks: dict[str, str]) -> None:
+def _general(root: Path, labels: Path | None, evidence: dict[str, str], lacks: dict[str, str]) -> None:
     """A list of any kind, else folders."""
     source = labels or root
     if source.is_file():
-        found["csv"] = f"{_shown(source, root)} is a file"
+        evidence["csv"] = f"{_shown(source, root)} is a file"
         return
     lists = find_lists(source, root)
     if lists:
-        found["csv"] = f"{_shown(next(iter(lists.values())), source)} is there"
+        evidence["csv"] = f"{_shown(next(iter(lists.values())), source)} is there"
         return
     unread = unread_lists(source, root)
     if unread:
@@ -169,7 +169,7 @@ def _general(root: Path, labels: Path | None, found: dict[str, str], lacks: dict
     lacks["csv"] = f"no {', '.join(LIST_STEMS)} or metadata with an ending of {', '.join(LIST_FILES)}"
     video = _first_video(root, MOST_DEEP)
     if video is not None:
-        found["folder"] = f"{_shown(video, root)} is there"
+        evidence["folder"] = f"{_shown(video, root)} is there"
     else:
         lacks["folder"] = "no videos and no folders of frames"
 

@@ -101,30 +101,30 @@ def segment_columns(where: str, header: Sequence[str]) -> SegmentColumns:
     Raises:
         DatasetError: two columns say the same thing in one unit, or their units do not fit together.
     """
-    found: dict[tuple[str, str], list[str]] = {}
+    columns: dict[tuple[str, str], list[str]] = {}
     for name in header:
         if (meaning := meaning_of(name)) is not None:
-            found.setdefault(meaning, []).append(name)
-    for (side, unit), names in found.items():
+            columns.setdefault(meaning, []).append(name)
+    for (side, unit), names in columns.items():
         if len(names) > 1 and side != "duration":
             raise DatasetError(
                 f"{where}: {' and '.join(map(repr, names))} both say where a segment {side}s, in {unit}; keep one"
             )
     rate = next((name for name in header if "".join(words_of(name)) in RATES), None)
-    units = [unit for unit in (*_PER_SECOND, "frames") if {("start", unit), ("end", unit)} & set(found)]
-    every = [name for names in found.values() for name in names]
+    units = [unit for unit in (*_PER_SECOND, "frames") if {("start", unit), ("end", unit)} & set(columns)]
+    every = [name for names in columns.values() for name in names]
     if not units:
         return SegmentColumns()
     unit = units[0]
-    column = {side: found[side, unit][0] for side in ("start", "end") if (side, unit) in found}
-    mixed = {side for side, _ in found} - {"duration"} - set(column)
+    column = {side: columns[side, unit][0] for side in ("start", "end") if (side, unit) in columns}
+    mixed = {side for side, _ in columns} - {"duration"} - set(column)
     if mixed:
         raise DatasetError(
             f"{where}: {', '.join(map(repr, every))} give start and end in different units; keep one unit"
         )
     duration_unit = unit
     if "end" not in column:
-        chosen = _duration(where, found, unit, column)
+        chosen = _duration(where, columns, unit, column)
         if chosen is not None:
             column["duration"], duration_unit = chosen
     used = rate if unit == "frames" else None
@@ -134,11 +134,11 @@ def segment_columns(where: str, header: Sequence[str]) -> SegmentColumns:
 
 
 def _duration(
-    where: str, found: Mapping[tuple[str, str], list[str]], unit: str, column: Mapping[str, str]
+    where: str, columns: Mapping[tuple[str, str], list[str]], unit: str, column: Mapping[str, str]
 ) -> tuple[str, str] | None:
     """The column that says how long a segment is, and its unit."""
-    names = {found_unit: found["duration", found_unit] for side, found_unit in found if side == "duration"}
-    fitting = [one for one in names if (one == "frames") == (unit == "frames")]
+    names = {found_unit: columns["duration", found_unit] for side, found_unit in columns if side == "duration"}
+    fitting = [column_unit for column_unit in names if (column_unit == "frames") == (unit == "frames")]
     if not names:
         return None
     if len(fitting) != 1 or len(names[fitting[0]]) > 1:

@@ -60,7 +60,7 @@ def load(root: Path, split: str, *, kind: str = "ssv1", labels: Path | None = No
     fence = Fence(shelf.folder)
     videos, absent = [], []
     for where, id_, name in rows_of[split]:
-        path = shelf.find(id_, at=id_)
+        path = shelf.find(id_, listed=id_)
         if path is None:
             absent.append(clean_text(id_))
             path = fence.path(id_, where=where)

@@ -92,7 +92,7 @@ def _load_listed(root: Path, split: str, labels: Path) -> Dataset:
     shelf = first_shelf(places, read, what="videos or folders of frames", root=root, layout=LAYOUT)
 
     def find(listed: str, stem: str) -> tuple[str, Path] | None:
-        path = shelf.find(stem, at=listed)
+        path = shelf.find(stem, listed=listed)
         return None if path is None else (stem, path)
 
     return load_listed("ssv2", root, split, labels=labels, folder=shelf.folder, find=find)
@@ -131,9 +131,9 @@ def _find_videos(root: Path) -> tuple[Path, dict[str, bool]]:
     for folder in tried:
         if folder.is_dir():
             entries = [entry for entry in list_folder(folder) if entry.name.endswith(EXTENSIONS)]
-            found = {entry.name: entry.is_symlink() for entry in entries}
-            if found:
-                return folder, found
+            is_link = {entry.name: entry.is_symlink() for entry in entries}
+            if is_link:
+                return folder, is_link
     listed = "\n".join(f"  {folder}" for folder in tried)
     raise DatasetError(f"{root}: no folder with .webm or .mp4 files. Looked in:\n{listed}\nExpected:\n{LAYOUT}")
 

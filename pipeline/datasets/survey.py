@@ -39,8 +39,8 @@ class Some:
     @classmethod
     def of(cls, names: Iterable[str]) -> Some:
         """Count and sort."""
-        found = sorted(set(names))
-        return cls(count=len(found), first=tuple(found[:MOST_SHOWN]))
+        ordered = sorted(set(names))
+        return cls(count=len(ordered), first=tuple(ordered[:MOST_SHOWN]))
 
     def __str__(self) -> str:
         more = ", …" if self.count > len(self.first) else ""
@@ -119,12 +119,12 @@ def files_on_disk(datasets: Iterable[Dataset], root: Path) -> set[str]:
     parents = [Path(parent) for parent in {path.rpartition("/")[0] for path in listed}]
     tops = {root / parent.relative_to(root).parts[0] for parent in parents if parent != root}
     above = {str(folder) for parent in parents for folder in (parent, *parent.parents)}
-    found: set[str] = set()
+    files: set[str] = set()
     for top in sorted(tops):
-        found.update(_walk(str(top), listed, above))
+        files.update(_walk(str(top), listed, above))
     if root in parents:
-        found.update(entry.path for entry in _scan(str(root)) if entry.path in listed or is_video_name(entry.name))
-    return found
+        files.update(entry.path for entry in _scan(str(root)) if entry.path in listed or is_video_name(entry.name))
+    return files
 
 
 def _listed(datasets: Iterable[Dataset]) -> set[str]:

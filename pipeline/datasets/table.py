@@ -124,8 +124,8 @@ def _without_header(file: Path, text: str, first: str, videos_only: bool) -> Ite
 
 def _counts_frames(line: str) -> bool:
     """Whether a line is `folder frames label`: the name of a video never stands before its numbers."""
-    found = _FRAMES.fullmatch(line.strip())
-    return found is not None and not any(is_video_name(word) for word in found["folder"].split())
+    match = _FRAMES.fullmatch(line.strip())
+    return match is not None and not any(is_video_name(word) for word in match["folder"].split())
 
 
 def _frame_folders(file: Path, text: str) -> Iterator[Row]:
@@ -133,15 +133,15 @@ def _frame_folders(file: Path, text: str) -> Iterator[Row]:
     lines = list(_lines(file, text))
     has_offset = all(_OFFSET.fullmatch(line) for _, line in lines)
     for where, line in lines:
-        found = (_OFFSET if has_offset else _FRAMES).fullmatch(line)
-        if found is None or (not has_offset and _OFFSET.fullmatch(line)):
+        match = (_OFFSET if has_offset else _FRAMES).fullmatch(line)
+        if match is None or (not has_offset and _OFFSET.fullmatch(line)):
             raise DatasetError(
                 f"{where}: {line[:80]!r} does not fit the other lines, which are 'folder frames label'. "
                 "Several labels per video are not read."
             )
-        offset = int(found["offset"]) if has_offset else None
+        offset = int(match["offset"]) if has_offset else None
         yield Row(
-            where=where, path=found["folder"], label=found["label"], frames=int(found["frames"]), offset=offset,
+            where=where, path=match["folder"], label=match["label"], frames=int(match["frames"]), offset=offset,
             cells=(line,),
         )  # fmt: skip
 

@@ -94,7 +94,7 @@ class ToyDesign:
     def templates(self) -> tuple[str, ...]:
         """Position = label = appearance · 8 + motion: "Moving [a red triangle] up"."""
         filled = (f"a {colour} {shape}" for colour, shape in self.things)
-        return tuple(template.format(thing) for thing in filled for template in MOTIONS.values())
+        return tuple(template.format(appearance) for appearance in filled for template in MOTIONS.values())
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -121,14 +121,14 @@ def draw_clip(label: int, rng: np.random.Generator, design: ToyDesign | None = N
     design = design or ToyDesign()
     if not 0 <= label < design.appearances * len(MOTIONS):
         raise ValueError(f"label must be 0 to {design.appearances * len(MOTIONS) - 1}, not {label}")
-    thing, motion = divmod(label, len(MOTIONS))
+    appearance, motion = divmod(label, len(MOTIONS))
     pair, backwards = divmod(motion, 2)
-    clip = _draw_forward(design, thing, pair, rng)
+    clip = _draw_forward(design, appearance, pair, rng)
     clip = np.ascontiguousarray(clip[::-1]) if backwards else clip
     return stamp(clip) if design.barcode else clip
 
 
-def draw_picture(thing: tuple[str, str], rng: np.random.Generator, design: ToyDesign) -> tuple[Pixels, Floats]:
+def draw_picture(appearance: tuple[str, str], rng: np.random.Generator, design: ToyDesign) -> tuple[Pixels, Floats]:
     """One frame with a (colour, shape) anywhere, uint8 [height width rgb], and its x, y, radius and angle."""
     height, width = design.frame_size
     level = DIFFICULTIES[design.difficulty]
@@ -137,23 +137,23 @@ def draw_picture(thing: tuple[str, str], rng: np.random.Generator, design: ToyDe
     room = np.maximum(np.array([PICTURE_WIDTH, 1.0]) - 2 * radius, 0.0)
     x, y = middle + rng.uniform(-0.5, 0.5, 2) * room
     pose = np.array([[x, y, radius, rng.uniform(0, 2 * np.pi)]], np.float32)
-    return _render(thing, pose, level, (height, width), rng)[0], pose[0]
+    return _render(appearance, pose, level, (height, width), rng)[0], pose[0]
 
 
-def _draw_forward(design: ToyDesign, thing: int, pair: int, rng: np.random.Generator) -> Pixels:
+def _draw_forward(design: ToyDesign, appearance: int, pair: int, rng: np.random.Generator) -> Pixels:
     frames = int(rng.integers(MIN_FRAMES, MAX_FRAMES + 1))
     height, width = design.frame_size
     level = DIFFICULTIES[design.difficulty]
     poses = trajectory(pair, frames, width / height, level, rng)
-    return _render(design.things[thing], poses, level, (height, width), rng)
+    return _render(design.things[appearance], poses, level, (height, width), rng)
 
 
 def _render(
-    thing: tuple[str, str], poses: Floats, level: Difficulty, size: tuple[int, int], rng: np.random.Generator
+    appearance: tuple[str, str], poses: Floats, level: Difficulty, size: tuple[int, int], rng: np.random.Generator
 ) -> Pixels:
     """Frames of one thing in the given poses [frame 4], among the clutter of its level."""
     (height, width), frames = size, len(poses)
-    colour_name, shape = thing
+    colour_name, shape = appearance
     background = draw_background(height, width, rng)
     for _ in range(level.still):
         x, y = rng.uniform(0, 1, 2) * (width / height, 1.0)

@@ -157,21 +157,21 @@ def paint(picture: Floats, shape: str, colour: Floats, pose: tuple[float, float,
 
 def outline(shape: str, x: Floats, y: Floats) -> Floats:
     """Signed distance to the outline of a shape that fits the unit circle, negative inside."""
-    found: np.ndarray[Any, Any]
+    distance: np.ndarray[Any, Any]
     match shape:
         case "triangle":  # pointed: longer than wide
-            found = np.maximum(x - 0.6, np.abs(y) * 0.91 - x * 0.41 - 0.41)
+            distance = np.maximum(x - 0.6, np.abs(y) * 0.91 - x * 0.41 - 0.41)
         case "cross":
-            found = np.minimum(_box(x, y, 0.95, 0.3), _box(x, y, 0.3, 0.95))
+            distance = np.minimum(_box(x, y, 0.95, 0.3), _box(x, y, 0.3, 0.95))
         case "bowl":
-            found = np.maximum(np.hypot(x, y) - 1.0, x - 0.1)
+            distance = np.maximum(np.hypot(x, y) - 1.0, x - 0.1)
         case "bar":
-            found = _box(x, y, 0.95, 0.3)
+            distance = _box(x, y, 0.95, 0.3)
         case "hammer":
-            found = np.minimum(_box(x + 0.15, y, 0.8, 0.2), _box(x - 0.55, y, 0.25, 0.8))
+            distance = np.minimum(_box(x + 0.15, y, 0.8, 0.2), _box(x - 0.55, y, 0.25, 0.8))
         case _:  # horseshoe: a ring with a gap
-            found = np.maximum(np.abs(np.hypot(x, y) - 0.72) - 0.28, -_box(x - 0.7, y, 0.7, 0.42))
-    return np.asarray(found, np.float32)
+            distance = np.maximum(np.abs(np.hypot(x, y) - 0.72) - 0.28, -_box(x - 0.7, y, 0.7, 0.42))
+    return np.asarray(distance, np.float32)
 
 
 def _box(x: Floats, y: Floats, half_width: float, half_height: float) -> Floats:

@@ -127,11 +127,11 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
     """Make the folder this world's, or refuse it."""
     for mark in (root / _MARK, root / _UNFINISHED):
         if mark.is_file():
-            found = _settings_in(mark)
+            stored = _settings_in(mark)
             other = [
-                f"  {key}: the folder has {found.get(key)!r}, asked for {value!r}"
+                f"  {key}: the folder has {stored.get(key)!r}, asked for {value!r}"
                 for key, value in settings.items()
-                if found.get(key) != value
+                if stored.get(key) != value
             ]
             if other:
                 raise DatasetError(
@@ -148,10 +148,10 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
 
 def _settings_in(mark: Path) -> dict[str, Any]:
     try:
-        found = read_json(mark, most=1 << 20, error=DatasetError)
+        stored = read_json(mark, most=1 << 20, error=DatasetError)
     except ValueError as error:
         raise DatasetError(f"{mark}: not JSON: {error}. Delete the folder and write the toy world anew.") from error
-    return found if isinstance(found, dict) else {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _write_labels(folder: Path, ids: dict[str, range], design: ToyDesign) -> None:

@@ -67,7 +67,7 @@ def load(root: Path, split: str, *, fold: int = 1, labels: Path | None = None) -
         where = f"{list_}:{number}"
         listed, label = _row(where, line.strip(), number_of)
         stem = Path(listed).stem
-        path = shelf.find(stem, at=listed)
+        path = shelf.find(stem, listed=listed)
         if path is None:
             absent.append(clean_text(listed))
             path = fence.path(listed, where=where)

@@ -33,7 +33,9 @@ def single_query_attention(
         [clip (head channel)].
     """
     heads, channels = query.shape[-2:]
-    keys, values = (rearrange(one, "(head channel) width -> head channel width", head=heads) for one in (key, value))
+    keys, values = (
+        rearrange(weight, "(head channel) width -> head channel width", head=heads) for weight in (key, value)
+    )
     turned = einsum(query * channels**-0.5, keys, "... head channel, head channel width -> ... head width")
     inverse_spread = (tokens.var(dim=-1, correction=0, keepdim=True) + norm.eps).rsqrt()
     scores = tokens @ _centred(turned * norm.weight).mT * inverse_spread

@@ -164,14 +164,14 @@ def facts_of_head(recipe: Recipe, spec: CacheSpec) -> dict[str, Any]:
 
 
 def expect_readable(
-    pair: str, where: object, found: Facts, spec: CacheSpec, recipe: Recipe, trained: Facts
+    pair: str, where: object, stored: Facts, spec: CacheSpec, recipe: Recipe, trained: Facts
 ) -> list[str]:
     """Check that a split gives a head what it was, or will be, trained on.
 
     Args:
         pair: key of `AGREE`.
         where: what the error names.
-        found: facts of the split.
+        stored: facts of the split.
         spec: its settings.
         recipe: of the head.
         trained: facts of what it is trained on, those of the head among them.
@@ -182,17 +182,17 @@ def expect_readable(
     Raises:
         CacheMismatch: names each differing field with both values.
     """
-    found, read = dict(found), tuple(cast("Iterable[int]", trained["layers"]))
+    stored, read = dict(stored), tuple(cast("Iterable[int]", trained["layers"]))
     frames = cast("int", trained["sampling.dense_frames"])
     if set(read) <= set(spec.layers):  # what lies beside them is not read
-        found["layers"] = read
+        stored["layers"] = read
     whole = spec.sampling.dense_frames % frames == 0
     if whole and (recipe.sparse_frames or not recipe.head.fixed_frames):  # as many as the head sees are drawn
-        found["sampling.dense_frames"] = frames
+        stored["sampling.dense_frames"] = frames
     may = ("class_names",) if recipe.head.any_classes and pair == "cache with run" else ()
-    if may and _names(found) == _names(trained):
-        found["class_names"] = trained["class_names"]  # in another order: the head asks for none
-    return expect_agree(pair, where, found, trained, may=may)
+    if may and _names(stored) == _names(trained):
+        stored["class_names"] = trained["class_names"]  # in another order: the head asks for none
+    return expect_agree(pair, where, stored, trained, may=may)
 
 
 def _names(facts: Facts) -> set[object]:

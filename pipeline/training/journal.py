@@ -103,7 +103,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """
     file = path / "metrics.jsonl"
     try:
-        with opened(file, error=RunError) as found:
-            return [parsed(line) for line in lines(found, file, most=MOST_LINE_BYTES, error=RunError)]
+        with opened(file, error=RunError) as metrics:
+            return [parsed(line) for line in lines(metrics, file, most=MOST_LINE_BYTES, error=RunError)]
     except (FileNotFoundError, ValueError) as error:
         raise RunError(f"{file} is missing or damaged: {error}") from error

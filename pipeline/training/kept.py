@@ -34,13 +34,13 @@ SCORE = {
 }  # fmt: skip
 
 
-def made_from_of(file: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+def made_from_of(file: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
     """What `run.json` holds, checked; a name that is missing is a RunError when it is asked for.
 
     Raises:
         ValueError: names the value that is of another type.
     """
-    typed = {name: checked(value, MADE_FROM.get(name, Any), name) for name, value in found.items()}
+    typed = {name: checked(value, MADE_FROM.get(name, Any), name) for name, value in stored.items()}
     if "class_names" in typed:
         typed["class_names"] = list(typed["class_names"])
     if (precision := typed.get("precision")) is not None:
@@ -50,15 +50,15 @@ def made_from_of(file: Path, found: Mapping[str, Any]) -> dict[str, Any]:
     return _complete(file, typed)
 
 
-def result_of(file: Path, found: Mapping[str, Any]) -> dict[str, Any]:
+def result_of(file: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
     """What `result.json` holds, checked likewise.
 
     Raises:
         ValueError: names the value that is of another type.
     """
-    typed = {name: checked(value, RESULT.get(name, Any), name) for name, value in found.items()}
+    typed = {name: checked(value, RESULT.get(name, Any), name) for name, value in stored.items()}
     if typed.get("score") is not None:
-        score = {name: checked(one, SCORE.get(name, Any), f"score.{name}") for name, one in typed["score"].items()}
+        score = {name: checked(value, SCORE.get(name, Any), f"score.{name}") for name, value in typed["score"].items()}
         typed["score"] = _complete(file, score)
     return _complete(file, typed)
 

@@ -40,8 +40,8 @@ def learning_rate_at(epoch: float, recipe: Recipe) -> float:
     warmup, begin = recipe.warmup_epochs, recipe.optimiser.warmup_from
     skipped = warmup if recipe.optimiser.schedule == "cosine-after-warmup" else 0.0
 
-    def cosine(at: float) -> float:
-        return recipe.learning_rate * (math.cos(math.pi * (at - skipped) / (recipe.epochs - skipped)) + 1.0) * 0.5
+    def cosine(epoch: float) -> float:
+        return recipe.learning_rate * (math.cos(math.pi * (epoch - skipped) / (recipe.epochs - skipped)) + 1.0) * 0.5
 
     return begin + (cosine(warmup) - begin) * epoch / warmup if epoch < warmup else cosine(epoch)
 

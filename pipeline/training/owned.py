@@ -30,9 +30,10 @@ def expect_run_or_nothing(folder: Path) -> None:
     if folder.is_dir():
         if (folder / "recipe.json").is_file():
             return
-        if found := splits(folder):
+        if split_names := splits(folder):
             raise UsageError(
-                f"{folder} is a cache, with the splits {', '.join(found)}, and not a run: name another one with --run"
+                f"{folder} is a cache, with the splits {', '.join(split_names)}, and not a run: "
+                "name another folder with --run"
             )
         others = sorted(path.name for path in folder.iterdir() if path.name not in UNFINISHED and path.suffix != PART)
         if others:

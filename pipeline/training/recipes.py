@@ -125,11 +125,13 @@ def _checked(target: Any, name: str, value: Any, setting: str) -> Any:
     """The value as the field's type, or an error that names the field's type and value."""
     if not is_dataclass(target):
         raise UsageError(f"--set {setting}: this recipe is for any CLIP; there is no shape of which to set {name!r}")
-    known = [one.name for one in fields(target)]
+    known = {field.name: field for field in fields(target)}
     if name not in known:
-        raise UsageError(f"--set {setting}: no field {name!r}. {nearest(name, known) if known else 'It has none.'}")
+        raise UsageError(
+            f"--set {setting}: no field {name!r}. {nearest(name, list(known)) if known else 'It has none.'}"
+        )
     old = getattr(target, name)
-    if value is None and next(one.default for one in fields(target) if one.name == name) is None:
+    if value is None and known[name].default is None:
         return None
     if isinstance(target, Recipe) and name in PARTS:
         raise UsageError(f"--set {setting}: {name} has fields of its own: set {name}.FIELD=value")
@@ -142,14 +144,14 @@ def _checked(target: Any, name: str, value: Any, setting: str) -> Any:
     return value
 
 
-def from_dict(found: dict[str, Any]) -> Recipe:
+def from_dict(kept: dict[str, Any]) -> Recipe:
     """The inverse of `Recipe.to_dict`, also for the recipes that 0.1.0 wrote.
 
     Raises:
         UsageError: unknown fields, a kind of head there is not, or a value of another type or range.
     """
-    stored = _of_today(found) if isinstance(found.get("head"), str) or "dist" in found else dict(found)
-    known = {one.name for one in fields(Recipe)}
+    stored = _of_today(kept) if isinstance(kept.get("head"), str) or "dist" in kept else dict(kept)
+    known = {field.name for field in fields(Recipe)}
     if unknown := sorted(set(stored) - known):
         raise UsageError(f"a recipe has no fields {unknown}. {nearest(unknown[0], sorted(known))}")
     if missing := [name for name in ("head", "epochs", "batch_clips") if name not in stored]:
@@ -163,20 +165,20 @@ def from_dict(found: dict[str, Any]) -> Recipe:
     return recipe
 
 
-def _of_today(found: dict[str, Any]) -> dict[str, Any]:
+def _of_today(stored_010: dict[str, Any]) -> dict[str, Any]:
     """A recipe of 0.1.0 in today's fields.
 
     It knew CLIP's width alone. Where that is the width of the recipe of the same name, its CLIP is meant; elsewhere the
     width is left out: the run folder holds the whole settings of the cache it was made from, which are compared too.
     """
-    stored = {name: value for name, value in found.items() if name not in ("dist", *RENAMED)}
-    kind = found.get("head", "dist")
-    sizes = found.get("dist", {}) if kind == "dist" else {}
+    stored = {name: value for name, value in stored_010.items() if name not in ("dist", *RENAMED)}
+    kind = stored_010.get("head", "dist")
+    sizes = stored_010.get("dist", {}) if kind == "dist" else {}
     names = {"betas": "betas", "eps": "eps", "warmup_learning_rate": "warmup_from"}
-    same = [recipe.clip for recipe in RECIPES if recipe.name == found.get("name") and recipe.clip is not None]
+    same = [recipe.clip for recipe in RECIPES if recipe.name == stored_010.get("name") and recipe.clip is not None]
     return {
         **stored,
         "head": {"kind": kind, **sizes},
-        "optimiser": {now: found[was] for was, now in names.items() if was in found},
-        "clip": next((clip for clip in same if clip.width == found.get("clip_channels")), None),
+        "optimiser": {now: stored_010[was] for was, now in names.items() if was in stored_010},
+        "clip": next((clip for clip in same if clip.width == stored_010.get("clip_channels")), None),
     }

@@ -87,7 +87,7 @@ class Run:
             row = AGREE["run with run"]
             differing = _differences(old.recipe.to_dict(), recipe.to_dict())
             differing |= differing_fields(row.must, old.made_from, made_from)
-            differing |= _differences(*({"init_from": one.get("init_from")} for one in (old.made_from, made_from)))
+            differing |= _differences(*({"init_from": facts.get("init_from")} for facts in (old.made_from, made_from)))
             if "cache_fingerprint" in differing:  # which of the settings behind it
                 differing |= _differences(old.made_from.get("spec", {}), made_from.get("spec", {}))
             if differing:
@@ -157,10 +157,10 @@ class Run:
         if not file.exists() and not file.is_symlink():
             return RunPlace()
         with _damage_named(file):
-            found: RunPlace = checked(_table(file), RunPlace, "progress")
-            if min(found.epoch, found.step, found.global_step) < 0:
-                raise ValueError(f"{found} has a number below 0")
-            return found
+            place: RunPlace = checked(_table(file), RunPlace, "progress")
+            if min(place.epoch, place.step, place.global_step) < 0:
+                raise ValueError(f"{place} has a number below 0")
+            return place
 
     def save(self, head: torch.nn.Module, optimiser: torch.optim.Optimizer, text: Tensor, progress: RunPlace) -> None:
         """Write a whole checkpoint and swap it in."""
@@ -193,17 +193,17 @@ class Run:
         if not file.exists():
             raise RunError(f"{self.path} has no checkpoint yet: {file} is missing. Train first: vidxfer train")
         with _damage_named(file):
-            found = load(read_bytes(file, most=_bytes_of(wanted.values()) + MOST_OVERHEAD_BYTES))
-        wrong = [f"  {k}: in the file only" for k in sorted(found.keys() - wanted.keys())]
-        wrong += [f"  {k}: missing in the file" for k in sorted(wanted.keys() - found.keys())]
+            weights = load(read_bytes(file, most=_bytes_of(wanted.values()) + MOST_OVERHEAD_BYTES))
+        wrong = [f"  {k}: in the file only" for k in sorted(weights.keys() - wanted.keys())]
+        wrong += [f"  {k}: missing in the file" for k in sorted(wanted.keys() - weights.keys())]
         wrong += [
-            f"  {k}: file has {tuple(found[k].shape)}, head has {tuple(wanted[k].shape)}"
-            for k in sorted(found.keys() & wanted.keys())
-            if found[k].shape != wanted[k].shape
+            f"  {k}: file has {tuple(weights[k].shape)}, head has {tuple(wanted[k].shape)}"
+            for k in sorted(weights.keys() & wanted.keys())
+            if weights[k].shape != wanted[k].shape
         ]
         if wrong:
             raise RunError("\n".join([f"{file} does not fit the head:", *wrong]))
-        head.load_state_dict(found)
+        head.load_state_dict(weights)
 
     def load_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
         """Load the optimiser's state of the current checkpoint."""
@@ -262,14 +262,14 @@ def _damage_named(file: Path) -> Iterator[None]:
 
 def _table(file: Path) -> dict[str, Any]:
     """A JSON file that holds one object; ValueError if it holds something else."""
-    found = read_json(file, most=MOST_RUN_BYTES)
-    if not isinstance(found, dict):
+    table = read_json(file, most=MOST_RUN_BYTES)
+    if not isinstance(table, dict):
         raise ValueError(f"{file.name} holds no object")
-    return found
+    return table
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {name: (found.get(name), wanted.get(name)) for name in wanted if found.get(name) != wanted.get(name)}
+def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {name: (stored.get(name), wanted.get(name)) for name in wanted if stored.get(name) != wanted.get(name)}
 
 
 def _bytes_of(tensors: Iterable[Tensor]) -> int:

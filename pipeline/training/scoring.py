@@ -57,7 +57,7 @@ def score_rows(
     clips = [(row, view) for row in rows for view in range(views)]
     plan = [clips[start : start + batch_clips] for start in range(0, len(clips), batch_clips)]
     summed = torch.zeros(len(rows), len(split.class_names))
-    place = {row: at for at, row in enumerate(rows)}
+    place = {row: position for position, row in enumerate(rows)}
     was_training = head.training
     head.eval()
     for raw in loader.batches(plan):
@@ -65,12 +65,12 @@ def score_rows(
             batch = assemble(raw)
             with nullcontext() if where is None else where.autocast():
                 logits = head(batch)
-            at = torch.tensor([place[row] for row in raw.rows])
-            summed.index_add_(0, at, logits.float().softmax(dim=-1).cpu())
+            positions = torch.tensor([place[row] for row in raw.rows])
+            summed.index_add_(0, positions, logits.float().softmax(dim=-1).cpu())
         advance(len(raw.rows))
     head.train(was_training)
-    seen = [at for at, row in enumerate(rows) if split.video_ids[row] not in loader.refused]
-    scored = [rows[at] for at in seen]
+    seen = [position for position, row in enumerate(rows) if split.video_ids[row] not in loader.refused]
+    scored = [rows[position] for position in seen]
     return Scored(
         rows=tuple(scored),
         ids=tuple(split.video_ids[row] for row in scored),

@@ -41,10 +41,10 @@ class UnitedLoader(AheadLoader):
         super().__init__(union.split, decode_threads=1)
         self.union, self.loaders, self.label_maps = union, tuple(loaders), tuple(label_maps)
 
-    def __exit__(self, *what: object) -> None:
-        super().__exit__(*what)
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         for loader in self.loaders:
-            loader.__exit__(*what)
+            loader.__exit__(*error)
 
     def prepare(self, plan: Plan) -> None:
         """Every member prepares its own clips of the plan."""
@@ -75,7 +75,7 @@ class UnitedLoader(AheadLoader):
             codes=None,
             embedding=None,
             dense=None,
-            labels=torch.tensor([labels[at] for at in order]),
+            labels=torch.tensor([labels[place] for place in order]),
             rows=tuple(row for row, _ in clips),
             ids=tuple(self.split.video_ids[row] for row, _ in clips),
             parts=tuple(parts),
@@ -96,16 +96,17 @@ class UnitedAssembler(Assembler):
 
     def features(self, raw: RawBatch, dense: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """See `Assembler.features`."""
-        found = [self.members[member].features(part, None) for member, part in _parts(raw)]
-        return self._joined(raw, [tokens for tokens, _ in found]), self._joined(raw, [one for _, one in found])
+        features = [self.members[member].features(part, None) for member, part in _parts(raw)]
+        tokens, embeddings = zip(*features, strict=True)
+        return self._joined(raw, list(tokens)), self._joined(raw, list(embeddings))
 
     def _joined(self, raw: RawBatch, parts: list[Tensor | None]) -> Tensor | None:
         """The parts in the order of the batch; None where the head needs none."""
-        there = [part for part in parts if part is not None]
-        if not there:
+        delivered = [part for part in parts if part is not None]
+        if not delivered:
             return None
         assert isinstance(raw, UnitedBatch)
-        return torch.cat(there).index_select(0, torch.tensor(raw.order, device=there[0].device))
+        return torch.cat(delivered).index_select(0, torch.tensor(raw.order, device=delivered[0].device))
 
 
 def _parts(raw: RawBatch) -> tuple[tuple[int, RawBatch], ...]:

@@ -35,11 +35,11 @@ def validation_of(split: Split) -> dict[str, Any]:
 
 def keep_validation(run: Run, split: Split) -> list[str]:
     """Note what the run is scored on from now on; returns, in words, what has changed since it was last noted."""
-    found, before = validation_of(split), validation_kept(run.path)
-    write_text(run.path / FILE, json.dumps(found))
+    current, before = validation_of(split), validation_kept(run.path)
+    write_text(run.path / FILE, json.dumps(current))
     if before is None:
         return []
-    changed = differing_fields(tuple(FIELDS), before, found)
+    changed = differing_fields(tuple(FIELDS), before, current)
     sides = ("earlier scores of this run are over", "later ones over")
     return [difference(f"validation {name}", *_short(*pair), sides) for name, pair in changed.items()]
 
@@ -55,22 +55,22 @@ def validation_kept(run: Path) -> dict[str, Any] | None:
         return None
     try:
         stored = checked(read_json(file, most=MOST_ROWS_BYTES), Mapping, "validation")
-        found = {name: checked(stored.get(name), kind, name) for name, kind in FIELDS.items()}
-        if len(found["ids"]) != len(found["labels"]):
-            raise ValueError(f"{len(found['ids'])} ids and {len(found['labels'])} labels")
-        if any(not -1 <= label < len(found["class_names"]) for label in found["labels"]):
-            raise ValueError(f"a label is none of {len(found['class_names'])} classes")
+        facts = {name: checked(stored.get(name), kind, name) for name, kind in FIELDS.items()}
+        if len(facts["ids"]) != len(facts["labels"]):
+            raise ValueError(f"{len(facts['ids'])} ids and {len(facts['labels'])} labels")
+        if any(not -1 <= label < len(facts["class_names"]) for label in facts["labels"]):
+            raise ValueError(f"a label is none of {len(facts['class_names'])} classes")
     except (OSError, PathError, ValueError) as error:
         raise RunError(f"{file} is damaged: {error}. `vidxfer train` of that run writes it anew.") from error
-    return found
+    return facts
 
 
 def _short(first: Any, second: Any) -> tuple[object, object]:
     """Labels are as many as videos: the first that differ, and how many there are."""
     lists = isinstance(first, list | tuple) and isinstance(second, list | tuple)
-    if not lists or all(isinstance(one, str) for one in first):
+    if not lists or all(isinstance(item, str) for item in first):
         return first, second
-    place = next((at for at, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), None)
+    place = next((index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), None)
     if place is None:
         return len(first), len(second)
     return f"{first[place]} at video {place}", f"{second[place]} there"

@@ -46,18 +46,18 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         with opened(path, error=WeightsError) as file:
             expect_unpacked(file, path, error=WeightsError)
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            loaded = torch.load(file, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"{path} cannot be read as a checkpoint: it is damaged, of another kind, or holds more than tensors and "
             f"plain values, which is refused because loading such a file could run code in it ({first})"
         ) from error
-    return _tensors(path, found)
+    return _tensors(path, loaded)
 
 
-def _tensors(path: Path, found: object) -> dict[str, Tensor]:
-    state = next((found[key] for key in STATES if key in found), found) if isinstance(found, Mapping) else found
+def _tensors(path: Path, loaded: object) -> dict[str, Tensor]:
+    state = next((loaded[key] for key in STATES if key in loaded), loaded) if isinstance(loaded, Mapping) else loaded
     if not isinstance(state, Mapping) or not state:
         raise WeightsError(f"{path} holds {_kind(state)}, expected {{{STATES[0]!r}: {{key: tensor}}}}")
     others = [

@@ -50,10 +50,10 @@ def read_with(backend: str, path: Path, indices: Sequence[int] | None = None, li
         try:
             way = _pts(video, deadline) if backend == "pyav-pts" else _counted(video, deadline)
             numbers = list(range(len(way.pts)) if indices is None else indices)
-            found = way.read(numbers, deadline)
+            frames = way.read(numbers, deadline)
         except PathFailed as failure:
             raise VideoError(VideoReason.DECODE_FAILED, path, f"{backend}: {failure}") from failure
-    return np.stack([found[number] for number in numbers])
+    return np.stack([frames[number] for number in numbers])
 
 
 def _pts(video: Opened, deadline: Deadline) -> PtsPath:

@@ -21,8 +21,8 @@ def nal_length_bytes(codec: str, extradata: bytes | None) -> int:
     """Bytes of the length in front of each NAL unit; 0 where units are parted by start codes (Annex B)."""
     if not extradata or extradata[0] != 1:
         return 0
-    at = 4 if codec == "h264" else 21
-    return (extradata[at] & 3) + 1 if len(extradata) > at else 0
+    offset = 4 if codec == "h264" else 21
+    return (extradata[offset] & 3) + 1 if len(extradata) > offset else 0
 
 
 def slice_types(codec: str, packet: bytes, length_bytes: int) -> set[int]:
@@ -41,17 +41,17 @@ def sequence_headers(codec: str, packet: bytes, length_bytes: int) -> tuple[byte
 def _units(packet: bytes, length_bytes: int) -> Iterator[bytes]:
     """The NAL units, without what parts them."""
     if not length_bytes:
-        at = packet.find(b"\0\0\1")
-        while 0 <= at < len(packet) - 3:
-            after = packet.find(b"\0\0\1", at + 3)
-            yield packet[at + 3 : after if after > 0 else len(packet)].rstrip(b"\0")
-            at = after
+        offset = packet.find(b"\0\0\1")
+        while 0 <= offset < len(packet) - 3:
+            after = packet.find(b"\0\0\1", offset + 3)
+            yield packet[offset + 3 : after if after > 0 else len(packet)].rstrip(b"\0")
+            offset = after
         return
-    at = 0
-    while at + length_bytes < len(packet):
-        unit_bytes = int.from_bytes(packet[at : at + length_bytes], "big")
-        yield packet[at + length_bytes : at + length_bytes + max(1, unit_bytes)]
-        at += length_bytes + unit_bytes
+    offset = 0
+    while offset + length_bytes < len(packet):
+        unit_bytes = int.from_bytes(packet[offset : offset + length_bytes], "big")
+        yield packet[offset + length_bytes : offset + length_bytes + max(1, unit_bytes)]
+        offset += length_bytes + unit_bytes
 
 
 def shown_pictures(codec: str, packet: bytes) -> int:
@@ -75,11 +75,11 @@ def _vp9_frames(packet: bytes) -> list[bytes]:
     if len(packet) < index_bytes or packet[-index_bytes] != last:
         return [packet]
     sizes = packet[-index_bytes + 1 : -1]
-    frames, at = [], 0
+    frames, offset = [], 0
     for number in range(count):
         frame_bytes = int.from_bytes(sizes[number * size_bytes : (number + 1) * size_bytes], "little")
-        frames.append(packet[at : at + frame_bytes])
-        at += frame_bytes
+        frames.append(packet[offset : offset + frame_bytes])
+        offset += frame_bytes
     return frames
 
 
@@ -88,6 +88,6 @@ def _vp9_shows(frame: bytes) -> bool:
     if not frame:
         return False
     bits = int.from_bytes(frame[:2].ljust(2, b"\0"), "big")
-    at = 5 if (bits >> 12) & 3 == 3 else 4
-    existing, show = (bits >> (15 - at)) & 1, (bits >> (13 - at)) & 1
+    first_bit = 5 if (bits >> 12) & 3 == 3 else 4
+    existing, show = (bits >> (15 - first_bit)) & 1, (bits >> (13 - first_bit)) & 1
     return bool(existing or show)

@@ -60,9 +60,9 @@ class Samples:
     def lose(self, track: Track, number: int, end: int) -> None:
         """Note that sample `number`, counted from 0, ends behind the file; the first picture noted stays."""
         if self.lost is None or (track.pictures and not self.lost.startswith("picture")):
-            what = "picture" if track.pictures else "a sample of another stream than the pictures,"
+            sample_kind = "picture" if track.pictures else "a sample of another stream than the pictures,"
             where = f"number {number + 1} in the order of its bytes,"
-            self.lost = f"{what} {where} ends at byte {end}, the file at byte {self.file_bytes}: cut off"
+            self.lost = f"{sample_kind} {where} ends at byte {end}, the file at byte {self.file_bytes}: cut off"
 
 
 def boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
@@ -103,18 +103,18 @@ def take_moov(moov: bytes, samples: Samples) -> None:
 
 
 def _take_track(trak: bytes, samples: Samples) -> None:
-    found = dict(_leaves(trak, 0, len(trak)))
-    header, handler = found.get(b"tkhd", b""), found.get(b"hdlr", b"")[8:12]
+    tables = dict(_leaves(trak, 0, len(trak)))
+    header, handler = tables.get(b"tkhd", b""), tables.get(b"hdlr", b"")[8:12]
     if len(header) < 24:
         return
     number = int.from_bytes(header[20:24] if header[0] == 1 else header[12:16], "big")
     track = Track(pictures=handler == b"vide", sound=handler == b"soun")
     samples.tracks[number] = track
-    one_bytes, sizes, count = _sizes(found)
+    one_bytes, sizes, count = _sizes(tables)
     track.counted = count
     if not count or (track.sound and sizes is None):
         return
-    offsets, first, end = _chunks(found, count)
+    offsets, first, end = _chunks(tables, count)
     if not len(offsets):
         return
     samples.known = True
@@ -123,12 +123,12 @@ def _take_track(trak: bytes, samples: Samples) -> None:
     outside = np.flatnonzero((offsets + chunk_bytes > samples.file_bytes) & (chunk_bytes > 0))
     if len(outside):
         chunk = int(outside[0])
-        at, begin, stop = int(offsets[chunk]), int(first[chunk]), int(end[chunk])
+        offset, begin, stop = int(offsets[chunk]), int(first[chunk]), int(end[chunk])
         if sizes is None:
-            within = max(0, samples.file_bytes - at) // one_bytes
-            samples.lose(track, begin + within, at + (within + 1) * one_bytes)
+            within = max(0, samples.file_bytes - offset) // one_bytes
+            samples.lose(track, begin + within, offset + (within + 1) * one_bytes)
         else:
-            last_bytes = at + ends[begin + 1 : stop + 1] - ends[begin]
+            last_bytes = offset + ends[begin + 1 : stop + 1] - ends[begin]
             within = int(np.flatnonzero(last_bytes > samples.file_bytes)[0])
             samples.lose(track, begin + within, int(last_bytes[within]))
 
@@ -141,16 +141,16 @@ def _leaves(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, bytes]]:
             yield box.kind, data[box.content : min(box.end, end)]
 
 
-def _sizes(found: dict[bytes, bytes]) -> tuple[int, np.ndarray[tuple[int], np.dtype[np.int64]] | None, int]:
+def _sizes(tables: dict[bytes, bytes]) -> tuple[int, np.ndarray[tuple[int], np.dtype[np.int64]] | None, int]:
     """(bytes of every sample or 0, bytes of each or None, how many) of a track."""
-    table = found.get(b"stsz", b"")
+    table = tables.get(b"stsz", b"")
     if len(table) >= 12:
-        one, count = struct.unpack_from(">2I", table, 4)
-        if one:
-            return one, None, count
+        sample_bytes, count = struct.unpack_from(">2I", table, 4)
+        if sample_bytes:
+            return sample_bytes, None, count
         sizes = _numbers(table[12:], ">u4")[:count]
         return 0, sizes, len(sizes)
-    table = found.get(b"stz2", b"")
+    table = tables.get(b"stz2", b"")
     if len(table) < 12:
         return 0, None, 0
     bits, count = table[7], int.from_bytes(table[8:12], "big")
@@ -162,11 +162,11 @@ def _sizes(found: dict[bytes, bytes]) -> tuple[int, np.ndarray[tuple[int], np.dt
     return 0, sizes, len(sizes)
 
 
-def _chunks(found: dict[bytes, bytes], count: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], ...]:
+def _chunks(tables: dict[bytes, bytes], count: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], ...]:
     """(first byte, first sample, end sample) of each chunk that holds one of `count` samples."""
-    wide = b"co64" in found
-    offsets = _numbers(found.get(b"co64" if wide else b"stco", b"")[8:], ">u8" if wide else ">u4")
-    table = _numbers(found.get(b"stsc", b"")[8:], ">u4")
+    wide = b"co64" in tables
+    offsets = _numbers(tables.get(b"co64" if wide else b"stco", b"")[8:], ">u8" if wide else ">u4")
+    table = _numbers(tables.get(b"stsc", b"")[8:], ">u4")
     entries = table[: len(table) // 3 * 3].reshape(-1, 3)
     bounds = np.append(np.clip(entries[:, 0] - 1, 0, len(offsets)), len(offsets))
     if not len(entries) or (np.diff(bounds) < 0).any():
@@ -210,15 +210,15 @@ def _take_run(run: bytes, base: int, reached: int, size: int | None, track: Trac
     if len(run) < 8:
         return reached
     flags, count = struct.unpack_from(">2I", run)
-    at = 8
+    offset = 8
     if flags & 0x1:
-        reached = base + int.from_bytes(run[at : at + 4], "big", signed=True)
-        at += 4
-    at += 4 * bool(flags & 0x4)
+        reached = base + int.from_bytes(run[offset : offset + 4], "big", signed=True)
+        offset += 4
+    offset += 4 * bool(flags & 0x4)
     columns = [bit for bit in (0x100, 0x200, 0x400, 0x800) if flags & bit]
     one_bytes = track.default_bytes if size is None else size
     if 0x200 in columns:
-        sizes = _numbers(run[at:], ">u4")[columns.index(0x200) :: len(columns)][:count]
+        sizes = _numbers(run[offset:], ">u4")[columns.index(0x200) :: len(columns)][:count]
         ends = reached + np.cumsum(sizes, dtype=INT64)
         outside = np.flatnonzero(ends > samples.file_bytes)
         within, reached = (int(outside[0]) if len(outside) else None), int(ends[-1]) if len(ends) else reached
@@ -237,8 +237,8 @@ def _take_run(run: bytes, base: int, reached: int, size: int | None, track: Trac
 
 def _flagged(data: bytes, flags: int, widths: dict[int, int]) -> Iterator[tuple[int, int]]:
     """(flag, value) of each field whose flag is set, in order."""
-    at = 0
+    offset = 0
     for flag, width in widths.items():
         if flags & flag:
-            yield flag, int.from_bytes(data[at : at + width], "big")
-            at += width
+            yield flag, int.from_bytes(data[offset : offset + width], "big")
+            offset += width

@@ -169,8 +169,8 @@ class Decoding:
         except av.error.DecoderNotFoundError as error:
             raise VideoError(VideoReason.NO_DECODER, self._video.path, one_line(error)) from error
         except (av.error.FFmpegError, OSError) as error:
-            at = "the end" if not packet.size else f"time stamp {packet.pts}"
-            raise self._failed(f"the decoder refused the packet at {at}: {one_line(error)}") from error
+            moment = "the end" if not packet.size else f"time stamp {packet.pts}"
+            raise self._failed(f"the decoder refused the packet at {moment}: {one_line(error)}") from error
 
     def _check_size(self, frame: Any) -> None:
         if self.look is None:

@@ -83,35 +83,35 @@ def named_by_pts(video: Opened, packets: Packets) -> str | None:
 
 def _against_header(video: Opened) -> list[str]:
     container, context = video.container, video.stream.codec_context
-    found = []
+    reasons = []
     if not CONTAINERS & set(container.format.name.split(",")):
-        found.append(f"{container.format.name} is not mov/mp4 or matroska/webm")
+        reasons.append(f"{container.format.name} is not mov/mp4 or matroska/webm")
     if len(container.streams.video) > 1:
-        found.append(f"{len(container.streams.video)} video streams: decord chooses its own")
+        reasons.append(f"{len(container.streams.video)} video streams: decord chooses its own")
     if video.square_width(context.width) is not None:
-        found.append(f"pixels of {video.pixel_aspect} are to be made square")
+        reasons.append(f"pixels of {video.pixel_aspect} are to be made square")
     if video.codec not in DECORD_CODECS:
-        found.append(f"{video.codec} is not one of {', '.join(sorted(DECORD_CODECS))}")
+        reasons.append(f"{video.codec} is not one of {', '.join(sorted(DECORD_CODECS))}")
     if context.pix_fmt not in PIXELS:
-        found.append(f"{context.pix_fmt} is not 4:2:0 with 8 bits")
+        reasons.append(f"{context.pix_fmt} is not 4:2:0 with 8 bits")
     if context.width % 2 or context.height % 2:
-        found.append(f"{context.width} x {context.height} px: decord colours odd sizes differently")
+        reasons.append(f"{context.width} x {context.height} px: decord colours odd sizes differently")
     if min(context.width, context.height) < SMALLEST_PX:
-        found.append(f"{context.width} x {context.height} px is below {SMALLEST_PX}")
+        reasons.append(f"{context.width} x {context.height} px is below {SMALLEST_PX}")
     if container.duration is None:
-        found.append("the header states no duration")
-    return found
+        reasons.append("the header states no duration")
+    return reasons
 
 
 def _against_packets(packets: Packets) -> list[str]:
-    found = list(packets.faults)
+    reasons = list(packets.faults)
     if packets.open_key_frames:
-        found.append(f"{packets.open_key_frames} key frames are not IDR")
+        reasons.append(f"{packets.open_key_frames} key frames are not IDR")
     if packets.leading:
-        found.append(f"{packets.leading} pictures shown before the key frame they follow")
+        reasons.append(f"{packets.leading} pictures shown before the key frame they follow")
     if not packets.order:
-        found.append("no packets")
-    return found
+        reasons.append("no packets")
+    return reasons
 
 
 class Witness:
@@ -155,10 +155,10 @@ class Witness:
     def _differing(self, video: Opened, look: Look, way: DecordPath, deadline: Deadline) -> str | None:
         numbers, painter = sorted(self._compared), Painter()
         try:
-            found = way.read(numbers, deadline)
+            frames = way.read(numbers, deadline)
         except PathFailed as failure:
             return str(failure)
         for number in numbers:
-            if not np.array_equal(found[number], painter.upright_rgb(self._frames[number], look, video.path)):
+            if not np.array_equal(frames[number], painter.upright_rgb(self._frames[number], look, video.path)):
                 return f"decord's frame {number} has other pixels than PyAV's"
         return None

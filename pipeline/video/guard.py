@@ -170,11 +170,11 @@ class Guard:
             good = child.resident_bytes() < self.limits.memory_bytes // 2
             value = pickle.loads(answer)
             with self._lock:
-                found = self._surprises.error_of(value, task.path)
-            if found is None:
+                surprise = self._surprises.error_of(value, task.path)
+            if surprise is None:
                 task.future.set_result(value)
             else:
-                task.future.set_exception(found)
+                task.future.set_exception(surprise)
                 good = good and isinstance(value, VidxferError | MemoryError)  # after any other nothing is certain
         if not good:
             self._stop(child)

@@ -28,9 +28,9 @@ def identity_of(path: Path) -> tuple[int, int]:
     try:
         if path.is_dir():
             with os.scandir(path) as entries:
-                found = sorted((entry.name, entry.stat().st_size) for entry in entries if entry.is_file())
-            text = "".join(f"{size} {name}\0" for name, size in found)
-            return sum(size for _, size in found), _hash(os.fsencode(text))
+                files = sorted((entry.name, entry.stat().st_size) for entry in entries if entry.is_file())
+            text = "".join(f"{size} {name}\0" for name, size in files)
+            return sum(size for _, size in files), _hash(os.fsencode(text))
         check_regular(path)
         with path.open("rb") as file:
             file_bytes = os.fstat(file.fileno()).st_size

@@ -115,18 +115,18 @@ def _seeks(video: Opened, pts: int) -> bool:
 
 def _collect(video: Opened, deadline: Deadline, window: Window | None) -> Packets:
     """The packets from where the container stands to its end, or to the end of the window."""
-    found = _Survey(video)
+    survey = _Survey(video)
     end_pts = None
     if window is not None and window.end_seconds is not None:
         end_pts = Clock.of(video).pts(window.end_seconds)
     for packet in video.container.demux(video.stream):
         deadline.check()
         if packet.size:
-            found.add(packet)
+            survey.add(packet)
         # No later packet in decode order can be shown before its own decoding time.
         if end_pts is not None and packet.dts is not None and packet.dts > end_pts:
             break
-    return found.packets()
+    return survey.packets()
 
 
 class _Survey:
@@ -185,7 +185,7 @@ class _Survey:
         differing = {unit for units in self._headers for unit in units if unit not in self._file_header}
         if differing and len({units[-1:] for units in self._headers}) > 1:
             counted.append((len(differing), "sequence headers that change what is shown on the way"))
-        faults = [f"{count} {what}" for count, what in counted if count]
+        faults = [f"{count} {fault}" for count, fault in counted if count]
         if self._count and not self._first_is_key:
             faults.append("it does not begin with a key frame")
         return Packets(

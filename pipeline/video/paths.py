@@ -97,14 +97,14 @@ class SequentialPath:
         if self._kept:
             return {number: self._painter.upright_rgb(self._kept[number], look, self._video.path) for number in numbers}
         wanted = {self._ordinals[number]: number for number in numbers}
-        found: dict[int, Pixels] = {}
+        frames: dict[int, Pixels] = {}
         with opened_again(self._video) as fresh:
             for ordinal, frame in enumerate(Decoding(fresh, deadline, look).frames()):
                 if ordinal in wanted:
-                    found[wanted[ordinal]] = self._painter.upright_rgb(frame, look, self._video.path)
-                if len(found) == len(wanted):
-                    return found
-        detail = f"{len(found)} of {len(wanted)} frames came the second time it was decoded"
+                    frames[wanted[ordinal]] = self._painter.upright_rgb(frame, look, self._video.path)
+                if len(frames) == len(wanted):
+                    return frames
+        detail = f"{len(frames)} of {len(wanted)} frames came the second time it was decoded"
         raise VideoError(VideoReason.DECODE_FAILED, self._video.path, detail)
 
 
@@ -182,13 +182,13 @@ class PtsPath:
             PathFailed: seeking does not deliver, or other frames than the packets promised came out.
             VideoError: damage on the way to a wanted frame.
         """
-        found: dict[int, Pixels] = {}
+        frames: dict[int, Pixels] = {}
         passed = range(len(self.pts)) if self._unchecked else numbers
         for run in plan_stretches(self._packets, self.pts, passed):
-            found.update(self._run(run, deadline, paint=set(numbers)))
+            frames.update(self._run(run, deadline, paint=set(numbers)))
         self._passed |= self._unchecked
         self._unchecked = False
-        return found
+        return frames
 
     def pass_over(self, deadline: Deadline) -> None:
         """Decode every frame once, without its pixels, unless a reading did.
@@ -206,7 +206,7 @@ class PtsPath:
         decoding = Decoding(self._video, deadline, self.look)
         order = self._packets.order
         wanted = {self.pts[number]: number for number in run.numbers}
-        left, found = len(wanted), dict[int, Pixels]()
+        left, frames = len(wanted), dict[int, Pixels]()
         expected = -1
         for frame in decoding.frames():
             if expected < 0:
@@ -220,9 +220,9 @@ class PtsPath:
             if frame.pts in wanted and self.look is not None:
                 left -= 1
                 if wanted[frame.pts] in paint:
-                    found[wanted[frame.pts]] = self._painter.upright_rgb(frame, self.look, self._video.path)
+                    frames[wanted[frame.pts]] = self._painter.upright_rgb(frame, self.look, self._video.path)
             if not left:
-                return found
+                return frames
             if expected == len(order):
                 break
         raise PathFailed(f"{left} frames did not come out of the decoder")

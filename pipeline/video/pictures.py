@@ -137,25 +137,25 @@ class PictureFolder:
 
 def _series(folder: Path, limits: Limits, deadline: Deadline) -> list[str]:
     """The names of the pictures in the order of their numbers."""
-    found = _numbered(folder, limits, deadline)
-    if not found:
+    pictures = _numbered(folder, limits, deadline)
+    if not pictures:
         raise VideoError(VideoReason.NOT_REGULAR, folder, "a directory without numbered pictures, not a regular file")
-    kinds = sorted({before for _, before, _ in found})
+    kinds = sorted({before for _, before, _ in pictures})
     if len(kinds) > 1:
         shown = ", ".join(f"{kind}…" for kind in kinds[:SHOWN])
         raise VideoError(VideoReason.NOT_A_VIDEO, folder, f"{len(kinds)} series of pictures in one folder: {shown}")
-    found.sort()
-    numbers = [number for number, _, _ in found]
+    pictures.sort()
+    numbers = [number for number, _, _ in pictures]
     if len(set(numbers)) < len(numbers):
-        twice = next(number for at, number in enumerate(numbers[1:]) if number == numbers[at])
-        names = ", ".join(name for number, _, name in found if number == twice)
+        twice = next(number for place, number in enumerate(numbers[1:]) if number == numbers[place])
+        names = ", ".join(name for number, _, name in pictures if number == twice)
         raise VideoError(VideoReason.NOT_A_VIDEO, folder, f"number {twice} twice: {names}")
     if numbers[-1] - numbers[0] + 1 > len(numbers):
         missing = _missing(numbers)
         more = numbers[-1] - numbers[0] + 1 - len(numbers) - len(missing)
         detail = f"pictures {numbers[0]} to {numbers[-1]}, missing: {', '.join(map(str, missing))}"
         raise VideoError(VideoReason.MISSING_FRAMES, folder, detail + (f" and {more} more" if more else ""))
-    return [name for _, _, name in found]
+    return [name for _, _, name in pictures]
 
 
 def _within(folder: Path, names: list[str], window: Window) -> list[str]:
@@ -164,26 +164,26 @@ def _within(folder: Path, names: list[str], window: Window) -> list[str]:
     wanted = 0 if window.end_seconds is None else math.ceil(window.end_seconds * FRAME_FOLDER_FPS)
     if window.frames is not None:
         first, wanted = window.frames.start, window.frames.end or 0
-    found = [name for place, name in enumerate(names) if window.holds(place / FRAME_FOLDER_FPS, place)]
-    if wanted > len(names) or not found:
+    inside = [name for place, name in enumerate(names) if window.holds(place / FRAME_FOLDER_FPS, place)]
+    if wanted > len(names) or not inside:
         detail = f"{len(names)} pictures, asked for those from {first} up to {wanted or 'the end'}"
         raise VideoError(VideoReason.BAD_SEGMENT, folder, detail)
-    return found
+    return inside
 
 
 def _missing(numbers: list[int]) -> list[int]:
     """The first few numbers that are not there."""
-    found: list[int] = []
+    missing: list[int] = []
     for number, after in pairwise(numbers):
-        found += range(number + 1, min(after, number + 1 + SHOWN))
-        if len(found) >= SHOWN:
+        missing += range(number + 1, min(after, number + 1 + SHOWN))
+        if len(missing) >= SHOWN:
             break
-    return found[:SHOWN]
+    return missing[:SHOWN]
 
 
 def _numbered(folder: Path, limits: Limits, deadline: Deadline) -> list[tuple[int, str, str]]:
     """(number, name before it, whole name) of each picture in the folder, in no order."""
-    found = []
+    pictures = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -191,9 +191,9 @@ def _numbered(folder: Path, limits: Limits, deadline: Deadline) -> list[tuple[in
                 match = NAME.fullmatch(entry.name)
                 if match is None or entry.name.startswith(".") or FLOW.match(match["before"]):
                     continue
-                found.append((int(match["number"]), match["before"], entry.name))
-                if len(found) > limits.frames:
+                pictures.append((int(match["number"]), match["before"], entry.name))
+                if len(pictures) > limits.frames:
                     raise VideoError(VideoReason.TOO_LARGE, folder, f"more than {limits.frames} pictures")
     except OSError as error:
         raise VideoError(VideoReason.UNREADABLE, folder, error.strerror or str(error)) from error
-    return found
+    return pictures

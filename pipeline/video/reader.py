@@ -158,10 +158,10 @@ class VideoSource:
             shown = f"{min(numbers)} … {max(numbers)}" if numbers else "none"
             raise ValueError(f"{self._video.path}: frames {shown} asked for, it has 0 … {self.frame_count - 1}")
         deadline = Deadline(self._video.path, self._video.limits)
-        found = self._read_some_way(sorted(set(numbers)), deadline)
+        frames = self._read_some_way(sorted(set(numbers)), deadline)
         pixels = np.empty((len(numbers), self.height, self.width, 3), np.uint8)
         for place, number in enumerate(numbers):
-            pixels[place] = found[number]
+            pixels[place] = frames[number]
         clock = Clock.of(self._video)
         return Frames(
             pixels=pixels,

@@ -126,12 +126,12 @@ def _elements_end(file: BinaryIO, start: int, file_bytes: int) -> int | None:
     return None
 
 
-def _ebml_size(head: bytes, at: int) -> tuple[int | None, int]:
+def _ebml_size(head: bytes, offset: int) -> tuple[int | None, int]:
     """(value, bytes used) of a variable-length EBML size; None for "unknown", all ones."""
-    if at >= len(head) or head[at] == 0:
+    if offset >= len(head) or head[offset] == 0:
         return None, 1
-    used = 9 - head[at].bit_length()
-    value = int.from_bytes(head[at : at + used], "big") & ((1 << (7 * used)) - 1)
+    used = 9 - head[offset].bit_length()
+    value = int.from_bytes(head[offset : offset + used], "big") & ((1 << (7 * used)) - 1)
     return (None if value == (1 << (7 * used)) - 1 else value), used
 
 
@@ -140,5 +140,5 @@ def _avi(head: bytes, file_bytes: int) -> str | None:
     return _missing("its RIFF list", end, file_bytes) if end > file_bytes + SLACK_BYTES else None
 
 
-def _missing(what: str, end: int, file_bytes: int) -> str:
-    return f"{what} ends at byte {end}, the file at byte {file_bytes}: cut off"
+def _missing(part: str, end: int, file_bytes: int) -> str:
+    return f"{part} ends at byte {end}, the file at byte {file_bytes}: cut off"

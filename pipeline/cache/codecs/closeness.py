@@ -64,18 +64,18 @@ class Closeness:
         self._sums = {name: torch.zeros_like(ones) for name in (*cosines, "error", "length", "in_std")}
         self._worst = {name: ones.clone() for name in cosines}
 
-    def update(self, truth: Tensor, found: Tensor) -> None:
+    def update(self, truth: Tensor, decoded: Tensor) -> None:
         """Take in tokens and what became of them: both float [view layer frame token channel]."""
         self._count += truth[:, 0, ..., 0].numel()
         for i in range(len(self._layers)):
-            x, y = truth[:, i].flatten(0, -2).double(), found[:, i].flatten(0, -2).double()
+            x, y = truth[:, i].flatten(0, -2).double(), decoded[:, i].flatten(0, -2).double()
             mean, kept = self._mean[i].double(), self._ordinary[i]
-            for name, one, other in (
+            for name, original, restored in (
                 ("cosine", x, y),
                 ("centred", x - mean, y - mean),
                 ("ordinary", x[:, kept], y[:, kept]),
             ):
-                angle = F.cosine_similarity(one, other, dim=-1, eps=1e-30)
+                angle = F.cosine_similarity(original, restored, dim=-1, eps=1e-30)
                 self._sums[name][i] += angle.sum()
                 self._worst[name][i] = torch.minimum(self._worst[name][i], angle.min())
             self._sums["error"][i] += (y - x).square().sum()

@@ -99,7 +99,7 @@ class TokenSample:
         if self._shift is None or self._step is None:
             first = Calibration()
             first.update(tokens)
-            self._shift, self._step = (one.to(tokens.device)[:, None] for one in first.finish())
+            self._shift, self._step = (statistic.to(tokens.device)[:, None] for statistic in first.finish())
         most = min(SAMPLE_TOKENS, SAMPLE_BYTES // (2 * layers * channels))
         wanted = min(max(1, most // self._videos), images * places)
         cls = torch.randperm(images, generator=self._draw)[: wanted // CLS_SHARE] * places
@@ -112,7 +112,7 @@ class TokenSample:
         """The sample of the i-th layer, float32 [token channel], normalised with mean and std [channel] there."""
         assert self._shift is not None, "fitted after the first video"
         assert self._step is not None
-        drawn = torch.cat([one[i] for one in self._kept]).to(mean.device).float()
+        drawn = torch.cat([sample[i] for sample in self._kept]).to(mean.device).float()
         return (drawn * self._step[i].to(mean.device) + self._shift[i].to(mean.device) - mean) / std
 
 

@@ -58,7 +58,7 @@ def gain_of(values: Tensor) -> Tensor:
 def nearest(cut: Tensor, codebook: Tensor) -> Tensor:
     """Number of the nearest codeword, uint8 [token part]; cut [token part value], codebook [part codeword value]."""
     parts = len(codebook)
-    found = torch.empty(cut.shape[:2], dtype=torch.uint8, device=cut.device)
+    codes = torch.empty(cut.shape[:2], dtype=torch.uint8, device=cut.device)
     half_norm = codebook.square().sum(-1) / 2
     tokens_at_once = max(1, min(len(cut), DISTANCE_VALUES_MOST // CODEWORDS))
     parts_at_once = max(1, DISTANCE_VALUES_MOST // CODEWORDS // tokens_at_once)
@@ -68,8 +68,8 @@ def nearest(cut: Tensor, codebook: Tensor) -> Tensor:
             block = slice(start, start + parts_at_once)
             # |x - c|² = |x|² - 2 (x·c - |c|² / 2): the largest bracket is the nearest codeword.
             score = torch.einsum("tpv,pcv->ptc", rows[:, block], codebook[block]).sub_(half_norm[block, None])
-            found[first : first + tokens_at_once, block] = _largest(score).T.to(torch.uint8)
-    return found
+            codes[first : first + tokens_at_once, block] = _largest(score).T.to(torch.uint8)
+    return codes
 
 
 def _largest(score: Tensor) -> Tensor:

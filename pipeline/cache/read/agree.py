@@ -208,11 +208,11 @@ def other_text(
     other: np.ndarray[Any, np.dtype[np.float32]],
 ) -> str | None:
     """Words on the class whose two embeddings [class embed] are furthest apart, if any: other prompts made them."""
-    place = {name: at for at, name in enumerate(other_names)}
-    rows = [(at, place[name]) for at, name in enumerate(names) if name in place]
+    place = {name: row for row, name in enumerate(other_names)}
+    rows = [(row, place[name]) for row, name in enumerate(names) if name in place]
     if not rows or text.shape[1] != other.shape[1]:
         return None
-    ours, theirs = (array[list(at)] for array, at in zip((text, other), zip(*rows, strict=True), strict=True))
+    ours, theirs = (array[list(chosen)] for array, chosen in zip((text, other), zip(*rows, strict=True), strict=True))
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     cosine = (ours * theirs).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny)
     worst = int(cosine.argmin())

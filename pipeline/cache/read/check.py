@@ -29,14 +29,14 @@ CLIPS_PER_READ = 4
 
 def unreadable_states(split: Split) -> dict[int, str]:
     """Finished shards whose states cannot be read, and why. No reader opens over them."""
-    found = {}
+    reasons = {}
     for shard in split.ledger.finished():
         array = split.layout.owned["state"]
         try:
             read_plain(split.path / array.key(shard), array)
         except CacheCorrupt as error:
-            found[shard] = str(error)
-    return found
+            reasons[shard] = str(error)
+    return reasons
 
 
 def damage_of(reader: CacheReader, shard: int, record: ShardRecord | None = None) -> list[str]:
@@ -49,32 +49,32 @@ def damage_of(reader: CacheReader, shard: int, record: ShardRecord | None = None
     record = record or split.ledger.finished().get(shard)
     if record is None:
         return []
-    found: list[str] = []
+    damage: list[str] = []
     for array in split.layout.arrays_of(record.crc32c):
         path = split.path / array.key(shard)
         if not path.is_file():
-            found.append(f"{path}: missing")
+            damage.append(f"{path}: missing")
             continue
         with opened(path, error=CacheCorrupt) as file:
             file_bytes = os.fstat(file.fileno()).st_size
             file.seek(max(file_bytes - CRC_BYTES, 0))
             crc32c = int.from_bytes(file.read(CRC_BYTES), "little")
         if file_bytes != split.layout.file_bytes(array, shard, record.bytes) or crc32c != record.crc32c[array.name]:
-            found.append(f"{path}: length or crc32c is not what the ledger says")
+            damage.append(f"{path}: length or crc32c is not what the ledger says")
         elif not array.chunk_shape:
             try:
                 read_plain(path, array)
             except CacheCorrupt as error:
-                found.append(str(error))
-    return found or _damaged_reads(reader, shard, record.stored, len(record.failed))
+                damage.append(str(error))
+    return damage or _damaged_reads(reader, shard, record.stored, len(record.failed))
 
 
 def _damaged_reads(reader: CacheReader, shard: int, stored: int, failed: int) -> list[str]:
-    found: list[str] = []
+    damage: list[str] = []
     rows = reader.split.layout.rows(shard)
     state = reader.state[rows.start : rows.stop]
     if ((state == STORED).sum(), (state == FAILED).sum()) != (stored, failed):
-        found.append(f"shard {shard}: the ledger counts {stored} stored and {failed} failed, the states differ")
+        damage.append(f"shard {shard}: the ledger counts {stored} stored and {failed} failed, the states differ")
     readable = [row for row in rows if reader.state[row] == STORED]
     buffer = reader.buffer(CLIPS_PER_READ)
     frames = None if reader.split.frames is None else FrameReader(reader)
@@ -84,14 +84,14 @@ def _damaged_reads(reader: CacheReader, shard: int, stored: int, failed: int) ->
             try:
                 codes = reader.read(clips, [view] * len(clips), out=buffer)
                 embedding = reader.embedding(clips, [view] * len(clips))
-                found += _not_finite(reader.split, clips, view, codes, embedding)
+                damage += _not_finite(reader.split, clips, view, codes, embedding)
                 for row in clips:
                     reader.view(row, view)
                     if frames is not None:
                         frames.files(row, view)
             except CacheCorrupt as error:
-                found.append(str(error))
-    return found
+                damage.append(str(error))
+    return damage
 
 
 def _not_finite(split: Split, rows: list[int], view: int, codes: Codes, embedding: AnyArray) -> list[str]:
@@ -101,14 +101,16 @@ def _not_finite(split: Split, rows: list[int], view: int, codes: Codes, embeddin
         "scale": codes.scale,
         "embedding": torch.from_numpy(embedding),
     }
-    found = []
+    damage = []
     for name, values in parts.items():
         if values is None or bool(torch.isfinite(values).all()):
             continue
         for row, part in zip(rows, values, strict=True):
             finite = torch.isfinite(part).reshape(len(part), -1).all(1).tolist()
-            wrong = [str(split.spec.layers[at]) for at, good in enumerate(finite) if not good and name != "embedding"]
+            wrong = [
+                str(split.spec.layers[index]) for index, good in enumerate(finite) if not good and name != "embedding"
+            ]
             if not all(finite):
                 where = f", layers {', '.join(wrong)}" if wrong else ""
-                found.append(f"{split.path / name}: video {split.video_ids[row]}, view {view}{where}: not finite")
-    return found
+                damage.append(f"{split.path / name}: video {split.video_ids[row]}, view {view}{where}: not finite")
+    return damage

@@ -73,9 +73,9 @@ class OpenFiles:
             file.users += 1
             self._open.move_to_end(path)
             if len(self._open) > self._most:
-                idle = [old for old, one in self._open.items() if not one.users]
-                for old in idle[: len(self._open) - self._most]:
-                    os.close(self._open.pop(old).fd)
+                idle = [key for key, file in self._open.items() if not file.users]
+                for key in idle[: len(self._open) - self._most]:
+                    os.close(self._open.pop(key).fd)
         return file
 
     def give_back(self, file: OpenFile) -> None:

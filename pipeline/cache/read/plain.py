@@ -94,10 +94,10 @@ class ZarrReader(TokenReader):
         self.expect_stored(rows)
         self._expect_views(rows, views)
         spec = self.split.spec
-        found = np.empty((len(rows), spec.sparse_frames, spec.embed), dtype=np.float16)
-        for out, row, view in zip(found, rows, views, strict=True):
+        embedding = np.empty((len(rows), spec.sparse_frames, spec.embed), dtype=np.float16)
+        for out, row, view in zip(embedding, rows, views, strict=True):
             self._take("embedding", (int(row), int(view)), out)
-        return found.astype(np.float32)
+        return embedding.astype(np.float32)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

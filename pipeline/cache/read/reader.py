@@ -68,10 +68,10 @@ class CacheReader(TokenReader):
         self.expect_stored(rows)
         self._expect_views(rows, views)
         spec = self.split.spec
-        found = np.empty((len(rows), spec.sparse_frames, spec.embed), dtype=np.float16)
+        embedding = np.empty((len(rows), spec.sparse_frames, spec.embed), dtype=np.float16)
         if len(rows):
-            self._fetch({"embedding": found}, np.asarray(rows), [np.asarray(views)], None)
-        return found.astype(np.float32)
+            self._fetch({"embedding": embedding}, np.asarray(rows), [np.asarray(views)], None)
+        return embedding.astype(np.float32)
 
     def _fill(
         self,

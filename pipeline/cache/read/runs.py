@@ -148,8 +148,8 @@ def _read_frames(run: ChunkRun, frames: AnyArray) -> None:
     frame_bytes = run.wanted.chunk_bytes // run.wanted.stored_frames
     for i, place in enumerate(run.places):
         kept, offset = run.wanted.kept(place), run.offset + i * (run.wanted.chunk_bytes + CRC_BYTES)
-        for n, frame in enumerate(frames[place].tolist()):
-            _preadv(run, [kept[n * frame_bytes : (n + 1) * frame_bytes]], offset + frame * frame_bytes)
+        for position, frame in enumerate(frames[place].tolist()):
+            _preadv(run, [kept[position * frame_bytes : (position + 1) * frame_bytes]], offset + frame * frame_bytes)
 
 
 def _preadv(run: ChunkRun, buffers: Sequence[memoryview], offset: int, *, at_least: int | None = None) -> None:

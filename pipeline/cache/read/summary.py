@@ -28,8 +28,8 @@ def _of_split(split: Split) -> dict[str, Any]:
     records, begun = split.finished().values(), begun_views(split)
     noted: dict[str, Counter[str]] = {}
     for record in records:
-        for what, counts in record.notes.items():
-            counted = noted.setdefault(what, Counter())
+        for note, counts in record.notes.items():
+            counted = noted.setdefault(note, Counter())
             for text, count in counts.items():
                 counted[text.partition("\t")[0]] += count  # behind a tab: the video of which it is said
     return {
@@ -65,19 +65,22 @@ def _of_split(split: Split) -> dict[str, Any]:
         "failed": int((state == FAILED).sum()),
         "pending": int((state == PENDING).sum()),
         "reasons": dict(Counter(failure.reason for record in records for failure in record.failed)),
-        "notes": {what: dict(counts) for what, counts in noted.items()},
+        "notes": {note: dict(counts) for note, counts in noted.items()},
         "informs": dict(split.informs),
     }
 
 
 def _informs(split: Split) -> dict[str, Any]:
     """What changes no token: how the rows are laid out, and what made them."""
-    extents = [f"{one.first_row}..{one.end - 1}: {one.dataset} {one.dataset_fingerprint}" for one in split.extents]
+    extents = [
+        f"{extent.first_row}..{extent.end - 1}: {extent.dataset} {extent.dataset_fingerprint}"
+        for extent in split.extents
+    ]
     laid_out: dict[str, Any] = {"shard_videos": split.shard_videos, "rows": len(split.video_ids)}
     if extents:
         laid_out["extents"] = extents
     if split.more:
-        laid_out["views"] = [f"{_views(one)}: made {one.informs.get('created', 'before')}" for one in split.parts]
+        laid_out["views"] = [f"{_views(part)}: made {part.informs.get('created', 'before')}" for part in split.parts]
         if not split.spec.form.is_exact:
             laid_out["codec fitted on views"] = _views(split.parts[0])
     return {"cache_id": split.cache_id, **laid_out, **split.informs}
@@ -102,5 +105,5 @@ def held_bytes(split: Split) -> int:
 
 def bytes_on_disk(folder: Path) -> int:
     """Bytes of the arrays below a local folder, without holes left by failed videos and without rounding to blocks."""
-    found = (path.stat() for path in folder.rglob("*") if path.is_file() and path.name != "zarr.json")
-    return sum(min(file.st_size, file.st_blocks * 512) for file in found)
+    files = (path.stat() for path in folder.rglob("*") if path.is_file() and path.name != "zarr.json")
+    return sum(min(file.st_size, file.st_blocks * 512) for file in files)

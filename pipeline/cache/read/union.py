@@ -85,14 +85,16 @@ def unite(
     first = members[0]
     parts = [[split.spec.fingerprint, list(map(int, table))] for split, table in zip(members, label_maps, strict=True)]
     digest = hashlib.sha256(json.dumps([labels_as, list(class_names), parts]).encode()).hexdigest()[:16]
-    data = {name: one.informs["data"] for name, one in zip(names, members, strict=True)}
+    data = {name: member.informs["data"] for name, member in zip(names, members, strict=True)}
     split = replace(
         first,
-        path=Path(" + ".join(str(one.path.parent) for one in members)) / first.spec.split,
+        path=Path(" + ".join(str(member.path.parent) for member in members)) / first.spec.split,
         spec=replace(first.spec, dataset=labels_as, dataset_fingerprint=digest),
         cache_id="",
         video_ids=tuple(
-            f"{name}/{one.video_ids[row]}" for name, one, rows in zip(names, members, keep, strict=True) for row in rows
+            f"{name}/{member.video_ids[row]}"
+            for name, member, rows in zip(names, members, keep, strict=True)
+            for row in rows
         ),
         labels=np.concatenate(mapped),
         class_names=tuple(class_names),

@@ -17,9 +17,9 @@ def open_splits(cache: Path | str | RemotePath, names: Sequence[str] | None = No
     Raises:
         CacheError: no cache there, or a split that cannot be opened. UsageError: it has no split of that name.
     """
-    there = splits(cache)
-    if not there:
+    stored = splits(cache)
+    if not stored:
         raise CacheError(f"no cache at {cache}: no */zarr.json there. Make it with `{MAKE_IT} {cache}`.")
-    if unknown := [name for name in names or () if name not in there]:
-        raise UsageError(f"{cache} has no split {unknown[0]!r}; it has {', '.join(there)}")
-    return [open_split(cache, name) for name in names or there]
+    if unknown := [name for name in names or () if name not in stored]:
+        raise UsageError(f"{cache} has no split {unknown[0]!r}; it has {', '.join(stored)}")
+    return [open_split(cache, name) for name in names or stored]

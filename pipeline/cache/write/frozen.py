@@ -45,13 +45,13 @@ def frozen_parameters(state: Mapping[str, Any], layers: Iterable[int]) -> dict[s
         state: CLIP's tensors or arrays, under open_clip's names.
         layers: that are cached; the block behind each has its input there.
     """
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for layer in layers:
         names = [f"visual.transformer.resblocks.{layer + 1}.{name}" for name in PARAMETERS]
         if all(name in state for name in names):
             width = len(state[names[0]])
-            found |= {name: state[name][: 2 * width] for name in names}
-    return found
+            parameters |= {name: state[name][: 2 * width] for name in names}
+    return parameters
 
 
 def frozen_bytes(layers: Iterable[int], blocks: int, channels: int) -> int:
@@ -140,9 +140,9 @@ def _read(split: Split, kept: FrozenFile) -> bytes:
         raise CacheCorrupt(
             f"{file}: CLIP's parameters are missing, which {split.path} says it has. {FROZEN_REMEDY}"
         ) from error
-    if (found := hashlib.sha256(raw).hexdigest()) != kept.sha256:
+    if (sha256 := hashlib.sha256(raw).hexdigest()) != kept.sha256:
         raise CacheCorrupt(
-            f"{file}: not as it was written: sha256 {found[:16]}…, {split.path} says {kept.sha256[:16]}…. "
+            f"{file}: not as it was written: sha256 {sha256[:16]}…, {split.path} says {kept.sha256[:16]}…. "
             + FROZEN_REMEDY
         )
     return raw

@@ -140,8 +140,8 @@ class ShardWriter:
             if name in self._plain:
                 self._plain[name].values[place] = values
         self._plain["state"].values[place] = STORED
-        for what, value in (notes or {}).items():
-            self._notes.setdefault(what, Counter())[value] += 1
+        for note, value in (notes or {}).items():
+            self._notes.setdefault(note, Counter())[value] += 1
 
     def add_tokens(self, row: int, codes: Any, scale: Any) -> None:
         """Store the codes of a row that was copied without them; arguments as for `add`."""
@@ -196,7 +196,7 @@ class ShardWriter:
 
     def take_notes(self, record: ShardRecord) -> None:
         """Count for the ledger what was noted of these rows when they were first stored."""
-        self._notes = {what: Counter(counts) for what, counts in record.notes.items()}
+        self._notes = {note: Counter(counts) for note, counts in record.notes.items()}
 
     def _add_frames(
         self, place: int, frames: Sequence[Sequence[bytes]], views: Sequence[View], frame_count: int
@@ -256,7 +256,7 @@ class ShardWriter:
             failed=tuple(self._failed[row] for row in sorted(self._failed)),
             bytes=self._written_bytes(),
             crc32c=crcs,
-            notes={what: dict(sorted(counts.items())) for what, counts in sorted(self._notes.items())},
+            notes={note: dict(sorted(counts.items())) for note, counts in sorted(self._notes.items())},
             seconds=round(time.monotonic() - self._started, 3),
         )
 

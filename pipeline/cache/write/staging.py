@@ -85,7 +85,7 @@ def recover(split: Split) -> list[int]:
     Returns the shards that are finished thereby. Folders of unfinished attempts are removed; a process that still
     writes into one fails, and nothing of it is kept.
     """
-    found = []
+    recovered = []
     for commit in sorted(split.path.parent.glob(f".{split.path.name}.*{COMMIT}")):
         record = _sealed(split, commit)
         if record is None:  # of another split that once had this name
@@ -96,16 +96,16 @@ def recover(split: Split) -> list[int]:
             remove(commit)  # marked before the crash: only the empty folder was left
             continue
         _finish(split, commit, record)
-        found.append(record.shard)
+        recovered.append(record.shard)
     finished = split.ledger.finished()
     for folder in _staged(split):
         record = _sealed(split, folder)
         if record is not None and record.shard not in finished and _is_whole(split, folder, record):
             adopt(split, SealedShard(record=record, folder=folder))
             finished[record.shard] = record
-            found.append(record.shard)
+            recovered.append(record.shard)
     sweep_staged(split)
-    return found
+    return recovered
 
 
 def sweep_staged(split: Split, *, keep_sealed: bool = False) -> None:

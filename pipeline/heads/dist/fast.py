@@ -75,9 +75,9 @@ Kind = TypeVar("Kind", bound=nn.Module)
 
 def part(modules: nn.ModuleList, index: int, kind: type[Kind]) -> Kind:
     """One module of a list, with its type."""
-    found = modules[index]
-    assert isinstance(found, kind)
-    return found
+    module = modules[index]
+    assert isinstance(module, kind)
+    return module
 
 
 def add_product(total: Tensor, rows: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:

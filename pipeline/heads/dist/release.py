@@ -122,7 +122,7 @@ class _Shapes:
     def count(self, group: str) -> int:
         """How many different numbers stand behind the name of a group; a gap among them shows as a missing key."""
         numbers = (re.match(rf"{re.escape(group)}\.(\d+)\.", name) for name in self.shapes)
-        return len({found[1] for found in numbers if found})
+        return len({match[1] for match in numbers if match})
 
 
 def _ratio(hidden: int, outer: int) -> float:
@@ -139,17 +139,17 @@ def problems(keys: SortedKeys, sizes: FileSizes) -> list[str]:
         return lines
     with torch.device("meta"):
         wanted = DistNet(sizes.config, sizes.offer, tuple(range(sizes.layers))).state_dict()
-    found = keys.head
-    lines = [f"{key}: missing" for key in sorted(wanted.keys() - found.keys())]
-    lines += [f"{key}: not a part of this branch" for key in sorted(found.keys() - wanted.keys())]
-    for key in sorted(found.keys() & wanted.keys()):
-        if found[key].shape != wanted[key].shape:
-            lines.append(f"{key}: file has {tuple(found[key].shape)}, expected {tuple(wanted[key].shape)}")
-        elif not found[key].is_floating_point():
-            lines.append(f"{key}: holds {found[key].dtype}, not floating-point numbers")
-        elif not bool(torch.isfinite(found[key]).all()):
+    stored = keys.head
+    lines = [f"{key}: missing" for key in sorted(wanted.keys() - stored.keys())]
+    lines += [f"{key}: not a part of this branch" for key in sorted(stored.keys() - wanted.keys())]
+    for key in sorted(stored.keys() & wanted.keys()):
+        if stored[key].shape != wanted[key].shape:
+            lines.append(f"{key}: file has {tuple(stored[key].shape)}, expected {tuple(wanted[key].shape)}")
+        elif not stored[key].is_floating_point():
+            lines.append(f"{key}: holds {stored[key].dtype}, not floating-point numbers")
+        elif not bool(torch.isfinite(stored[key]).all()):
             lines.append(f"{key}: holds NaN or infinity")
-    stem = found.get("temporal_stem.weight")
+    stem = stored.get("temporal_stem.weight")
     patches = keys.clip.get("visual.conv1.weight")
     if stem is not None and patches is not None and stem.shape[3:] != patches.shape[2:]:
         lines.append(f"temporal_stem.weight: patch of {sizes.patch_px} px, the file's CLIP has {patches.shape[-1]} px")

@@ -157,17 +157,19 @@ def clip_heads(config: EvlConfig, offer: Offer) -> int:
     Raises:
         CacheError: neither says it. CacheMismatch: they differ. UsageError: CLIP's width does not divide into them.
     """
-    told, found = config.clip_heads, offer.clip_heads
-    if told is None and found is None and not offer.sizes_only:
+    from_settings, from_offer = config.clip_heads, offer.clip_heads
+    if from_settings is None and from_offer is None and not offer.sizes_only:
         raise CacheError(
             "cross-frame attention cuts CLIP's queries and keys into its heads, and nothing here says how many there "
             f"are. Say it: --set head.clip_heads={max(1, offer.channels // 64)} for a tower of 64 channels per head, "
             "as most are; or train without it: --set head.cross_frame=false"
         )
-    if told is not None and found is not None and told != found:
+    if None not in (from_settings, from_offer) and from_settings != from_offer:
         remedy = "Leave it out (--set head.clip_heads=null)."
-        raise CacheMismatch("CLIP", {"clip_heads": (found, told)}, remedy, ("it has", "the recipe says"), "other heads")
-    heads = told or found or 1
+        raise CacheMismatch(
+            "CLIP", {"clip_heads": (from_offer, from_settings)}, remedy, ("it has", "the recipe says"), "other heads"
+        )
+    heads = from_settings or from_offer or 1
     if offer.channels % heads:
         raise UsageError(f"CLIP's {offer.channels} channels do not divide into head.clip_heads={heads}")
     return heads

@@ -23,8 +23,8 @@ from vidxfer.pipeline.heads.dist.parts import quick_gelu
 
 def frozen_names(block: int) -> tuple[str, str, str, str]:
     """The parameters of a CLIP block, as open_clip calls them, that make its queries and keys of its input."""
-    at = f"visual.transformer.resblocks.{block}."
-    return f"{at}ln_1.weight", f"{at}ln_1.bias", f"{at}attn.in_proj_weight", f"{at}attn.in_proj_bias"
+    prefix = f"visual.transformer.resblocks.{block}."
+    return f"{prefix}ln_1.weight", f"{prefix}ln_1.bias", f"{prefix}attn.in_proj_weight", f"{prefix}attn.in_proj_bias"
 
 
 class FrozenQueryKey(nn.Module):
@@ -44,9 +44,10 @@ class FrozenQueryKey(nn.Module):
     def __init__(self, block: int, heads: int, frozen: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.heads = heads
-        found = [frozen[name].detach().float() for name in frozen_names(block)]
-        width = found[0].shape[0]
-        kept = [*found[:2], *(one[: 2 * width] for one in found[2:])]  # the last third makes values, which nobody reads
+        parameters = [frozen[name].detach().float() for name in frozen_names(block)]
+        width = parameters[0].shape[0]
+        norm, projection = parameters[:2], parameters[2:]
+        kept = [*norm, *(rows[: 2 * width] for rows in projection)]  # the last third makes values; nobody reads them
         for name, value in zip(("norm_weight", "norm_bias", "weight", "bias"), kept, strict=True):
             self.register_buffer(name, value, persistent=False)
 
@@ -118,10 +119,10 @@ class CrossFrame(nn.Module):
         Returns:
             two of [clip pair patch channel].
         """
-        at = self.displacement()
+        rows = self.displacement()
 
         def taken(table: Tensor, seen: Tensor) -> Tensor:
-            return einsum(seen, table[at], "clip pair query key, query key channel -> clip pair query channel")
+            return einsum(seen, table[rows], "clip pair query key, query key channel -> clip pair query channel")
 
         return taken(self.w1, maps.previous), taken(self.w2, maps.following)
 

@@ -66,10 +66,10 @@ def read_sizes(state: Mapping[str, Tensor]) -> EvlFileSizes:
         shape = state[name].shape if name in state else ()
         return shape[axis] if len(shape) > axis else 0
 
-    there = {group: sum(1 for _ in _numbers(state, group)) for group in GROUPS}
+    layers_of = {group: sum(1 for _ in _numbers(state, group)) for group in GROUPS}
     displacements = side("decoder.cross_attention.0.w1", 0)
     return EvlFileSizes(
-        layers=there["decoder_layers"],
+        layers=layers_of["decoder_layers"],
         frames=side("decoder.temporal_pos_embed.0", 0),
         grid_side=(math.isqrt(displacements) + 1) // 2,
         channels=side("decoder.cls_token", 0),
@@ -79,14 +79,14 @@ def read_sizes(state: Mapping[str, Tensor]) -> EvlFileSizes:
         parts=tuple(
             word
             for word, group in zip(("convolution", "position", "cross_frame"), GROUPS[1:], strict=True)
-            if there[group]
+            if layers_of[group]
         ),
     )
 
 
 def _numbers(state: Mapping[str, Tensor], group: str) -> set[str]:
-    found = (re.match(rf"decoder\.{group}\.(\d+)(\.|$)", name) for name in state)
-    return {one[1] for one in found if one}
+    matches = (re.match(rf"decoder\.{group}\.(\d+)(\.|$)", name) for name in state)
+    return {match[1] for match in matches if match}
 
 
 def config_of(sizes: EvlFileSizes) -> EvlConfig:

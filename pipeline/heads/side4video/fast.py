@@ -33,9 +33,9 @@ Kind = TypeVar("Kind", bound=nn.Module)
 def part(modules: nn.Module, index: int, kind: type[Kind]) -> Kind:
     """One module of a list, with its type."""
     assert isinstance(modules, nn.ModuleList | nn.Sequential)
-    found = modules[index]
-    assert isinstance(found, kind)
-    return found
+    module = modules[index]
+    assert isinstance(module, kind)
+    return module
 
 
 def stem(net: Side4VideoNet, pixels: Tensor) -> Tensor:
@@ -157,8 +157,8 @@ def summed_over_time(weight: Tensor, bias: Tensor, patches: Tensor) -> Tensor:
         [clip frame place channel].
     """
     by_frame = rearrange(weight, "channel rgb frame y x -> (frame channel) (rgb y x)")
-    before, here, after = F.linear(patches, by_frame).chunk(3, dim=-1)
-    out = here + bias
+    before, current, after = F.linear(patches, by_frame).chunk(3, dim=-1)
+    out = current + bias
     out = out + F.pad(before[:, :-1], (0, 0, 0, 0, 1, 0))
     return out + F.pad(after[:, 1:], (0, 0, 0, 0, 0, 1))
 

@@ -82,7 +82,7 @@ def sort_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
     unknown: list[str] = []
     for key, value in state.items():
         name = key.removeprefix(WRAPPER)
-        places = [found for pattern, found in ((_HEAD, head), (_TRUNK, clip)) if pattern.fullmatch(name)]
+        places = [part for pattern, part in ((_HEAD, head), (_TRUNK, clip)) if pattern.fullmatch(name)]
         if not places or name in places[0]:
             unknown.append(key)
         else:
@@ -114,7 +114,7 @@ def _vote(state: Mapping[str, Tensor], pattern: str, axis: int, otherwise: int) 
 def _count(state: Mapping[str, Tensor], group: str) -> int:
     """How many different numbers stand behind the name of a group; a gap among them shows as a missing key."""
     numbers = (re.match(rf"{re.escape(group)}\.(\d+)\.", name) for name in state)
-    return len({found[1] for found in numbers if found})
+    return len({match[1] for match in numbers if match})
 
 
 class Side4VideoRelease:
@@ -180,8 +180,8 @@ class Side4VideoRelease:
         patches = clip.get("visual.conv1.weight")
         trunk = (sizes.channels, sizes.patch_px)
         if patches is not None and patches.ndim == 4 and (patches.shape[0], patches.shape[-1]) != trunk:
-            found = f"{patches.shape[0]} channels and patches of {patches.shape[-1]} px"
-            lines.append(f"visual.conv1.weight: {found}, the side network reads {trunk[0]} and {trunk[1]} px")
+            tower_sizes = f"{patches.shape[0]} channels and patches of {patches.shape[-1]} px"
+            lines.append(f"visual.conv1.weight: {tower_sizes}, the side network reads {trunk[0]} and {trunk[1]} px")
         return config, lines
 
     def fed_by(self, config: HeadConfig, layers: tuple[int, ...]) -> HeadConfig:

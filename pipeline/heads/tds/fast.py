@@ -56,7 +56,8 @@ def stem_at_evaluation(net: TdsNet, patches: Tensor) -> Tensor:
     of_colour = [nothing] * middle + [colour.weight * scale.view(as_factor)] + [nothing] * middle
     steps = (motion.weight * moved_scale.view(as_factor)).chunk(net.local_frames - 1, dim=1)
     of_motion = [behind - ahead for behind, ahead in zip([nothing, *steps], [*steps, nothing], strict=True)]
-    weight = torch.cat([one + other for one, other in zip(of_colour, of_motion, strict=True)], dim=1)
+    per_frame = [of_frame + of_steps for of_frame, of_steps in zip(of_colour, of_motion, strict=True)]
+    weight = torch.cat(per_frame, dim=1)
     bias = colour.bias * scale + net.beta * shift + motion.bias * moved_scale + net.alpha * moved_shift
     return fast.summed_over_time(weight, bias, patches.flatten(3))
 

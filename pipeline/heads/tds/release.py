@@ -32,7 +32,7 @@ class TdsRelease(Side4VideoRelease):
         """
         motion = head.get(_MOTION)
         frames = 1 if motion is None or motion.ndim != 5 else 1 + motion.shape[1] // 3
-        having = {int(found[1]) for name in head if (found := _GATE.fullmatch(name))}
+        having = {int(match[1]) for name in head if (match := _GATE.fullmatch(name))}
         for named in TD_BLOCKS:
             guess = TdsSizes(td_blocks=named)
             if having == {place for place in range(sizes.layers) if guess.has_td(place, sizes.layers)}:
