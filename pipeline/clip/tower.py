@@ -38,6 +38,8 @@ class TowerInfo:
         image_px: side of the picture.
         pixel_mean, pixel_std: per rgb channel.
         logit_scale: exponentiated.
+        has_text: it has a text tower, so `encode_text` works.
+        logit_bias: added to scaled cosines by towers trained with a sigmoid loss; None: there is none.
     """
 
     model: str
@@ -51,6 +53,8 @@ class TowerInfo:
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
     logit_scale: float
+    has_text: bool = True
+    logit_bias: float | None = None
 
     def flop_per_frame(self) -> int:
         """Floating-point operations of one frame's forward (2 per multiply-add; docs/spec/dist.md §7)."""
