@@ -109,6 +109,14 @@ SquarePixelsOption = Annotated[
     bool,
     typer.Option("--square-pixels", help="Resize pictures whose pixels are not square.", rich_help_panel="Views"),
 ]
+FlipsOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--flips/--no-flips",
+        help="Mirror half of the training views; default: unless classes are numbers.",
+        rich_help_panel="Views",
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random views.", rich_help_panel="Views")]
 LayersOption = Annotated[
     str, typer.Option("--layers", help="CLIP blocks to keep: all, or 3,7,11.", rich_help_panel="Storage")

@@ -52,6 +52,7 @@ def train(
     test_crops: o.TestCropsOption = 1,
     sampling: o.SamplingOption = "segment",
     square_pixels: o.SquarePixelsOption = False,
+    flips: o.FlipsOption = None,
     json: o.JsonOption = False,
 ) -> None:
     """Train a temporal head on cached tokens and dense frames. Goes on where an earlier run stopped.
@@ -101,6 +102,7 @@ def train(
                 seed=resolved.seed,
                 square_pixels=square_pixels,
                 sampling=sampling,
+                flips=flips,
             ),
         ),
         shown,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from vidxfer.pipeline.clip.tower import ClipTower, TowerInfo
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.shapes import STEM
-from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.pipeline.video.mirror import flip_pairs, say_sides
 from vidxfer.pipeline.video.sampling import SEGMENT, Sampling
 from vidxfer.stages.settings import VIEW_KIND, CacheChoice, ClipChoice, DataSource, library_versions
 
@@ -36,6 +38,8 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
         raise UsageError(f"--test-crops {choice.test_crops}: known are 1 or 3")
     if choice.seed < 0:
         raise UsageError(f"--seed {choice.seed}: a seed is at least 0")
+    prompts_of(choice, textless=not tower.has_text)
+    flips = say_sides(dataset.class_names) if choice.flips is None else choice.flips
     kind = VIEW_KIND[dataset.split]
     dense_frames = frames_to_store(choice) if kind == "train" else choice.dense_frames
     try:
@@ -56,6 +60,7 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
                 image_px=tower.image_px,
                 seed=choice.seed,
                 rule=choice.sampling,
+                flip_probability=Sampling.flip_probability if flips else 0.0,
             ),
             view_kind=kind,  # type: ignore[arg-type]  # checked by the spec
             views=choice.train_views if kind == "train" else choice.test_views,
@@ -66,6 +71,7 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
             dataset_fingerprint=dataset.fingerprint,
             split=dataset.split,
             square_pixels=choice.square_pixels,
+            textless=not tower.has_text,
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -128,6 +134,55 @@ def frames_to_store(choice: CacheChoice) -> int:
     return choice.bank_frames * choice.alpha
 
 
+def notes_of_spec(spec: CacheSpec, choice: CacheChoice) -> tuple[str, ...]:
+    """What a person must know of what was decided for them."""
+    notes = []
+    if spec.textless:
+        notes.append(f"{spec.clip_model} has no text: no zero-shot; recipes that score class names classify linearly")
+    if spec.view_kind == "train" and choice.flips is None and not spec.sampling.flip_probability:
+        notes.append(
+            "views are not mirrored: classes without names may be left and right of each other (--flips mirrors all)"
+        )
+    return tuple(notes)
+
+
+def prompts_of(choice: CacheChoice, *, textless: bool) -> tuple[str, ...]:
+    """The prompts around class names; none where the tower has no text.
+
+    Raises:
+        UsageError: some are asked for there.
+    """
+    if textless and choice.templates != CacheChoice.templates:
+        raise UsageError(
+            f"--template {choice.templates[0]!r}: this tower has no text, so class names are not embedded. Leave it out"
+        )
+    return () if textless else choice.templates
+
+
+def embedded_names(
+    tower: ClipTower, names: Sequence[str], templates: Sequence[str]
+) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+    """The tower's embeddings [class embed] of class names; None: it has no text."""
+    if not tower.info.has_text:
+        return None
+    found: np.ndarray[Any, np.dtype[np.float32]] = (
+        tower.encode_text(names, templates).numpy() if names else np.zeros((0, tower.info.embed), dtype=np.float32)
+    )
+    return found
+
+
+def informs_of(tower: TowerInfo, data: DataSource, clip: ClipChoice, store: CacheChoice) -> dict[str, Any]:
+    """What a split keeps of how it was made, to be read again: see `Split.informs`."""
+    return {
+        **library_versions(),
+        "data": data.to_dict(),
+        "clip": clip.to_dict(),
+        "logit_scale": tower.logit_scale,
+        **({} if tower.logit_bias is None else {"logit_bias": tower.logit_bias}),
+        "templates": list(prompts_of(store, textless=not tower.has_text)),
+    }
+
+
 def split_in_memory(
     dataset: Dataset, tower: ClipTower, data: DataSource, clip: ClipChoice, store: CacheChoice
 ) -> Split:
@@ -141,17 +196,11 @@ def split_in_memory(
         video_ids=tuple(video.id for video in dataset.videos),
         labels=np.array([-1 if v.label is None else v.label for v in dataset.videos], dtype=np.int32),
         class_names=dataset.class_names,
-        text=tower.encode_text(dataset.class_names, store.templates).numpy(),
+        text=embedded_names(tower, dataset.class_names, store.templates),
         channel_mean=np.zeros(shape, dtype=np.float32),
         channel_std=np.ones(shape, dtype=np.float32),
         flip_pairs=flip_pairs(dataset.class_names),
         shard_videos=spec.shard_videos_default,
-        informs={
-            **library_versions(),
-            "data": data.to_dict(),
-            "clip": clip.to_dict(),
-            "logit_scale": tower.info.logit_scale,
-            "templates": list(store.templates),
-        },
+        informs=informs_of(tower.info, data, clip, store),
         factors=dataset.factors,
     )

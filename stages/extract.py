@@ -27,6 +27,7 @@ from vidxfer.pipeline.draw import DECODE_IN
 from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.pipeline.video.reader import Decoder
 from vidxfer.pipeline.video.window import ENDS_BEHIND
+from vidxfer.stages.describe import notes_of_spec
 from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress, Silent, say
 from vidxfer.stages.settings import ExtractRequest
@@ -92,6 +93,8 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
         made = engine.prepare(datasets)
         for dataset in datasets:
             split = open_made(request, dataset, made[dataset.split])
+            for note in notes_of_spec(split.spec, request.store):
+                shown.line(f"{dataset.split}: {note}")
             reports.append(extract_split(request, dataset, split, engine, shown))
     return tuple(reports)
 

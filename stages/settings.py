@@ -20,7 +20,6 @@ from vidxfer.stages.engine import EngineChoice
 VIEW_KIND = {"train": "train", "val": "test", "test": "test"}
 """Which views a split gets: random draws to train on, fixed ones to score."""
 
-
 REMEMBERED = {
     "kind": str, "root": str | None, "labels": str | None, "val_fraction": float, "limit": int | None,
     "fold": int | None,
@@ -136,6 +135,7 @@ class CacheChoice:
         codec: as `cache/codecs/form.py` spells it: int8, float16, int4, pca64+int8 … seed: of the random views.
         calibration_videos: sample behind the codec's statistics; float16 has none.
         shard_videos: videos per shard; None: about 1 GB, at most 64 videos.
+        flips: mirror half of the training views; None: where class names can say left and right (video/mirror.py).
         sampling: rule by which frames are taken (video/sampling.py): "segment" or a published rule.
         square_pixels: resize pictures whose pixels are not square; published: as they are stored.
         templates: prompts around class names; several are averaged. Published: the bare name.
@@ -164,6 +164,7 @@ class CacheChoice:
     window_ends: str = "clamp"
     square_pixels: bool = False
     sampling: str = "segment"
+    flips: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -265,7 +265,7 @@ class SplitLayout:
         arrays = [
             ("channel_mean", "float32", "layer channel", (layers, self.spec.channels)),
             ("channel_std", "float32", "layer channel", (layers, self.spec.channels)),
-            ("text", "float32", "class embed", (self.classes, self.spec.embed)),
+            *[("text", "float32", "class embed", (self.classes, self.spec.embed))] * (not self.spec.textless),
             ("label", "int32", "video", (self.videos,)),
             *((name, "float32", axes, shape) for name, (axes, shape) in self.spec.fitted_shapes.items()),
         ]

@@ -46,8 +46,8 @@ class Said:
             raise ValueError(f"more_views is {self.more_views[:5]}, expected ascending numbers of views")
 
 
-INFORMS = {"logit_scale": float, "clip": Mapping[str, str | None], "data": Mapping[str, Any], "created": str,
-           "templates": tuple[str, ...]}  # fmt: skip
+INFORMS = {"logit_scale": float, "logit_bias": float, "clip": Mapping[str, str | None], "data": Mapping[str, Any],
+           "created": str, "templates": tuple[str, ...]}  # fmt: skip
 """Types of what informs and is read again."""
 
 

@@ -30,9 +30,8 @@ ClipPrecision = Literal["fp32", "bf16", "fp16"]
 WHICH_VIDEOS = ("dataset", "dataset_fingerprint", "split")
 """Fields that say which videos a split holds. Every other one changes the tokens of a given video."""
 
-NOT_ALWAYS_THERE = ("first_view", "square_pixels", "rule")
-"""Fields that caches lack where they are 0, false, or the rule "segment": so those of before the field keep settings
-and fingerprint."""
+NOT_ALWAYS_THERE = ("first_view", "square_pixels", "textless", "rule")
+"""Fields that caches lack at their value of 0.1.0 (0, false, "segment"), and so keep settings and fingerprint."""
 
 LARGEST_SIZE = 1 << 24
 """Of any count among the settings: what is read from a file is not to make anybody reserve more."""
@@ -61,6 +60,7 @@ class CacheSpec:
         dataset, dataset_fingerprint, split: which videos.
         first_view: number of the first of these views; above 0 in the part that `cache add --views` made.
         square_pixels: pictures were resized so that their pixels are square; false: taken as stored.
+        textless: the tower has no text: there are no embeddings of class names.
     """
 
     clip_model: str
@@ -83,6 +83,7 @@ class CacheSpec:
     split: str
     first_view: int = 0
     square_pixels: bool = False
+    textless: bool = False
 
     def __post_init__(self) -> None:
         for name in ("channels", "tokens", "embed", "views", "crops"):
@@ -226,10 +227,8 @@ class CacheSpec:
             CacheMismatch: names each differing field with the cache's and the run's value.
         """
         mine, wanted = _flat(self.to_dict()), _flat(other.to_dict())
-        names = dict.fromkeys([*mine, *wanted])
-        found = {name: (mine.get(name), wanted.get(name)) for name in names}
-        differing = {name: pair for name, pair in found.items() if pair[0] != pair[1]}
-        if differing:
+        found = {name: (mine.get(name), wanted.get(name)) for name in {**mine, **wanted}}
+        if differing := {name: pair for name, pair in found.items() if pair[0] != pair[1]}:
             raise CacheMismatch(where, differing)
 
 

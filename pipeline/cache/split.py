@@ -51,7 +51,7 @@ class Split:
         video_ids: one per row.
         labels: int32 [video]; -1 = unlabelled.
         class_names: one per class.
-        text: float32 [class embed].
+        text: float32 [class embed]; None: the tower has no text (`CacheSpec.textless`).
         channel_mean, channel_std: float32 [layer channel].
         flip_pairs: label → label after a left-right flip.
         shard_videos: rows per shard.
@@ -73,7 +73,7 @@ class Split:
     video_ids: tuple[str, ...]
     labels: np.ndarray[Any, np.dtype[np.int32]]
     class_names: tuple[str, ...]
-    text: np.ndarray[Any, np.dtype[np.float32]]
+    text: np.ndarray[Any, np.dtype[np.float32]] | None
     channel_mean: np.ndarray[Any, np.dtype[np.float32]]
     channel_std: np.ndarray[Any, np.dtype[np.float32]]
     flip_pairs: Mapping[int, int]
@@ -95,7 +95,10 @@ class Split:
             repeated = [name for name, count in Counter(named).items() if count > 1][:5]
             raise CacheError(f"{self.path}: video ids must be unique within a split; repeated: {', '.join(repeated)}")
         expect("labels", self.labels, "video", video=videos)
-        expect("text", self.text, "class embed", **{"class": len(self.class_names), "embed": spec.embed})
+        if (self.text is None) != spec.textless:
+            raise CacheError(f"{self.path}: textless={spec.textless}, and embeddings of class names say otherwise")
+        if self.text is not None:
+            expect("text", self.text, "class embed", **{"class": len(self.class_names), "embed": spec.embed})
         for name in ("channel_mean", "channel_std"):
             expect(name, getattr(self, name), "layer channel", layer=len(spec.layers), channel=spec.channels)
         if videos and not -1 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.class_names):
@@ -124,7 +127,7 @@ class Split:
         """The arrays that are written when the split is made, by their names in the store; the ids are beside them."""
         return {
             "label": self.labels,
-            "text": self.text,
+            **({} if self.text is None else {"text": self.text}),
             "channel_mean": self.channel_mean,
             "channel_std": self.channel_std,
             **self.fitted,

@@ -89,6 +89,9 @@ class Offer:
         image_px: side of the picture.
         text: raw text embeddings [class embed]; None: nobody asked for them.
         logit_scale: CLIP's, exponentiated.
+        logit_bias: what a tower trained with a sigmoid adds to scaled cosines; None: it was trained otherwise.
+        textless: the tower has no text: there are no embeddings of class names.
+        model: the tower's name, for messages.
         frozen: CLIP's parameters by name, as far as they are at hand.
         clip_heads: attention heads of CLIP's blocks; None: nothing says it.
         tower: CLIP itself; None: its tokens are cached.
@@ -105,6 +108,9 @@ class Offer:
     image_px: int
     text: Tensor | None = None
     logit_scale: float = 1.0
+    logit_bias: float | None = None
+    textless: bool = False
+    model: str = "CLIP"
     frozen: Mapping[str, Tensor] = field(default_factory=dict)
     clip_heads: int | None = None
     tower: Any = None
@@ -192,6 +198,10 @@ class Head(nn.Module, ABC):
     def forward(self, batch: ClipBatch) -> Tensor:
         """Logits [clip class] in float32 or the autocast type."""
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities [clip class] of these logits, float32: what the views of a video are summed in."""
+        return logits.float().softmax(dim=-1)
+
     def undecayed(self) -> frozenset[str]:
         """Names of the parameters that weight decay leaves alone: here the vectors, which are biases and norms."""
         return frozenset(name for name, parameter in self.named_parameters() if parameter.ndim == 1)
@@ -202,13 +212,16 @@ class HeadConfig(ABC):
 
     Attributes:
         kind: what a recipe calls the family.
-        any_classes: scores any label set of the same CLIP, through its text embeddings.
         unused_parameters: some parameters never get a gradient: DDP has to look for them in every step.
     """
 
     kind: ClassVar[str]
-    any_classes: ClassVar[bool] = False
     unused_parameters: ClassVar[bool] = False
+
+    @property
+    def any_classes(self) -> bool:
+        """Whether it scores any label set of the same CLIP, through its text embeddings."""
+        return False
 
     @property
     def fixed_frames(self) -> bool:
@@ -219,6 +232,10 @@ class HeadConfig(ABC):
     def batch_statistics(self) -> BatchStatistics:
         """Over which clips batch norms take statistics; where they do, one clip alone cannot be learned from."""
         return "none"
+
+    def settled(self, offer: Offer) -> HeadConfig:
+        """The same settings with what they leave to the tower decided for this one; a run folder keeps those."""
+        return self
 
     @abstractmethod
     def needs(self, offer: Offer) -> Needs:

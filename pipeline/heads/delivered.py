@@ -1,6 +1,6 @@
 """Does an offer hold what a head reads? Asked before the head is built.
 
-needs ── layers, frozen parameters, CLIP itself ──▶ each of them on offer, or a CacheError that says how to get it
+needs ── text, layers, frozen parameters, CLIP itself ──▶ each of them on offer, or a CacheError that says how to get it
 """
 
 from __future__ import annotations
@@ -41,13 +41,20 @@ def expect_delivered(needs: Needs, offer: Offer) -> None:
     """Check that an offer has what a head of these needs reads.
 
     Raises:
-        CacheError: a layer or a frozen parameter is missing, or gradients are to flow through a CLIP that is not there.
+        CacheError: a layer or a frozen parameter is missing, there is no text, or gradients are to flow through a CLIP
+            that is not there.
     """
+    if needs.text and offer.textless:
+        raise CacheError(
+            f"the head scores against embeddings of class names, and {offer.model} has no text. A linear classifier "
+            "needs none: train with --set head.classifier=linear"
+        )
     expect_layers(needs.layers, offer.layers)
     if missing := [name for name in needs.frozen if name not in offer.frozen]:
         raise CacheError(
-            f"the head reads CLIP's own parameters {missing}, and neither the cache nor its CLIP has them. They are "
-            "those of open_clip's vision transformers: take such a CLIP (--model), and extract again or train --online."
+            f"the head reads CLIP's own parameters {missing}, and neither the cache nor its CLIP ({offer.model}) has "
+            "them. They are those of open_clip's vision transformers: take such a CLIP (--model), and extract again or "
+            "train --online. Or train without them: --set head.cross_frame=false"
         )
     if needs.through_clip and offer.tower is None:
         raise CacheError(

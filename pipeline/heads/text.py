@@ -1,10 +1,11 @@
 """Class scores as scaled cosines against text embeddings: no class-specific parameter (docs/spec/dist.md §3).
 
     video [clip embed] ─ normalise ─┐
-                                    ├─ dot ─ × exp(logit_scale) ─▶ logits [clip class]
+                                    ├─ dot ─ × exp(logit_scale) ─ + logit_bias ─▶ logits [clip class]
     text [class embed] ─ normalise ─┘
 
-A checkpoint therefore works with any label set of the same CLIP text space; the text is not part of it.
+A checkpoint therefore works with any label set of the same CLIP text space; the text is not part of it. CLIP has no
+bias. A tower that was trained with a sigmoid (SigLIP) has one, the same for all classes.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 
-def cosine_logits(video: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
-    """exp-scaled cosines: [clip embed], [class embed] -> [clip class]. No epsilon in the norms, as published."""
+def cosine_logits(video: Tensor, text: Tensor, scale: Tensor | float, bias: Tensor | float = 0.0) -> Tensor:
+    """Scale · cosine + bias: [clip embed], [class embed] -> [clip class]. No epsilon in the norms, as published."""
     video = video / video.norm(dim=-1, keepdim=True)
     text = text / text.norm(dim=-1, keepdim=True)
-    return scale * video @ text.t()
+    return scale * video @ text.t() + bias
 
 
 class TextCosine(nn.Module):
@@ -28,18 +29,20 @@ class TextCosine(nn.Module):
     Args:
         text: raw text embeddings [class embed], float32.
         logit_scale: already exponentiated; CLIP's own is about 100.
+        logit_bias: added to every logit; None: 0, as in CLIP.
     """
 
     text: Tensor
     scale: Tensor
 
-    def __init__(self, text: Tensor, logit_scale: float) -> None:
+    def __init__(self, text: Tensor, logit_scale: float, logit_bias: float | None = None) -> None:
         super().__init__()
         self.register_buffer("text", text.float(), persistent=False)
         self.register_buffer("scale", torch.tensor(float(logit_scale)), persistent=False)
+        self.bias = logit_bias or 0.0
 
     def forward(self, video: Tensor) -> Tensor:
         """[clip embed] -> logits [clip class], in float32 whatever the autocast type."""
         shapes_only = video.device.type == "meta"  # autocast does not know that device, and there is nothing to cast
         with nullcontext() if shapes_only else torch.autocast(video.device.type, enabled=False):
-            return cosine_logits(video.float(), self.text, self.scale)
+            return cosine_logits(video.float(), self.text, self.scale, self.bias)

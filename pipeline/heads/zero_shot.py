@@ -27,12 +27,14 @@ class ZeroShotClip(Head):
     Args:
         text: raw text embeddings [class embed].
         logit_scale: CLIP's, exponentiated.
+        logit_bias: of a tower trained with a sigmoid: its probability of a class is that of the class alone.
     """
 
-    def __init__(self, text: Tensor, logit_scale: float) -> None:
+    def __init__(self, text: Tensor, logit_scale: float, logit_bias: float | None = None) -> None:
         super().__init__()
+        self.is_sigmoid = logit_bias is not None
         self.needs = Needs(embedding=True, text=True)
-        self.classify = TextCosine(text, logit_scale)
+        self.classify = TextCosine(text, logit_scale, logit_bias)
 
     def forward(self, batch: ClipBatch) -> Tensor:
         """Logits [clip class], float32."""
@@ -40,6 +42,10 @@ class ZeroShotClip(Head):
         per_frame = self.classify(rearrange(batch.embedding, "clip frame embed -> (clip frame) embed"))
         logits: Tensor = reduce(per_frame, "(clip frame) classes -> clip classes", "mean", clip=len(batch.embedding))
         return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """See `Head`. Each class by itself, where the tower was trained so."""
+        return logits.float().sigmoid() if self.is_sigmoid else super().probabilities(logits)
 
 
 class FusedWithClip(Head):

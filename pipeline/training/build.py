@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from vidxfer.pipeline.cache.read.agree import Facts, expect_agree
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
+from vidxfer.pipeline.heads import RECIPES
 from vidxfer.pipeline.heads.base import Head, Offer
 from vidxfer.pipeline.heads.delivered import expect_delivered
 from vidxfer.pipeline.heads.recipe import Recipe
@@ -31,6 +33,7 @@ def offer_of(
     classes: int,
     text: Tensor | None = None,
     logit_scale: float = 1.0,
+    logit_bias: float | None = None,
     tower: Any = None,
 ) -> Offer:
     """What a cache of this spec delivers to a head of this recipe, which may see fewer frames.
@@ -40,7 +43,7 @@ def offer_of(
         recipe: whose head it is for.
         classes: number of class names.
         text: their raw text embeddings [class embed].
-        logit_scale: CLIP's, exponentiated.
+        logit_scale, logit_bias: see `Offer`.
         tower: CLIP, where it is there (online); its parameters are offered to a head that reads some of them.
 
     Raises:
@@ -61,6 +64,9 @@ def offer_of(
         image_px=spec.sampling.image_px,
         text=text,
         logit_scale=logit_scale,
+        logit_bias=logit_bias,
+        textless=spec.textless,
+        model=spec.clip_model,
         tower=tower,
     )
     return offer if tower is None else replace(offer, frozen=tower.state(), clip_heads=tower.heads)
@@ -72,8 +78,9 @@ def offer_of_split(split: Split, recipe: Recipe, *, tower: Any = None) -> Offer:
         split.spec,
         recipe,
         classes=len(split.class_names),
-        text=torch.from_numpy(split.text),
+        text=None if split.text is None else torch.from_numpy(split.text),
         logit_scale=float(split.informs["logit_scale"]),
+        logit_bias=split.informs.get("logit_bias"),
         tower=tower,
     )
 
@@ -142,11 +149,39 @@ def expect_made_for(recipe: Recipe, offer: Offer) -> None:
             "clip.image_px": (offer.image_px, clip.image_px),
             "clip.embed": (offer.embed, clip.embed),
         }
+        if offer.textless or offer.logit_bias is not None:  # of one shape all the same, and no CLIP
+            pairs["clip.text"] = ("none" if offer.textless else "with a sigmoid's bias", "with a softmax")
         if max(offer.layers) >= clip.blocks:
             pairs["clip.blocks"] = (f"at least {max(offer.layers) + 1}", clip.blocks)
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    if differing:
+    if not differing:
+        return
+    frames = {name: pair for name, pair in differing.items() if name in ("dense_frames", "sparse_frames")}
+    if frames == differing or recipe.clip is None:
         raise CacheMismatch(f"recipe {recipe.name}", differing)
+    raise CacheMismatch(
+        f"recipe {recipe.name}",
+        differing,
+        f"For any tower and any frames: --recipe {for_any_tower(recipe)}. Or extract with {recipe.clip.model}.",
+        ("cache has", "recipe needs"),
+        f"it is published for {recipe.clip.model}, and this cache is of {offer.model}",
+    )
+
+
+def for_any_tower(recipe: Recipe) -> str:
+    """Name of the recipe with this head and the sizes of any tower; of several the one that is named most alike."""
+    same = [one for one in RECIPES if one.head.kind == recipe.head.kind]
+    names = [one.name for one in same if one.clip is None and not one.name.endswith("-toy")]
+    return get_close_matches(recipe.name, names, n=1, cutoff=0.0)[0]
+
+
+def settled(recipe: Recipe, offer: Offer) -> tuple[Recipe, list[str]]:
+    """The recipe with what its head leaves to the tower decided, and lines on what is not as with CLIP."""
+    whole = replace(recipe, head=recipe.head.settled(offer))
+    was, now = recipe.head.to_dict(), whole.head.to_dict()
+    chosen = [f"head.{name}={value}" for name, value in now.items() if value not in (was[name], "text")]
+    only = f", which has no text: the {offer.classes} classes of this cache are scored, and no others"
+    return whole, [f"{', '.join(chosen)}, by the tower {offer.model}{only * offer.textless}"] * bool(chosen)
 
 
 def facts_of_head(recipe: Recipe, spec: CacheSpec) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from vidxfer.pipeline.typed import Kept, checked
 
 MADE_FROM = {
     "cache": str | None, "cache_fingerprint": str | None, "spec": Mapping[str, Any], "class_names": tuple[str, ...],
-    "templates": tuple[str, ...] | None,
-    "logit_scale": float, "clip": Mapping[str, str | None], "data": Mapping[str, Any], "online": bool, "world": int,
+    "templates": tuple[str, ...] | None, "logit_scale": float, "logit_bias": float,
+    "clip": Mapping[str, str | None], "data": Mapping[str, Any], "online": bool, "world": int,
     "device": str, "precision": str, "code": str,
 }  # fmt: skip
 PRECISION_OF_010 = {"32-true": "fp32", "bf16-mixed": "bf16"}

@@ -126,6 +126,10 @@ def _checked(target: Any, name: str, value: Any, setting: str) -> Any:
     if not is_dataclass(target):
         raise UsageError(f"--set {setting}: this recipe is for any CLIP; there is no shape of which to set {name!r}")
     known = {field.name: field for field in fields(target)}
+    if name == "classifier" and name not in known and isinstance(target, HeadConfig):
+        raise UsageError(
+            f"--set {setting}: the classifier of heads of kind {target.kind!r} is always linear; leave it out"
+        )
     if name not in known:
         raise UsageError(
             f"--set {setting}: no field {name!r}. {nearest(name, list(known)) if known else 'It has none.'}"
@@ -158,6 +162,8 @@ def from_dict(kept: dict[str, Any]) -> Recipe:
         raise UsageError(f"a resolved recipe says {', '.join(missing)} too")
     try:
         head = dict(checked(stored.get("head"), Mapping, "recipe.head"))
+        if head.get("kind") == "dist":  # recipes of before there was a choice
+            head.setdefault("classifier", "text")
         config = checked(head, _kind(head.pop("kind", None)), "recipe.head")
         recipe: Recipe = checked({**stored, "head": config}, Recipe, "recipe")
     except ValueError as error:

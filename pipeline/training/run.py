@@ -5,7 +5,7 @@
     rows.json          the videos it is trained on (kept_rows.py)
     metrics.jsonl      one line per logged step and per evaluation
     tensorboard/       the same curves
-    checkpoint/        weights.safetensors, optimiser.pt, progress.json, text.safetensors
+    checkpoint/        weights.safetensors, optimiser.pt, progress.json; text.safetensors, where the tower has text
     result.json        how the finished run went: score, seconds per epoch
 
 A checkpoint is written beside the old one and swapped in by renames, so that there is a whole one at every moment.
@@ -25,7 +25,8 @@ from typing import Any, Self
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from vidxfer.pipeline.cache.read.agree import AGREE, differing_fields
 from vidxfer.pipeline.errors import PathError, RunError, UsageError, difference
@@ -162,16 +163,17 @@ class Run:
                 raise ValueError(f"{place} has a number below 0")
             return place
 
-    def save(self, head: torch.nn.Module, optimiser: torch.optim.Optimizer, text: Tensor, progress: RunPlace) -> None:
-        """Write a whole checkpoint and swap it in."""
+    def save(self, head: nn.Module, optimiser: Optimizer, text: Tensor | None, progress: RunPlace) -> None:
+        """Write a whole checkpoint and swap it in; `text` [class embed], None: the tower has none."""
         self.recover()
         fresh, old = self.path / "checkpoint.new", self.path / "checkpoint.old"
         make_fresh_folder(fresh)
         weights = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
         with whole_file(fresh / "weights.safetensors") as file:
             file.write(save(weights))
-        with whole_file(fresh / "text.safetensors") as file:
-            file.write(save({"text": text.detach().cpu().float().contiguous()}))
+        if text is not None:
+            with whole_file(fresh / "text.safetensors") as file:
+                file.write(save({"text": text.detach().cpu().float().contiguous()}))
         with whole_file(fresh / "optimiser.pt") as file:
             torch.save(optimiser.state_dict(), file)
         write_text(fresh / "progress.json", json.dumps(asdict(progress)))  # last: it marks the checkpoint as whole
@@ -183,7 +185,7 @@ class Run:
         sync_folder(self.path)
         remove(old)
 
-    def load_weights(self, head: torch.nn.Module) -> None:
+    def load_weights(self, head: nn.Module) -> None:
         """Load the checkpoint's weights into a head of the run's recipe.
 
         Raises:
@@ -205,7 +207,7 @@ class Run:
             raise RunError("\n".join([f"{file} does not fit the head:", *wrong]))
         head.load_state_dict(weights)
 
-    def load_optimiser(self, optimiser: torch.optim.Optimizer) -> None:
+    def load_optimiser(self, optimiser: Optimizer) -> None:
         """Load the optimiser's state of the current checkpoint."""
         file = self.checkpoint / "optimiser.pt"
         with _damage_named(file):
@@ -214,8 +216,10 @@ class Run:
             expect_unpacked(stream := io.BytesIO(raw), file)
             optimiser.load_state_dict(torch.load(stream, weights_only=True, map_location="cpu"))
 
-    def text(self) -> Tensor:
-        """Text embeddings [class embed] the head was trained with."""
+    def text(self) -> Tensor | None:
+        """Text embeddings [class embed] the head was trained with; None: its tower has no text."""
+        if self.made_from.get("spec", {}).get("textless"):
+            return None
         file = self.checkpoint / "text.safetensors"
         with _damage_named(file):
             most = TEXT_BYTES * max(1, len(self.made_from.get("class_names", ()))) + MOST_OVERHEAD_BYTES

@@ -1,4 +1,4 @@
-"""Scores of videos over all their stored views: softmax per view, summed per video (docs/spec/dist.md §3)."""
+"""Scores of videos over all their stored views: probabilities per view, summed per video (docs/spec/dist.md §3)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from vidxfer.pipeline.heads.base import Head
 from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.loader import Assembler
@@ -33,7 +34,7 @@ class Scored:
 
 @torch.inference_mode()
 def score_rows(
-    head: nn.Module,
+    head: Head,
     loader: AheadLoader,
     assemble: Assembler,
     rows: Sequence[int],
@@ -66,7 +67,7 @@ def score_rows(
             with nullcontext() if where is None else where.autocast():
                 logits = head(batch)
             positions = torch.tensor([place[row] for row in raw.rows])
-            summed.index_add_(0, positions, logits.float().softmax(dim=-1).cpu())
+            summed.index_add_(0, positions, head.probabilities(logits).cpu())
         advance(len(raw.rows))
     head.train(was_training)
     seen = [position for position, row in enumerate(rows) if split.video_ids[row] not in loader.refused]

@@ -2,6 +2,7 @@
 
 Pulling something from left to right  ◀──▶  Pulling something from right to left
 Turning left                                 (no "Turning right" among the classes: the label stays)
+0, 1, 2 …                                     (names that say nothing: whether a label stays is not known)
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ def flip_pairs(class_names: Sequence[str]) -> dict[int, int]:
         if partner is not None and class_names[partner] != name:
             pairs[number] = partner
     return pairs
+
+
+def say_sides(class_names: Sequence[str]) -> bool:
+    """Whether left and right could be read from the class names: one of them has a letter, so they are not numbers."""
+    return any(letter.isalpha() for name in class_names for letter in name)
 
 
 def _other_side(match: re.Match[str]) -> str:

@@ -197,7 +197,7 @@ def _settings(run: Run) -> dict[str, str]:
         "codec": spec.codec,
         "layers": ",".join(map(str, layers)) or "none",
         "tower": f"{spec.clip_model} {spec.clip_weights_sha256[:8]} {spec.clip_precision}",
-        "prompts": NOT_RECORDED if templates is None else " | ".join(templates),
+        "prompts": NOT_RECORDED if templates is None else " | ".join(templates) or "none: the tower has no text",
         "grid": f"{spec.sampling.image_px} px, {spec.tokens - 1} patches",
         "frames": f"{run.recipe.dense_frames or spec.sampling.dense_frames}, every {spec.sampling.alpha}. to CLIP",
         "views": str(spec.stored_views),

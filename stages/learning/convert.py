@@ -255,4 +255,5 @@ def _write_run(request: ImportRequest, split: Split, recipe: Recipe, head: Head)
         run = Run.start(request.run, recipe, {**made_from(split, online=False), "imported": origin})
         # One step, so that the run counts as begun: how many the authors took is not in the file.
         done = RunPlace(epoch=recipe.epochs, global_step=1, finished=True)
-        run.save(head, build_optimiser(head, recipe), torch.from_numpy(split.text), done)
+        text = None if split.text is None else torch.from_numpy(split.text)
+        run.save(head, build_optimiser(head, recipe), text, done)

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from vidxfer.pipeline.cache.read.agree import facts_of, facts_of_run, other_text
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.clip.load import choose_device
-from vidxfer.pipeline.errors import CacheIncomplete
+from vidxfer.pipeline.errors import CacheIncomplete, UsageError
 from vidxfer.pipeline.heads.base import Head, Needs
 from vidxfer.pipeline.heads.zero_shot import FusedWithClip, ZeroShotClip
 from vidxfer.pipeline.precision import Where, head_precision
@@ -141,20 +140,35 @@ def head_to_score(request: EvaluateRequest, source: Source, shown: Progress) -> 
     training and may is told.
     """
     split = source.split
-    text = torch.from_numpy(split.text)
-    clip = ZeroShotClip(text, float(split.informs["logit_scale"]))
     if request.run is None:
-        return clip
+        return zero_shot(split)
     run = Run.open(request.run)
     for line in expect_fits_run(run, split):
         shown.line(f"evaluate: {line}")
     # The layers are those of the training: a head takes by default all that a cache has, and this one may have more.
     layers = CacheSpec.from_dict(run.made_from["spec"]).layers
     offer = source.offer(run.recipe, layers)
-    offer = replace(offer, logit_scale=float(run.made_from["logit_scale"]))
+    offer = replace(offer, logit_scale=float(run.made_from["logit_scale"]), logit_bias=run.made_from.get("logit_bias"))
     head = build_head(run.recipe, offer)
     run.load_weights(head)
-    return FusedWithClip(head, clip, request.fuse_clip) if request.fuse_clip else head
+    return FusedWithClip(head, zero_shot(split), request.fuse_clip) if request.fuse_clip else head
+
+
+def zero_shot(split: Split) -> ZeroShotClip:
+    """CLIP's own answer over a split's class names.
+
+    Raises:
+        UsageError: the tower has no text.
+    """
+    if split.text is None:
+        raise UsageError(
+            f"{split.path}: {split.spec.clip_model} has no text, so it has no answer of its own (--zero-shot, "
+            "--fuse-clip). Train a classifier on its embeddings, which takes seconds: vidxfer train --recipe probe "
+            f"--cache {split.path.parent}; or extract with a tower that has text (--model ViT-B-16-quickgelu)"
+        )
+    return ZeroShotClip(
+        torch.from_numpy(split.text), float(split.informs["logit_scale"]), split.informs.get("logit_bias")
+    )
 
 
 def compute_on(device: str, precision: str) -> Where:
@@ -172,14 +186,15 @@ def expect_fits_run(run: Run, split: Split) -> list[str]:
     trained = CacheSpec.from_dict(run.made_from["spec"])
     asked = {**facts_of_run(run.made_from), **facts_of_head(run.recipe, trained)}
     told = expect_readable("cache with run", split.path, facts_of(split), split.spec, run.recipe, asked)
-    if asked["templates"] is None and run.recipe.head.any_classes:  # a run of 0.1.0: it keeps the embeddings alone
-        differs = other_text(run.made_from["class_names"], run.text().numpy(), split.class_names, split.text)
+    text = run.text() if asked["templates"] is None and run.recipe.head.any_classes else None
+    if text is not None and split.text is not None:  # a run of 0.1.0: it keeps the embeddings alone
+        differs = other_text(run.made_from["class_names"], text.numpy(), split.class_names, split.text)
         told += [differs] if differs else []
     return told
 
 
 def score_split(
-    head: nn.Module,
+    head: Head,
     source: Source,
     needs: Needs,
     where: Where,

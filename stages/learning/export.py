@@ -70,6 +70,7 @@ def export_weights(request: ExportRequest) -> ExportReport:
         classes=len(run.made_from["class_names"]),
         text=run.text(),
         logit_scale=float(run.made_from["logit_scale"]),
+        logit_bias=run.made_from.get("logit_bias"),
     )
     head = head_of_weights(run.recipe, offer)
     run.load_weights(head)

@@ -28,6 +28,8 @@ from vidxfer.pipeline.training.build import (
     expect_made_for,
     expect_readable,
     facts_of_head,
+    offer_of_split,
+    settled,
 )
 from vidxfer.pipeline.training.kept_rows import KeptRows
 from vidxfer.pipeline.training.mixing import expect_mixable
@@ -36,6 +38,7 @@ from vidxfer.pipeline.training.predictions import predictions_file
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.validation import keep_validation
 from vidxfer.pipeline.writing import write_text
+from vidxfer.stages.describe import notes_of_spec
 from vidxfer.stages.learning.evaluate import predictions
 from vidxfer.stages.learning.sources import Source, online_sources
 from vidxfer.stages.learning.take_up import ids_of, owned_run, rows_of_run
@@ -63,12 +66,15 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     fabric = make_fabric(request)
     shown = progress if progress is not None and fabric.is_global_zero else Silent()
     sources = sources_of(request, fabric, shown)
+    recipe, chosen = settled(request.recipe, offer_of_split(sources["train"].split, request.recipe))
+    request = replace(request, recipe=recipe)
     rows = trainable_rows(sources["train"], request, shown)
     if request.recipe.batch_clips % fabric.world_size:
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
     expect_enough_clips(len(rows), request.recipe, fabric.world_size)
     split = sources["train"].split
-    for told in expect_trainable(sources, request):
+    drawn = notes_of_spec(split.spec, request.store) if request.online and request.data is not None else ()
+    for told in [*drawn, *chosen, *expect_trainable(sources, request)]:
         shown.line(f"train: {told}")
     where = Where(device=fabric.device, precision=head_precision(request.precision, fabric.device))
     if (line := where.line(request.precision)) is not None:
@@ -152,7 +158,9 @@ def expect_text(run: Run, split: Split) -> None:
     """
     if "templates" in run.made_from or not run.progress().global_step:
         return
-    differs = other_text(run.made_from["class_names"], run.text().numpy(), split.class_names, split.text)
+    if (text := run.text()) is None or split.text is None:
+        return
+    differs = other_text(run.made_from["class_names"], text.numpy(), split.class_names, split.text)
     if differs is not None:
         raise RunError(f"{run.path} holds a run with other settings:\n  {differs}\nChoose another folder with --run.")
 
@@ -243,6 +251,7 @@ def made_from(split: Split, *, online: bool, where: Where = ON_CPU, world: int =
         "class_names": list(split.class_names),
         "templates": facts_of(split)["templates"],
         "logit_scale": split.informs["logit_scale"],
+        **({"logit_bias": split.informs["logit_bias"]} if "logit_bias" in split.informs else {}),
         "clip": split.informs["clip"],
         "data": split.informs["data"],
         "online": online,

@@ -56,7 +56,7 @@ class Trainer:
         source = sources["train"]
         self.split = split = source.split
         self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
-        self.text = torch.from_numpy(split.text)
+        self.text = None if split.text is None else torch.from_numpy(split.text)
         self.where = where
         head = build_head(self.recipe, source.offer(self.recipe))
         self.needs = head.needs

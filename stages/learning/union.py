@@ -180,8 +180,10 @@ def rows_to_keep(member_splits: Sequence[Split], *, held_out: set[str]) -> tuple
     return keep, left_out
 
 
-def text_of(class_names: Sequence[str], member_splits: Sequence[Split]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def text_of(class_names: Sequence[str], member_splits: Sequence[Split]) -> np.ndarray[Any, np.dtype[np.float32]] | None:
     """Embeddings [class embed] of class names: those of the caches, and CLIP's where none has the name.
+
+    None: the caches have none, since their tower has no text.
 
     Raises:
         CacheMismatch: the caches were made with other settings or other templates.
@@ -189,8 +191,11 @@ def text_of(class_names: Sequence[str], member_splits: Sequence[Split]) -> np.nd
     first = member_splits[0]
     for other in member_splits[1:]:  # before CLIP embeds what none of them has
         expect_agree("cache with cache", other.path, facts_of(other), facts_of(first))
-    splits_first_last = reversed(member_splits)  # the first split that has a name gives its embedding
-    known = {name: split.text[label] for split in splits_first_last for label, name in enumerate(split.class_names)}
+    if first.text is None:
+        return None
+    known: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}
+    for split in reversed(member_splits):  # the first split that has a name gives its embedding
+        known |= {} if split.text is None else dict(zip(split.class_names, split.text, strict=True))
     missing = [name for name in class_names if name not in known]
     if missing:
         clip = remembered_clip(first.informs["clip"], first.spec.clip_precision, device="cpu")

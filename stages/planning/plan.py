@@ -23,7 +23,7 @@ from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.build import expect_made_for, offer_of
 from vidxfer.pipeline.training.shown import with_clip
-from vidxfer.stages.describe import bytes_per_view, describe_split, frame_store, kept_frames
+from vidxfer.stages.describe import bytes_per_view, describe_split, frame_store, kept_frames, notes_of_spec
 from vidxfer.stages.planning import measure
 from vidxfer.stages.planning.costs import (
     ClipCost,
@@ -236,7 +236,7 @@ def _plan_split(choice: CacheChoice, tower: ClipTower, spec: CacheSpec, dataset:
         files=layout.shard_count * len(layout.owned) + len(layout.owned) + 2 * len(layout.fixed) + 4,
         inodes=layout.inodes,
         clip_tflop=frames * tower.info.flop_per_frame() / 1e12,
-        notes=dataset.notes,
+        notes=(*dataset.notes, *notes_of_spec(spec, choice)),
     )
 
 

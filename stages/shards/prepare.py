@@ -25,10 +25,10 @@ from vidxfer.pipeline.disk import disk_errors
 from vidxfer.pipeline.errors import CacheMismatch
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.pipeline.writing import make_folder
-from vidxfer.stages.describe import describe_split, frame_store
+from vidxfer.stages.describe import describe_split, embedded_names, frame_store, informs_of, prompts_of
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.room import expect_room_for, layout_for
-from vidxfer.stages.settings import CacheChoice, ExtractRequest, library_versions
+from vidxfer.stages.settings import CacheChoice, ExtractRequest
 from vidxfer.stages.shards.quantise import calibrate
 
 
@@ -87,15 +87,22 @@ def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, store: CacheCho
     try:
         split.spec.expect_same(spec, split.path)
     except CacheMismatch as error:  # a fingerprint says that the data differ, not what in them
-        raise CacheMismatch(split.path, error.fields | _other_data(split, dataset)) from error
+        remedy = _remedy(error)
+        raise CacheMismatch(split.path, error.fields | _other_data(split, dataset), remedy) from error
     expect_same_frames(split.path, split.frames, frame_store(store, spec.sampling.image_px))
     known = tuple(split.informs.get("templates", ("{}",)))
-    if known != store.templates:
-        raise CacheMismatch(split.path, {"text templates": (known, store.templates)})
+    wanted = prompts_of(store, textless=spec.textless)
+    if known != wanted:
+        raise CacheMismatch(split.path, {"text templates": (known, wanted)})
     ids = tuple(video.id for video in dataset.videos)
     if split.video_ids != ids:
         raise CacheMismatch(split.path, {"order of the videos": (split.video_ids[:3], ids[:3])})
     return split
+
+
+def _remedy(error: CacheMismatch) -> str:
+    was, _ = error.fields.get("sampling.flip_probability", (None, None))
+    return error.remedy if was is None else f"{'--flips' if was else '--no-flips'} is the cache's. {error.remedy}"
 
 
 def parameters_of(tower: ClipTower, spec: CacheSpec) -> dict[str, AnyArray]:
@@ -122,17 +129,11 @@ def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Cl
         video_ids=[video.id for video in dataset.videos],
         labels=[-1 if video.label is None else video.label for video in dataset.videos],
         class_names=dataset.class_names,
-        text=tower.encode_text(dataset.class_names, request.store.templates).numpy(),
+        text=embedded_names(tower, dataset.class_names, request.store.templates),
         **fitted.as_arrays(),
         flip_pairs=flip_pairs(dataset.class_names),
         shard_videos=request.store.shard_videos,
-        informs={
-            **library_versions(),
-            "data": request.data.to_dict(),
-            "clip": request.clip.to_dict(),
-            "logit_scale": tower.info.logit_scale,
-            "templates": list(request.store.templates),
-        },
+        informs=informs_of(tower.info, request.data, request.clip, request.store),
         factors=dataset.factors,
         frames=frame_store(request.store, spec.sampling.image_px),
         identities=True,

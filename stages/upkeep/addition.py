@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.write.grow import Addition
 from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.stages.describe import embedded_names
 from vidxfer.stages.settings import DataSource
 
 
@@ -82,13 +81,12 @@ def addition_of(split: Split, dataset: Dataset, data: DataSource, tower: ClipTow
         for name, values in split.factors.items()
     }
     templates = tuple(split.informs.get("templates", ("{}",)))
-    empty = np.zeros((0, split.spec.embed), dtype=np.float32)
     source: dict[str, Any] = data.to_dict()
     return Addition(
         video_ids=new,
         labels=[labels[name] for name in new],
         class_names=names,
-        text=tower.encode_text(fresh, templates).numpy() if fresh else empty,
+        text=embedded_names(tower, fresh, templates),
         flip_pairs=flip_pairs(names) if fresh else split.flip_pairs,
         factors=factors,
         dataset=dataset.name,

@@ -58,7 +58,7 @@ def unite(
     keep: Sequence[Sequence[int]],
     label_maps: Sequence[Sequence[int]],
     class_names: Sequence[str],
-    text: np.ndarray[Any, np.dtype[np.float32]],
+    text: np.ndarray[Any, np.dtype[np.float32]] | None,
     flip_pairs: dict[int, int],
     labels_as: str,
 ) -> Union:

@@ -51,7 +51,7 @@ class Addition:
         video_ids: not in the split yet.
         labels: int32 [video], by the grown class names; -1 = unlabelled.
         class_names: all of them: the split's, then the new ones.
-        text: float32 [class embed], of the new ones.
+        text: float32 [class embed], of the new ones; None: the tower has no text.
         flip_pairs: of all classes.
         factors: name -> value per class, of all classes; as the split has them.
         dataset, dataset_fingerprint, data: where the videos are from.
@@ -60,7 +60,7 @@ class Addition:
     video_ids: tuple[str, ...]
     labels: Sequence[int]
     class_names: tuple[str, ...]
-    text: AnyArray
+    text: AnyArray | None
     flip_pairs: Mapping[int, int]
     factors: Mapping[str, tuple[str, ...]]
     dataset: str
@@ -95,14 +95,15 @@ def grown(split: Split, addition: Addition) -> Split:
         ),
     )
     gap = first_row - rows
-    new_text = np.asarray(addition.text, dtype=np.float32).reshape(-1, spec.embed)
+    text = addition.text
+    new_text = None if text is None else np.asarray(text, dtype=np.float32).reshape(-1, spec.embed)
     return replace(
         split,
         spec=_spec_of(spec, extents),
         video_ids=(*split.video_ids, *[""] * gap, *addition.video_ids),
         labels=np.concatenate([split.labels, np.full(gap, -1), np.asarray(addition.labels)]).astype(np.int32),
         class_names=addition.class_names,
-        text=np.concatenate([split.text, new_text]),
+        text=None if split.text is None or new_text is None else np.concatenate([split.text, new_text]),
         flip_pairs=dict(addition.flip_pairs),
         factors=dict(addition.factors),
         extents=extents,
@@ -139,7 +140,7 @@ def grow(writer: SplitWriter, addition: Addition) -> Split:
         for name, first, values in (
             ("video_id", rows, ids),
             ("label", rows, new.labels[rows:]),
-            ("text", classes, new.text[classes:]),
+            *([] if new.text is None else [("text", classes, new.text[classes:])]),
         ):
             if len(values):
                 expect_plain_tree(old.path / name)  # zarr writes there by path

@@ -1,17 +1,18 @@
-"""DiST as a head: its settings, and scaled cosines of the video embedding with the class names.
+"""DiST as a head: its settings, and scaled cosines of the video embedding with the class names, or a linear classifier.
 
     DistConfig ─ needs ─▶ every block's tokens, all dense frames, text
-        └─ build ─▶ DistHead: DistNet (plain or fast form) ─▶ video embedding ─▶ cosine with class names ─▶ logits
+        └─ build ─▶ DistHead: DistNet (plain or fast form) ─▶ video embedding ─┬▶ cosine with class names ─▶ logits
+                                                                               └▶ linear ─▶ logits
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, expect_block_numbers
@@ -23,6 +24,8 @@ from vidxfer.pipeline.shapes import ClipBatch
 
 FORMS: dict[str, Callable[[DistNet, Tensor, Tensor], Tensor]] = {"fast": fast_forward, "plain": DistNet.forward}
 """Two forms of the same function of (net, tokens, dense) on the same parameters."""
+CLASSIFIERS = ("auto", "text", "linear")
+"""What makes class scores of the video embedding; "auto": text where the tower has it, else linear."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,21 +35,24 @@ class DistConfig(DistSizes, HeadConfig):
     Attributes:
         layers: CLIP layers to read; None: every block the cache holds.
         form: one of `FORMS`.
+        classifier: one of `CLASSIFIERS`; as published: "text".
 
     Raises:
-        UsageError: a form there is not, or sizes that no branch has.
+        UsageError: a form or a classifier there is not, or sizes that no branch has.
     """
 
     kind: ClassVar[str] = "dist"
-    any_classes: ClassVar[bool] = True
     unused_parameters: ClassVar[bool] = True  # the last integration-to-temporal net, as published
 
     layers: tuple[int, ...] | None = None
     form: str = "fast"
+    classifier: str = "auto"
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
             raise UsageError(f"head.form={self.form!r} is none of {', '.join(FORMS)}")
+        if self.classifier not in CLASSIFIERS:
+            raise UsageError(f"head.classifier={self.classifier!r} is none of {', '.join(CLASSIFIERS)}")
         expect_block_numbers(self.layers)
         for name, size in asdict(self).items():
             if not isinstance(size, int | float):
@@ -63,15 +69,27 @@ class DistConfig(DistSizes, HeadConfig):
             )
 
     @property
+    def any_classes(self) -> bool:
+        """A linear classifier has a row for each class it was trained on."""
+        return self.classifier != "linear"
+
+    @property
     def fixed_frames(self) -> bool:
         """CLS tokens and positions are learned per sparse frame."""
         return True
+
+    def settled(self, offer: Offer) -> DistConfig:
+        """See `HeadConfig`."""
+        if self.classifier != "auto":
+            return self
+        return replace(self, classifier="linear" if offer.textless else "text")
 
     def needs(self, offer: Offer) -> Needs:
         """See `HeadConfig`."""
         layers = self.layers or tuple(layer for layer in offer.layers if layer >= 0)
         expect_layers(layers, offer.layers)
-        return Needs(layers=layers, sparse_frames=offer.sparse_frames, pixels="dense", text=True)
+        text = self.settled(offer).classifier == "text"
+        return Needs(layers=layers, sparse_frames=offer.sparse_frames, pixels="dense", text=text)
 
     def build(self, offer: Offer) -> DistHead:
         """See `HeadConfig`."""
@@ -79,7 +97,7 @@ class DistConfig(DistSizes, HeadConfig):
 
 
 class DistHead(Head):
-    """DiST as published: video embedding, then scaled cosines with the class names' text embeddings.
+    """DiST as published: video embedding, then scaled cosines with the class names' text embeddings. Or linear.
 
     Args:
         config: its settings.
@@ -91,9 +109,16 @@ class DistHead(Head):
 
     def __init__(self, config: DistConfig, offer: Offer) -> None:
         super().__init__()
+        config = config.settled(offer)
         self.needs = config.needs(offer)
         self.dist_net = DistNet(config, offer, self.needs.layers)
-        self.classify = TextCosine(offer.class_text(), offer.logit_scale)
+        self.classify: nn.Module
+        if config.classifier == "linear":
+            self.classify = nn.Linear(offer.embed, offer.classes)
+            nn.init.normal_(self.classify.weight, std=0.02)
+            nn.init.zeros_(self.classify.bias)
+        else:
+            self.classify = TextCosine(offer.class_text(), offer.logit_scale, offer.logit_bias)
         self._embed = FORMS[config.form]
 
     def forward(self, batch: ClipBatch) -> Tensor:

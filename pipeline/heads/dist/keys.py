@@ -38,6 +38,10 @@ _CLIP = re.compile(
 )
 
 
+CLASSIFIER = "classify."
+"""Beginning of the names of a linear classifier, in a head and in a file. The release has none: it scores class names."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SortedKeys:
     """Every key of a file, in one of three places.

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidxfer.pipeline.heads.base import Head, HeadConfig, Offer
 from vidxfer.pipeline.heads.dist.head import DistConfig
-from vidxfer.pipeline.heads.dist.keys import HEAD, OLD_HEAD, PREFIX, SortedKeys, official_state, sort_keys
+from vidxfer.pipeline.heads.dist.keys import CLASSIFIER, HEAD, OLD_HEAD, PREFIX, SortedKeys, official_state, sort_keys
 from vidxfer.pipeline.heads.dist.net import DistNet, DistSizes
 from vidxfer.pipeline.heads.family import Released
 
@@ -34,6 +34,7 @@ class FileSizes:
         patch_px: side of the stem's patch.
         channels: CLIP width.
         embed: joint space.
+        classes: of a linear classifier, which only files of vidxfer have; 0: the head scores class names.
         clip_blocks, grid: of the CLIP in the same file; None when it holds none.
     """
 
@@ -46,6 +47,7 @@ class FileSizes:
     embed: int
     clip_blocks: int | None
     grid: int | None
+    classes: int = 0
 
     @property
     def dense_frames(self) -> int:
@@ -63,7 +65,7 @@ class FileSizes:
             grid=(grid, grid),
             channels=self.channels,
             embed=self.embed,
-            classes=1,
+            classes=self.classes or 1,
             image_px=grid * self.patch_px,
         )
 
@@ -72,7 +74,7 @@ class FileSizes:
             f"{self.layers} CLIP layers of {self.channels} channels, {self.sparse_frames} sparse and "
             f"{self.dense_frames} dense frames, patch {self.patch_px} px, {self.config.integration_channels} + "
             f"{self.config.temporal_channels} channels, {self.config.pooling_layers} pooling layers, "
-            f"joint space {self.embed}"
+            f"joint space {self.embed}" + f", a linear classifier of {self.classes} classes" * bool(self.classes)
         )
 
 
@@ -104,6 +106,7 @@ def read_sizes(keys: SortedKeys) -> FileSizes:
         embed=seen.vote(r"proj", 1, 512),
         clip_blocks=visual.count("visual.transformer.resblocks") or None,
         grid=math.isqrt(tokens - 1) if tokens else None,
+        classes=seen.vote(r"classify\.(weight|bias)", 0, 0),
     )
 
 
@@ -139,6 +142,9 @@ def problems(keys: SortedKeys, sizes: FileSizes) -> list[str]:
         return lines
     with torch.device("meta"):
         wanted = DistNet(sizes.config, sizes.offer, tuple(range(sizes.layers))).state_dict()
+        if sizes.classes:
+            linear = nn.Linear(sizes.embed, sizes.classes).state_dict()
+            wanted |= {CLASSIFIER + name: value for name, value in linear.items()}
     stored = keys.head
     lines = [f"{key}: missing" for key in sorted(wanted.keys() - stored.keys())]
     lines += [f"{key}: not a part of this branch" for key in sorted(stored.keys() - wanted.keys())]
@@ -179,9 +185,12 @@ class DistRelease:
         keys = sort_keys(state)
         sizes = read_sizes(keys)
         lines = problems(keys, sizes)
+        classifier = "linear" if sizes.classes else "text"
         return Released(
-            config=None if lines else DistConfig(**asdict(sizes.config)),
-            weights={HEAD + name: value.float() for name, value in keys.head.items()},
+            config=None if lines else DistConfig(**asdict(sizes.config), classifier=classifier),
+            weights={
+                name if name.startswith(CLASSIFIER) else HEAD + name: value.float() for name, value in keys.head.items()
+            },
             clip=keys.clip,
             unknown=keys.unknown,
             problems=tuple(lines),
@@ -211,4 +220,5 @@ class DistRelease:
             "ADA_POOLING_LAYERS": config.pooling_layers,
             "SELECTED_LAYERS": list(config.needs(offer).layers),
             "S_PATCH_SIZE": offer.patch_px,
+            **({} if config.any_classes else {"(not in the release) linear classifier": f"{offer.classes} classes"}),
         }

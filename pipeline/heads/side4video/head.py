@@ -9,8 +9,8 @@ TDS-CLIP is the same head with another network (pipeline/heads/tds). Names of pa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import BatchStatistics, Head, HeadConfig, Needs, Offer, expect_block_numbers
 from vidxfer.pipeline.heads.delivered import expect_layers
 from vidxfer.pipeline.heads.side4video.fast import fast_forward
-from vidxfer.pipeline.heads.side4video.net import Side4VideoNet, SideSizes
+from vidxfer.pipeline.heads.side4video.net import Side4VideoNet, SideSizes, side_width
 from vidxfer.pipeline.shapes import ClipBatch
 
 NetForm = Callable[[Side4VideoNet, Tensor, Tensor], Tensor]
@@ -54,6 +54,10 @@ class Side4VideoConfig(SideSizes, HeadConfig):
     def batch_statistics(self) -> BatchStatistics:
         """Its batch norms see one device's clips, or all."""
         return "devices" if self.sync_batchnorm else "device"
+
+    def settled(self, offer: Offer) -> Self:
+        """See `HeadConfig`."""
+        return self if self.side_channels else replace(self, side_channels=side_width(offer.channels))
 
     def read(self, offer: Offer) -> tuple[int, ...]:
         """The layers that feed the network.
@@ -91,6 +95,7 @@ class SideHead(Head):
 
     def __init__(self, config: Side4VideoConfig, offer: Offer) -> None:
         super().__init__()
+        config = config.settled(offer)
         self.config, self.needs = config, config.needs(offer)
         self.visual = config.net(offer)
         self.fc = nn.Linear(config.side_channels, offer.classes)

@@ -33,7 +33,7 @@ class SideSizes:
     """Settings of the side network; defaults are the released B/16 ones (L/14: side_channels=512).
 
     Attributes:
-        side_channels: width of the side network, a multiple of 64.
+        side_channels: width of the side network, a multiple of 64; 0: by CLIP's width, see `side_width`.
         gate: how a layer's patches join the state: "fixed", one half each; "learned", the patches' share is
             sigmoid(a / 0.1) with one a per layer that begins at 0, as in LST.
         sync_batchnorm: statistics of a training batch over all devices; published: each device has its own.
@@ -47,13 +47,22 @@ class SideSizes:
     sync_batchnorm: bool = False
 
     def __post_init__(self) -> None:
-        if self.side_channels < SIDE_HEAD_CHANNELS or self.side_channels % SIDE_HEAD_CHANNELS:
+        if self.side_channels < 0 or self.side_channels % SIDE_HEAD_CHANNELS:
             raise UsageError(
                 f"head.side_channels={self.side_channels} must be a multiple of {SIDE_HEAD_CHANNELS}, like 320: "
-                f"an attention head has {SIDE_HEAD_CHANNELS} channels"
+                f"an attention head has {SIDE_HEAD_CHANNELS} channels. Or 0, for a width that goes with CLIP's"
             )
         if self.gate not in GATES:
             raise UsageError(f"head.gate={self.gate!r} is none of {', '.join(GATES)}")
+
+
+def side_width(channels: int) -> int:
+    """Width of the side network for a tower of so many channels, as released: 320 for 768, and 512 for 1024.
+
+    That is 5/12 of the tower's, from 1024 on the half, in whole attention heads and at least one.
+    """
+    share = channels // 2 if channels >= 1024 else channels * 5 // 12
+    return max(1, share // SIDE_HEAD_CHANNELS) * SIDE_HEAD_CHANNELS
 
 
 def patch_conv(inputs: int, channels: int, patch_px: int, edge_px: int = 0) -> nn.Conv3d:

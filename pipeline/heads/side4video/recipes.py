@@ -1,4 +1,4 @@
-"""Side4Video's recipes: its released settings on CLIP's towers, and the toy's.
+"""Side4Video's recipes: its released settings on CLIP's towers, the same for any frames and tower, and the toy's.
 
 Source: docs/spec/tds_clip_side4video.md §5. Nothing is mixed, also in the release. What a cache cannot replay of the
 released augmentation is in docs/deviations.md.
@@ -19,19 +19,27 @@ EPOCHS = {("SSv1", B16.model): 40}
 """Where it is not 30."""
 
 
+ANY_TOWER: dict[str, Any] = {
+    "optimiser": RELEASED,
+    "epochs": 30,
+    "warmup_epochs": 4.0,
+    "batch_clips": 256,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.15,
+    "label_smoothing": 0.1,
+}
+"""What the released settings of both methods have in common whatever the tower; the rate is that of B/16."""
+
+
 def settings(data: str, clip: ClipShape) -> dict[str, Any]:
-    """What the released settings of both methods have in common, as fields of a recipe."""
+    """What the released settings of both methods have in common on one tower, as fields of a recipe."""
     return {
+        **ANY_TOWER,
         "clip": clip,
         "dense_frames": 8,
         "sparse_frames": 8,
-        "optimiser": RELEASED,
         "epochs": EPOCHS.get((data, clip.model), 30),
-        "warmup_epochs": 4.0,
-        "batch_clips": 256,
         "learning_rate": 1e-3 if clip is B16 else 1e-4,
-        "weight_decay": 0.15,
-        "label_smoothing": 0.1,
     }
 
 
@@ -61,5 +69,6 @@ RECIPES = (
         )
         for data, clip in CONFIGURATIONS
     ),
+    Recipe(name="side4video", head=Side4VideoConfig(side_channels=0), **ANY_TOWER),
     Recipe(name="side4video-toy", head=Side4VideoConfig(side_channels=64), **TOY),
 )

@@ -1,9 +1,9 @@
-"""TDS-CLIP's recipes: its released settings, which are those of Side4Video but for the network, and the toy's."""
+"""TDS-CLIP's recipes: its released settings, which are Side4Video's but for the network; any tower's; and the toy's."""
 
 from __future__ import annotations
 
 from vidxfer.pipeline.heads.recipe import Recipe
-from vidxfer.pipeline.heads.side4video.recipes import CONFIGURATIONS, SIDE_CHANNELS, TOY, named, settings
+from vidxfer.pipeline.heads.side4video.recipes import ANY_TOWER, CONFIGURATIONS, SIDE_CHANNELS, TOY, named, settings
 from vidxfer.pipeline.heads.tds.head import TdsConfig
 
 RECIPES = (
@@ -15,5 +15,6 @@ RECIPES = (
         )
         for data, clip in CONFIGURATIONS
     ),
+    Recipe(name="tds", head=TdsConfig(side_channels=0), **ANY_TOWER),
     Recipe(name="tds-toy", head=TdsConfig(side_channels=64), **TOY),
 )
