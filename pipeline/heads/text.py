@@ -4,7 +4,7 @@
                                     ├─ dot ─ × exp(logit_scale) ─▶ logits [clip class]
     text [class embed] ─ normalise ─┘
 
-A checkpoint therefore works with any label set of the same CLIP text space; the text is not part of it.
+A checkpoint does not hold the text. It therefore works with any label set of the same CLIP text space.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def cosine_logits(video: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
-    """exp-scaled cosines: [clip embed], [class embed] -> [clip class]. No epsilon in the norms, as published."""
+    """Scaled cosines: [clip embed], [class embed] -> [clip class]. The norms have no epsilon, as published."""
     video = video / video.norm(dim=-1, keepdim=True)
     text = text / text.norm(dim=-1, keepdim=True)
     return scale * video @ text.t()
@@ -27,7 +27,7 @@ class TextCosine(nn.Module):
 
     Args:
         text: raw text embeddings [class embed], float32.
-        logit_scale: already exponentiated; CLIP's own is about 100.
+        logit_scale: CLIP's logit scale, exponentiated; about 100.
     """
 
     text: Tensor
@@ -39,7 +39,7 @@ class TextCosine(nn.Module):
         self.register_buffer("scale", torch.tensor(float(logit_scale)), persistent=False)
 
     def forward(self, video: Tensor) -> Tensor:
-        """[clip embed] -> logits [clip class], in float32 whatever the autocast type."""
-        shapes_only = video.device.type == "meta"  # autocast does not know that device, and there is nothing to cast
+        """[clip embed] -> logits [clip class], in float32 under any autocast type."""
+        shapes_only = video.device.type == "meta"  # autocast does not support that device, and nothing is to be cast
         with nullcontext() if shapes_only else torch.autocast(video.device.type, enabled=False):
             return cosine_logits(video.float(), self.text, self.scale)

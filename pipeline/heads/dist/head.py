@@ -27,14 +27,14 @@ FORMS: dict[str, Callable[[DistNet, Tensor, Tensor], Tensor]] = {"fast": fast_fo
 
 @dataclass(frozen=True, kw_only=True)
 class DistConfig(DistSizes, HeadConfig):
-    """Settings of DiST: the sizes of its branch, and
+    """Settings of DiST: the sizes of its branch (`DistSizes`), and the following.
 
     Attributes:
         layers: CLIP layers to read; None: every block the cache holds.
         form: one of `FORMS`.
 
     Raises:
-        UsageError: a form there is not, or sizes that no branch has.
+        UsageError: an unknown form, or sizes that no branch can have.
     """
 
     kind: ClassVar[str] = "dist"
@@ -54,7 +54,7 @@ class DistConfig(DistSizes, HeadConfig):
             if not 0 < size < math.inf and name != "pooling_layers":
                 raise UsageError(f"head.{name}={size} must be above 0")
             if name.endswith("_frames") and size % 2 == 0:
-                raise UsageError(f"head.{name}={size} must be odd, so that a frame is in the middle")
+                raise UsageError(f"head.{name}={size} must be odd: one frame must be in the middle")
         wide = self.integration_channels
         if self.pooling_layers < 1 or (wide > 64 and wide % (wide // 64)):
             raise UsageError(

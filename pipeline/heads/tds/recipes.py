@@ -1,4 +1,4 @@
-"""TDS-CLIP's recipes: its released settings, which are those of Side4Video but for the network, and the toy's."""
+"""TDS-CLIP's recipes: its released settings and the toy's. Only the network differs from Side4Video's settings."""
 
 from __future__ import annotations
 
