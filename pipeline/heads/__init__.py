@@ -1,4 +1,4 @@
-"""Temporal heads: one folder or file per family, one line each in the table below, and nothing else to touch."""
+"""Temporal heads. Each family has one folder or file, and one line in the table below. A new head changes no more."""
 
 from vidxfer.pipeline.heads import attentive, dist, evl, frames, pooler, probe, side4video, tds
 

@@ -1,11 +1,11 @@
-"""Attentive probe: learned queries look at every token of every frame, and cannot tell when a frame was.
+"""Attentive probe: learned queries attend to every token of every frame. They cannot tell the order of the frames.
 
     tokens of the last layer [clip frame token channel] ─ one set of frame·token items ─ norm ─┐ keys, values
     queries [query channel], learned ────────────────── cross-attention ──────────────────────┘
                                                         ─▶ + MLP ─▶ mean over queries ─▶ norm ─▶ Linear ─▶ logits
 
-It reads everything that CLIP says about every patch, which is far more than a mean embedding. But no position in time
-is added, so any order of the frames gives the same logits: what it gains over the linear probe is not motion.
+The probe reads the token of every patch, which is far more than a mean embedding. It adds no position in time, so any
+order of the frames gives the same logits. Its gain over the linear probe is therefore not due to motion.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vidxfer.pipeline.shapes import ClipBatch
 
 QUERIES = 4
 HEAD_CHANNELS = 64
-"""Channels of one attention head, as in CLIP; a narrower or uneven tower gets one head."""
+"""Channels of one attention head, as in CLIP. A tower whose width does not divide into these gets one head."""
 
 
 @dataclass(frozen=True, kw_only=True)

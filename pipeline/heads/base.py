@@ -3,9 +3,9 @@
     HeadConfig ─ needs(offer) ─▶ Needs ─▶ the loader fetches exactly that ─▶ ClipBatch ─┐
         └────── build(offer) ─▶ Head ───────────────────────────────────────────────────┴─▶ logits [clip class]
 
-`Offer` is what a cache or the online path delivers. A head is told once, when it is built; it never opens anything.
-What must be known before a head exists (does it score any class names? does it fit one number of frames alone? does DDP
-have to look for parameters without a gradient?) is asked of its settings, everything else of the module.
+`Offer` is what a cache or the online path delivers. A head gets it once, when it is built. A head opens no file.
+The settings answer what must be known before a head exists: Does it score any class names? Does it fit only one number
+of frames? Must DDP look for parameters without a gradient? The module answers everything else.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.pipeline.shapes import ClipBatch, WindowEnds
 
 PixelKind = Literal["none", "sparse", "dense", "window"]
-"""Which frames of a view a head sees as pixels: those CLIP sees, all dense ones, or some source frames around each."""
+"""Which frames of a view a head sees as pixels: none, the sparse ones, all dense ones, or a window of source frames
+around each sparse one."""
 
 BatchStatistics = Literal["none", "device", "devices"]
-"""Over which clips a head takes statistics in training: none, those of one device, or those of all devices."""
+"""Over which clips a head's batch norms take statistics in training: none, one device's, or those of all devices."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +38,15 @@ class Needs:
         embedding: the projected CLIP image embedding of every sparse frame.
         sparse_frames: sparse frames per clip; 0: all that a view holds. A cache may hold a multiple (training/bank.py).
         text: class-name embeddings.
-        pixels: which frames as normalised pixels.
-        window_frames: with pixels="window": source frames per sparse frame, an odd number; the sparse one is in the
-            middle.
-        window_ends: what such a window has beyond the ends of the video; see `WindowEnds`.
+        pixels: which frames the head reads as normalised pixels.
+        window_frames: source frames per sparse frame, for pixels="window". It is an odd number: the sparse frame is in
+            the middle.
+        window_ends: how such a window is filled beyond the ends of the video; see `WindowEnds`.
         frozen: names of CLIP parameters (open_clip's) that must lie beside the tokens.
-        through_clip: gradients flow through this many last blocks of CLIP; 0: CLIP is behind the tokens.
+        through_clip: number of last CLIP blocks that gradients flow through; 0: no gradient enters CLIP.
 
     Raises:
-        ValueError: a window without a middle, or a number of its frames without a window.
+        ValueError: the number of window frames is even, or it is given without pixels="window".
     """
 
     layers: tuple[int, ...] = ()
@@ -63,13 +64,14 @@ class Needs:
             raise ValueError(f"pixels={self.pixels!r} is none of {', '.join(get_args(PixelKind))}")
         if (self.pixels == "window") != (self.window_frames % 2 == 1):
             raise ValueError(
-                f"pixels={self.pixels!r} with window_frames={self.window_frames}: windows have an odd number"
+                f"pixels={self.pixels!r} with window_frames={self.window_frames}: expected an odd number "
+                "with pixels='window', and 0 with any other pixels"
             )
         if self.window_ends not in get_args(WindowEnds):
             raise ValueError(f"window_ends={self.window_ends!r} is none of {', '.join(get_args(WindowEnds))}")
 
     def pixel_frames(self, sparse_frames: int, alpha: int) -> int:
-        """Frames of a clip that the head sees as pixels, of a view of that many sparse frames."""
+        """Number of frames per clip that the head sees as pixels, for a view with `sparse_frames` sparse frames."""
         per_sparse = {"none": 0, "sparse": 1, "dense": alpha, "window": self.window_frames}[self.pixels]
         return (self.sparse_frames or sparse_frames) * per_sparse
 
@@ -80,22 +82,23 @@ class Offer:
 
     Attributes:
         layers: the layers on offer.
-        sparse_frames, alpha: frames CLIP saw per view, and dense frames per sparse frame.
+        sparse_frames: frames per view that CLIP saw.
+        alpha: dense frames per sparse frame.
         grid: patches along the (height, width) of the picture.
         patch_px: side of one patch.
         channels: CLIP width.
-        embed: joint space.
+        embed: width of the joint space.
         classes: number of class names.
         image_px: side of the picture.
-        text: raw text embeddings [class embed]; None: nobody asked for them.
-        logit_scale: CLIP's, exponentiated.
-        logit_bias: what a tower trained with a sigmoid adds to scaled cosines; None: it was trained otherwise.
-        textless: the tower has no text: there are no embeddings of class names.
+        text: raw text embeddings [class embed]; None: they were not asked for.
+        logit_scale: CLIP's logit scale, exponentiated.
+        logit_bias: a number that towers trained with a sigmoid add to scaled cosines; None: the tower has none.
+        textless: the tower has no text tower, so there are no embeddings of class names.
         model: the tower's name, for messages.
-        frozen: CLIP's parameters by name, as far as they are at hand.
-        clip_heads: attention heads of CLIP's blocks; None: nothing says it.
-        tower: CLIP itself; None: its tokens are cached.
-        sizes_only: nothing is computed with what is built of it: only its sizes, or its weights, are asked for.
+        frozen: CLIP's parameters by name, those that are available.
+        clip_heads: attention heads of CLIP's blocks; None: not known.
+        tower: CLIP itself; None: its tokens come from a cache.
+        sizes_only: the head will compute nothing; only its sizes or its weights are read.
     """
 
     layers: tuple[int, ...]
@@ -137,10 +140,10 @@ class Offer:
         return self.text
 
     def for_sizes(self, needs: Needs) -> Offer:
-        """The same for a head that never computes anything real: zeros for the frozen parameters of its needs.
+        """The same offer for a head that computes nothing: the frozen parameters that it needs are zeros.
 
         Raises:
-            ValueError: a name of which it is not known how its size follows from CLIP's width.
+            ValueError: a frozen parameter whose size cannot be derived from CLIP's width.
         """
         width = self.channels
         sizes = {
@@ -154,7 +157,7 @@ class Offer:
         }
         if unknown := [name for name, shape in shapes.items() if shape is None]:
             raise ValueError(
-                f"how large CLIP's parameters {unknown} are is not known here; add them to Offer.for_sizes"
+                f"the sizes of CLIP's parameters {unknown} are not known here. Add them to Offer.for_sizes."
             )
         made = {name: torch.zeros(shape) for name, shape in shapes.items() if shape is not None}
         return replace(self, frozen=made, sizes_only=True)
@@ -165,13 +168,13 @@ class Offer:
         """A batch of random numbers in the shapes a loader would deliver to a head of these needs.
 
         Args:
-            needs: the head's.
-            clips: in the batch.
-            device: "meta" for shapes alone.
-            dtype: of the tokens.
+            needs: what the head reads.
+            clips: number of clips in the batch.
+            device: where the tensors lie; "meta" allocates nothing.
+            dtype: type of the tokens.
 
         Returns:
-            What is not needed is None, as the loader has it; every label is class 0.
+            A batch in which everything that is not needed is None, as in the loader's; every label is class 0.
         """
         frames = needs.sparse_frames or self.sparse_frames
         shown = needs.pixel_frames(frames, self.alpha)
@@ -203,7 +206,7 @@ class Head(nn.Module, ABC):
         return logits.float().softmax(dim=-1)
 
     def undecayed(self) -> frozenset[str]:
-        """Names of the parameters that weight decay leaves alone: here the vectors, which are biases and norms."""
+        """Names of the parameters without weight decay. By default the vectors, which are biases and norms."""
         return frozenset(name for name, parameter in self.named_parameters() if parameter.ndim == 1)
 
 
@@ -212,7 +215,7 @@ class HeadConfig(ABC):
 
     Attributes:
         kind: what a recipe calls the family.
-        unused_parameters: some parameters never get a gradient: DDP has to look for them in every step.
+        unused_parameters: some parameters never get a gradient, so DDP must look for them in every step.
     """
 
     kind: ClassVar[str]
@@ -225,12 +228,12 @@ class HeadConfig(ABC):
 
     @property
     def fixed_frames(self) -> bool:
-        """Whether trained weights fit one number of sparse frames alone."""
+        """Whether trained weights fit only one number of sparse frames."""
         return False
 
     @property
     def batch_statistics(self) -> BatchStatistics:
-        """Over which clips batch norms take statistics; where they do, one clip alone cannot be learned from."""
+        """Over which clips batch norms take statistics. With batch norms, a batch needs two clips."""
         return "none"
 
     def settled(self, offer: Offer) -> HeadConfig:
@@ -239,7 +242,7 @@ class HeadConfig(ABC):
 
     @abstractmethod
     def needs(self, offer: Offer) -> Needs:
-        """What the head reads of an offer; nothing is built.
+        """What the head reads of an offer. Nothing is built.
 
         Raises:
             CacheError: the offer lacks it.
@@ -254,16 +257,16 @@ class HeadConfig(ABC):
         """
 
     def to_dict(self) -> dict[str, Any]:
-        """As a run folder keeps it: the kind, then every field."""
+        """The settings as a run folder stores them: the kind, then every field."""
         assert is_dataclass(self)
         return {"kind": self.kind, **asdict(self)}
 
 
 def expect_block_numbers(layers: object) -> None:
-    """Check the setting of the CLIP layers that a head reads; None: every block.
+    """Check the setting `layers` of a head: block numbers, or None for every block.
 
     Raises:
-        UsageError: it is neither that nor some numbers.
+        UsageError: it is neither None nor a non-empty list of whole numbers.
     """
     if layers is not None and (
         not layers or not isinstance(layers, tuple) or not all(isinstance(layer, int) for layer in layers)

@@ -1,6 +1,6 @@
-"""Does an offer hold what a head reads? Asked before the head is built.
+"""Checks that an offer holds what a head reads, before the head is built.
 
-needs ── text, layers, frozen parameters, CLIP itself ──▶ each of them on offer, or a CacheError that says how to get it
+needs ── text, layers, frozen parameters, CLIP itself ──▶ the offer has them all, or a CacheError says how to get them
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ def last_block(offer: Offer) -> int:
     """The last CLIP block on offer.
 
     Raises:
-        CacheError: there is none but the stem.
+        CacheError: the offer has no block, only the stem.
     """
     last = max(offer.layers)
     if last == STEM:
-        raise CacheError("an attentive probe reads a CLIP block, the cache holds the stem alone; extract with --layers")
+        raise CacheError(
+            "an attentive probe reads the tokens of a CLIP block, and the cache holds only the stem. "
+            "Extract again with --layers."
+        )
     return last
 
 
@@ -26,14 +29,14 @@ def expect_layers(wanted: tuple[int, ...], offered: tuple[int, ...]) -> None:
     """Check that the cache holds every layer a head wants.
 
     Raises:
-        CacheError: names the missing layers and the ones on offer.
+        CacheError: a layer is missing; the text names the missing and the offered layers.
     """
     missing = [layer for layer in wanted if layer not in offered]
     if missing:
-        stem = " Layer -1, what goes into the first block, is kept by `vidxfer extract --stem`." * (STEM in missing)
+        stem = " `vidxfer extract --stem` stores layer -1, the input of the first block." * (STEM in missing)
         raise CacheError(
-            f"the head wants CLIP layers {missing}, the cache holds {list(offered)}. "
-            f"Choose among those (--layers), or extract again with more layers.{stem}"
+            f"the head reads CLIP layers {missing}, and the cache holds {list(offered)}. "
+            f"Choose some of the cached layers (--layers), or extract again with more layers.{stem}"
         )
 
 
@@ -41,8 +44,8 @@ def expect_delivered(needs: Needs, offer: Offer) -> None:
     """Check that an offer has what a head of these needs reads.
 
     Raises:
-        CacheError: a layer or a frozen parameter is missing, there is no text, or gradients are to flow through a CLIP
-            that is not there.
+        CacheError: a layer or a frozen parameter is missing, there is no text, or gradients must flow through a CLIP
+            that is not loaded.
     """
     if needs.text and offer.textless:
         raise CacheError(
@@ -53,11 +56,11 @@ def expect_delivered(needs: Needs, offer: Offer) -> None:
     if missing := [name for name in needs.frozen if name not in offer.frozen]:
         raise CacheError(
             f"the head reads CLIP's own parameters {missing}, and neither the cache nor its CLIP ({offer.model}) has "
-            "them. They are those of open_clip's vision transformers: take such a CLIP (--model), and extract again or "
-            "train --online. Or train without them: --set head.cross_frame=false"
+            "them. Only open_clip's vision transformers have them. Choose such a CLIP (--model), and extract again or "
+            "train with --online. Or train without them: --set head.cross_frame=false"
         )
     if needs.through_clip and offer.tower is None:
         raise CacheError(
-            f"the head's gradients flow through the last {needs.through_clip} blocks of CLIP, and a cache holds what "
-            "comes out of blocks. Train with --online, where CLIP itself is there."
+            f"the head's gradients flow through the last {needs.through_clip} blocks of CLIP, and a cache holds only "
+            "the outputs of blocks. Train with --online, which loads CLIP itself."
         )

@@ -1,6 +1,6 @@
-"""A family of heads, as the table in `pipeline.heads` lists it, and the layout of released checkpoints.
+"""A family of heads, as the table in `pipeline.heads` lists it, and the protocol of a released checkpoint layout.
 
-state of a file ─ Release.read ─▶ Released: settings, weights, CLIP's keys, everything that does not fit
+state of a file ─ Release.read ─▶ Released: settings, weights, CLIP's keys, and a list of what does not fit
 head + CLIP ───── Release.write ─▶ the layout of the release
 """
 
@@ -21,18 +21,18 @@ class Released:
     """What a file of released weights holds.
 
     Attributes:
-        config: settings of the head, its CLIP layers left open; None: the file holds no such head, see `problems`.
-        weights: under the head's own names.
-        clip: of the frozen CLIP, under open_clip's names.
-        unknown: full keys that are neither.
-        problems: everything that does not fit, one line each.
-        layers: how many CLIP layers feed the head.
-        clip_blocks: of the CLIP in the same file; None: it holds none.
-        offer: sizes of what a cache for these weights delivers; 0: the file does not say, and any will do.
-        sizes: all that the shapes tell, for a report.
-        words: the same in one line.
-        old_names: what an older generation called the branch, where the keys are of that one; else empty.
-        last_blocks: the last blocks of CLIP feed the head unless others are named; False: the file must say which.
+        config: settings of the head, without its CLIP layers; None: the file holds no such head, see `problems`.
+        weights: tensors of the head, under its own names.
+        clip: tensors of the frozen CLIP, under open_clip's names.
+        unknown: full keys that belong to neither.
+        problems: what does not fit, one line each.
+        layers: number of CLIP layers that feed the head.
+        clip_blocks: blocks of the CLIP in the same file; None: the file holds no CLIP.
+        offer: sizes of a cache for these weights; 0: the file does not give the size, and any size fits.
+        sizes: all sizes that follow from the shapes, for a report.
+        words: the same sizes in one line.
+        old_names: the older name of the branch, if the keys use it; else empty.
+        last_blocks: True: the last blocks of CLIP feed the head unless layers are named; False: they must be named.
     """
 
     config: HeadConfig | None
@@ -50,12 +50,12 @@ class Released:
 
 
 class Release(Protocol):
-    """The layout of somebody's released checkpoints; nothing is opened here.
+    """The layout of the checkpoints that a paper's authors released. No file is opened here.
 
     Attributes:
-        title: what the head is called in words.
-        under: key of a file of the release below which the tensors lie.
-        holds_clip: CLIP's weights are in such a file too.
+        title: name of the head for people.
+        under: key in the released file that holds the tensors.
+        holds_clip: whether such a file also holds CLIP's weights.
     """
 
     title: str
@@ -63,26 +63,26 @@ class Release(Protocol):
     holds_clip: bool
 
     def read(self, state: Mapping[str, Tensor]) -> Released:
-        """Say of every key what it is."""
+        """Sort the keys of a file, and derive settings and sizes from them."""
 
     def fed_by(self, config: HeadConfig, layers: tuple[int, ...]) -> HeadConfig:
         """The same settings with the CLIP layers that feed the head."""
 
     def write(self, head: Head, clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The keys of the release: float32 on the CPU, each with memory of its own."""
+        """The weights under the keys of the release. Tensors are float32 on the CPU, and share no memory."""
 
     def told(self, config: HeadConfig, offer: Offer) -> dict[str, Any]:
-        """What the released code must be told to load such a head: its setting -> value."""
+        """The settings that the released code needs to load such a head: name of its setting -> value."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Everything about one kind of head that others ask for.
+    """Everything that other modules read about one kind of head.
 
     Attributes:
-        config: class of its settings.
-        recipes: that train it.
-        published: results of others, of some of the recipes.
+        config: class of the head's settings.
+        recipes: recipes that train the head.
+        published: results that others published for some of the recipes.
         release: layout of released checkpoints; None: there are none.
     """
 

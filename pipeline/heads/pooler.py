@@ -1,12 +1,12 @@
-"""V-JEPA 2's attentive probe: tokens attend to tokens, then one learned query looks at all of them.
+"""V-JEPA 2's attentive probe: tokens attend to tokens, then one learned query attends to all of them.
 
     tokens of the last layer [clip frame token channel] (+ position table over time) ─ one set of frame·token items
         ─▶ depth − 1 blocks: items attend to items, MLP
         ─▶ one block: the query, as it is, attends to the items' norm (no projection behind); MLP ─▶ Linear ─▶ logits
 
-As published, nothing here knows about frames: any order of them gives the same logits, at any depth. `positions` adds
-what the publication does not have, a learned row per frame; with it the probe sees order (docs/spec/more_heads.md §1).
-`AttentiveProbe` (attentive.py) is another network, of 0.1.0: four queries, a projection behind attention, a last norm.
+As published, the probe has no notion of frames: any order of them gives the same logits, at any depth. `positions` adds
+a learned row per frame, which the publication does not have. With it the probe sees order (docs/spec/more_heads.md §1).
+`AttentiveProbe` (attentive.py) of 0.1.0 is another network: four queries, a projection after attention, a last norm.
 
 Parameters have the released names: `pooler.…` and `linear.…`.
 """
@@ -32,8 +32,8 @@ from vidxfer.pipeline.shapes import ClipBatch
 FORMS = ("fast", "plain")
 """Two forms of the same function: "plain" makes a key and a value for every token, as released."""
 POSITION_SPREAD = 0.5
-"""Standard deviation of a fresh table over time, in units of a token's own spread. A table of 0.02, as the weights are
-drawn, is lost beside CLIP's tokens, and a few hundred steps do not make it large enough."""
+"""Standard deviation of a fresh table over time, in units of a token's own standard deviation. The weights are drawn
+with 0.02. A table of that size is too small beside CLIP's tokens, and a few hundred steps do not enlarge it enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +41,15 @@ class PoolerConfig(HeadConfig):
     """Settings of V-JEPA 2's attentive probe.
 
     Attributes:
-        depth: blocks; the last one is the query's, those before it are among the tokens.
-        positions: a learned table over time, one row per sparse frame, added to all tokens of the frame in units of
-            each token's spread, so that it is as loud beside the tokens of any CLIP.
+        depth: number of blocks. In the last one the query attends to the tokens, in the others tokens attend to tokens.
+        positions: a learned table over time, one row per sparse frame. Each row is added to all tokens of its frame, in
+            units of each token's standard deviation. It then has the same relative size for any CLIP.
         attention_heads: of each block; 16 in all released settings, whatever the width.
-        mlp_ratio: width of an MLP's inside, as a multiple of the tokens' width.
+        mlp_ratio: hidden width of an MLP, as a multiple of the tokens' width.
         form: one of `FORMS`.
 
     Raises:
-        UsageError: sizes that no pooler has, or a form there is not.
+        UsageError: sizes that no pooler can have, or an unknown form.
     """
 
     kind: ClassVar[str] = "attentive-pooler"
@@ -123,13 +123,14 @@ class PoolerProbe(Head):
         return logits
 
     def undecayed(self) -> frozenset[str]:
-        """Vectors, the query and the table over time; as published, everything decays (`optimiser.decay`)."""
+        """Vectors, the query and the table over time. The published recipes decay them too (`optimiser.decay`)."""
         own = {"pooler.query_tokens"} | ({"positions"} if self.positions is not None else set())
         return super().undecayed() | own
 
 
 def _recipe(name: str, learning_rate: float, **settings: int | bool) -> Recipe:
-    """As published but for batch and rate, which 20 probes at once were left to find (docs/deviations.md)."""
+    """As published, except batch size and learning rate. The release trains 20 probes at once to find these, see
+    docs/deviations.md."""
     return Recipe(
         name=name,
         head=PoolerConfig(**settings),  # type: ignore[arg-type]

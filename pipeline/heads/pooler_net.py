@@ -1,10 +1,10 @@
-"""V-JEPA 2's attentive pooler: items attend to items, then one learned query looks at all of them.
+"""V-JEPA 2's attentive pooler: items attend to items, then one learned query attends to all of them.
 
     items [clip item channel] ─ depth − 1 × (norm ─ self-attention, norm ─ MLP) ─▶ norm ─▶ keys, values ─┐
-    query [1 1 channel], as it is ─────────────────────────────────────────────────▶ cross-attention ────┴─ + query
+    query [1 1 channel], not normed ───────────────────────────────────────────────▶ cross-attention ────┴─ + query
                                                                       ─ norm ─ MLP, + itself ─▶ [clip channel]
 
-Behind the cross-attention no projection follows. Parameters have the released names (docs/spec/more_heads.md §1).
+No projection follows the cross-attention. Parameters have the released names (docs/spec/more_heads.md §1).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class TokenBlock(nn.Module):
 
 
 class PoolerAttention(nn.Module):
-    """One query for all clips over each clip's items; heads stand side by side, no projection follows."""
+    """One query for all clips attends to each clip's items. The heads are concatenated, without a projection."""
 
     def __init__(self, channels: int, heads: int, fast: bool) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class PoolerAttention(nn.Module):
 
 
 class QueryBlock(nn.Module):
-    """The query, un-normalised, attends to the items' norm; then an MLP; both with a residual: -> [clip 1 channel]."""
+    """The query, not normed, attends to the normed items; then an MLP; both with a residual: -> [clip 1 channel]."""
 
     def __init__(self, channels: int, heads: int, hidden: int, fast: bool) -> None:
         super().__init__()
@@ -112,14 +112,14 @@ class QueryBlock(nn.Module):
 
 
 class AttentivePooler(nn.Module):
-    """All items of a clip -> one vector: [clip item channel] -> [clip channel]; nothing is written to the items.
+    """All items of a clip to one vector: [clip item channel] -> [clip channel]. The items are not modified.
 
     Args:
-        channels: of a token.
-        depth: blocks, the query's among them.
-        heads: of each attention.
-        hidden: width inside an MLP.
-        fast: no key and no value is made for the items that the query looks at.
+        channels: width of an item.
+        depth: number of blocks, the query's block included.
+        heads: attention heads of each block.
+        hidden: hidden width of an MLP.
+        fast: the query attends without a key and a value for each item (single_query.py).
     """
 
     def __init__(self, channels: int, *, depth: int, heads: int, hidden: int, fast: bool) -> None:
@@ -130,9 +130,9 @@ class AttentivePooler(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Normal weights, biases 0; what is added to the residual stream shrinks with depth, as published.
+        """Normal weights, biases 0. Projections into the residual stream get smaller with depth, as published.
 
-        The block of the query shrinks as the last one among the tokens does, not as one more.
+        The query's block is scaled like the last block among the tokens.
         """
         nn.init.normal_(self.query_tokens, std=SPREAD)
         for layer in self.modules():

@@ -1,8 +1,8 @@
-"""Linear probe on mean CLIP embeddings: the order-blind control every temporal head must beat.
+"""Linear probe on mean CLIP embeddings: a control that is blind to frame order. Every temporal head must beat it.
 
     embedding [clip frame embed] ─ normalise ─ mean over frames ─ Linear ─▶ logits [clip class]
 
-Averaging forgets the order of frames, so on classes that differ only by direction of time it can only guess.
+The mean does not depend on the order of frames. The probe can only guess classes that differ only by direction of time.
 """
 
 from __future__ import annotations

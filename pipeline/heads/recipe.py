@@ -1,12 +1,12 @@
-"""What a recipe is: every setting of a training run as one typed, frozen value; variations by `replace`.
+"""A recipe: every setting of a training run as one typed, frozen value. `replace` makes variations.
 
     Recipe ── head: HeadConfig      which head, and its sizes
            ── clip: ClipShape       the CLIP it is for; None: any
-           ── optimiser: Optimiser  how the rate moves, what decays
-           ── mixing: Mixing        of the clips of a batch
+           ── optimiser: Optimiser  schedule of the learning rate, weight decay
+           ── mixing: Mixing        how the clips of a batch are mixed
            └─ epochs, batch_clips, learning_rate …
 
-A family of heads brings its recipes with it (`Family`); all of them are in `pipeline.heads`.
+Each family of heads defines its own recipes (`Family`). `pipeline.heads` lists all of them.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ class ClipShape:
     """A CLIP image tower.
 
     Attributes:
-        model: what open_clip calls it. Told where a cache's differs, and not compared: a folder may have any name.
+        model: open_clip's name. A difference is reported and never an error, because a folder may have any name.
         width: channels of a token.
-        blocks: transformer blocks.
-        patch_px, image_px: side of a patch and of the picture.
-        embed: joint space.
+        blocks: number of transformer blocks.
+        patch_px: side of a patch.
+        image_px: side of the picture.
+        embed: width of the joint space.
     """
 
     model: str
@@ -60,18 +61,19 @@ L14 = ClipShape(model="ViT-L-14-quickgelu", width=1024, blocks=24, patch_px=14, 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimiser:
-    """AdamW and how its rate moves: what papers differ in.
+    """AdamW and the schedule of its learning rate. Papers differ in these.
 
     Attributes:
-        betas, eps: of AdamW.
-        decay: "head": weight decay acts on all parameters but those that the head names; "all": on every one.
-        schedule: "cosine": half a cosine over all epochs, its beginning replaced by the warm-up; "cosine-after-warmup":
-            the warm-up reaches the full rate, and half a cosine begins there.
-        warmup_from: rate at which the linear warm-up begins.
-        refresh_steps: the rate is set anew in the first step of an epoch, and in every so many-th; 1: in each.
+        betas: AdamW's betas.
+        eps: AdamW's eps.
+        decay: "head": weight decay acts on all parameters except those in `Head.undecayed`; "all": on every parameter.
+        schedule: "cosine": half a cosine over all epochs, and the warm-up replaces its beginning;
+            "cosine-after-warmup": the warm-up reaches the full rate, and half a cosine begins there.
+        warmup_from: learning rate at which the linear warm-up begins.
+        refresh_steps: the rate is set in the first step of an epoch and then in every `refresh_steps`-th; 1: in each.
 
     Raises:
-        UsageError: a word there is not, or a number that no run can use.
+        UsageError: an unknown word, or a number that no run can use.
     """
 
     betas: tuple[float, float] = (0.9, 0.999)
@@ -95,16 +97,17 @@ class Optimiser:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """What is mixed, and how strongly (training/mixing.py); the numbers are the published ones.
+    """What is mixed, and how strongly (training/mixing.py). The default numbers are the published ones.
 
     Attributes:
-        kind: "none", "pixels" (before CLIP, online only), "tokens" (cached tokens and dense frames alike), or
-            "published": pixels on the online path and none with a cache, which cannot have them.
-        mixup_alpha, cutmix_alpha: of the Beta distributions of λ; 0 turns that way of mixing off.
-        cutmix_share: share of the steps that use CutMix, where both are on.
+        kind: "none", "pixels" (before CLIP, online only), "tokens" (cached tokens and dense frames together), or
+            "published": "pixels" on the online path, and "none" with a cache, which cannot mix pixels before CLIP.
+        mixup_alpha: parameter of the Beta distribution of λ for mixup; 0 switches mixup off.
+        cutmix_alpha: the same for CutMix; 0 switches CutMix off.
+        cutmix_share: share of the steps that use CutMix, if both are on.
 
     Raises:
-        UsageError: a kind there is not, or numbers that mix nothing.
+        UsageError: an unknown kind, or numbers that mix nothing.
     """
 
     kind: str = "none"
@@ -132,17 +135,20 @@ class Recipe:
     """One training run.
 
     Attributes:
-        name: of the recipe.
+        name: name of the recipe.
         head: which head, and its sizes.
-        optimiser, mixing: see their classes.
-        clip: the image tower the cache must come from; None: any.
-        dense_frames, sparse_frames: what the cache must hold per view; None: any number.
-        epochs, warmup_epochs: passes over the training split; the warm-up is linear, then half a cosine to zero.
+        optimiser: see `Optimiser`.
+        mixing: see `Mixing`.
+        clip: the image tower that the cache must come from; None: any.
+        dense_frames: dense frames that the cache must hold per view; None: any number.
+        sparse_frames: sparse frames that the cache must hold per view; None: any number.
+        epochs: passes over the training split.
+        warmup_epochs: the first of these epochs, in which the learning rate grows linearly.
         batch_clips: clips per optimiser step over all devices together.
-        learning_rate: peak of the cosine, before warm-up cuts it.
-        weight_decay: of the parameters that `optimiser.decay` says.
+        learning_rate: peak of the cosine. The warm-up may end below it.
+        weight_decay: of the parameters that `optimiser.decay` selects.
         label_smoothing: share of the target spread over all classes.
-        seed: of initialisation, order, view draws, and of what is random inside the head.
+        seed: of the initialisation, the order of clips, the draws of views, and random operations inside the head.
         evaluate_every_epochs: how often the validation split is scored; the last epoch always is.
         checkpoint_seconds: at most this much work is lost in a crash.
 
@@ -181,7 +187,7 @@ class Recipe:
             raise UsageError(f"recipe {self.name}: label_smoothing={self.label_smoothing} must be in [0, 1)")
 
     def to_dict(self) -> dict[str, Any]:
-        """Every setting as a run folder keeps it, the kind of the head among them."""
+        """Every setting as a run folder stores it, the kind of the head included."""
         return {**asdict(self), "head": self.head.to_dict()}
 
 
@@ -198,12 +204,15 @@ class Published:
         recipe: the recipe of that configuration.
         data: data set.
         clip: image tower.
-        sparse_frames, alpha: frames CLIP sees per view, and dense frames per sparse frame.
-        top1, top5: percent, as printed by the authors; None: they printed none.
-        train_videos, val_videos: of the data set.
-        views: of the published result.
+        sparse_frames: frames that CLIP sees per view.
+        alpha: dense frames per sparse frame.
+        top1: percent, as printed by the authors.
+        top5: percent, as printed by the authors; None: they printed none.
+        train_videos: training videos of the data set.
+        val_videos: validation videos of the data set.
+        views: test views of the published result, in words.
         test_views: temporal views and crops that the release tests with.
-        classes: of the data set; 1 where the head scores any names.
+        classes: classes of the data set; 1 for a head that scores any class names.
         note: what else must be known.
         ours: top-1 obtained with vidxfer.
         gpu_hours: measured; None: not run.

@@ -1,11 +1,11 @@
-"""Attention of one query over many normalised tokens, without a key and a value for each of them.
+"""Attention of one query over many normed tokens, without a key and a value for each token.
 
-    q · (K LN(x) + k)    = (γ ⊙ Kᵀ q)° · x / σ + the same for every token     the query goes to the tokens' space
-    Σ aₙ (V LN(xₙ) + v)  = V (γ ⊙ (Σ aₙ xₙ / σₙ)° + β) + v                      the values are projected after their sum
+    q · (K LN(x) + k)    = (γ ⊙ Kᵀ q)° · x / σ + a constant              the query is projected to the tokens' space
+    Σ aₙ (V LN(xₙ) + v)  = V (γ ⊙ (Σ aₙ xₙ / σₙ)° + β) + v               the values are projected after their sum
 
-° takes the mean over channels away; σ is a token's spread. The key bias and the norm's β add one number to the scores
-of all tokens, which the softmax cancels. What is left to do per token are two products of `heads` columns each, in
-place of two of the full width (docs/spec/more_heads.md §1.3, evl.md §4.2).
+° subtracts the mean over channels. σ is the standard deviation of a token. The key bias and the norm's β add the same
+number to the scores of all tokens, and the softmax cancels it. Per token there remain two products of `heads` columns
+each, instead of two of the full width (docs/spec/more_heads.md §1.3, evl.md §4.2).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ def single_query_attention(
 ) -> Tensor:
     """softmax(q · (K LN(tokens))ᵀ / √channels) (V LN(tokens) + v), by head, heads side by side.
 
-    It is differentiable in every argument. Tokens that need no gradient cost none.
+    It is differentiable in every argument. For tokens that need no gradient, no gradient is computed.
 
     Args:
-        query: projected, its bias included, not scaled: [head channel], one for all clips, or [clip head channel].
-        tokens: [clip token width], before the norm; they are not written to.
-        norm: over their width, with scale and shift.
+        query: projected query with its bias, not scaled: [head channel] for all clips, or [clip head channel].
+        tokens: [clip token width], before the norm. They are not modified.
+        norm: layer norm over the tokens' width, with scale and shift.
         key: weight of the keys' projection [(head channel) width].
         value: weight of the values' projection [(head channel) width].
-        value_bias: of the same [(head channel)].
+        value_bias: bias of the values' projection [(head channel)].
 
     Returns:
         [clip (head channel)].

@@ -1,10 +1,10 @@
-"""What others published with frozen and with trained CLIPs, as data: to be set beside ours, never among ours.
+"""Results that others published with frozen and trained CLIPs, as data. They are shown apart from our own results.
 
     families' own rows (`Published`) ─┐
     the other rows of the survey ─────┴─▶ figures()    system, data, CLIP, frames, top-1, source, caveat
 
-Source: docs/spec/systems.md §1, and §2 for the caveats. What is not said there is None. A number stands in one place: a
-configuration that a family publishes (heads/*/published.py) has no row here.
+Source: docs/spec/systems.md §1, and §2 for the caveats. A value that is missing there is None. Each number is written
+once: a configuration that a family publishes (heads/*/published.py) has no row here.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ class Figure:
     """One published result.
 
     Attributes:
-        system: method.
-        cached: whether a cache of a frozen CLIP can feed it: "yes", "no", "partly", "its head".
+        system: name of the method.
+        cached: whether a cache of a frozen CLIP can feed it: "yes", "no", "partly", or "its head".
         data: "SSv2" or "K400"; None: no result is known.
-        clip: "B/16" or "L/14"; None: no CLIP, or not said.
-        frames: that CLIP sees.
-        top1, top5: percent.
-        trainable_millions: parameters, counted on the official modules.
+        clip: "B/16" or "L/14"; None: no CLIP, or not known.
+        frames: number of frames that CLIP sees.
+        top1: percent.
+        top5: percent.
+        trainable_millions: millions of trainable parameters, counted on the official modules.
         views: crops x clips.
-        source: where the result stands.
+        source: where the result is printed.
         caveat: what else must be known.
     """
 
@@ -50,7 +51,7 @@ class Figure:
 
 
 def figures() -> tuple[Figure, ...]:
-    """Every published result that is known here: those of our families first, then by system."""
+    """Every published result in this file and in the families: those of our families first, then by system."""
     return (*_of_families(), *OTHERS)
 
 

@@ -42,7 +42,7 @@ class TextCosine(nn.Module):
         self.bias = logit_bias or 0.0
 
     def forward(self, video: Tensor) -> Tensor:
-        """[clip embed] -> logits [clip class], in float32 whatever the autocast type."""
-        shapes_only = video.device.type == "meta"  # autocast does not know that device, and there is nothing to cast
+        """[clip embed] -> logits [clip class], in float32 under any autocast type."""
+        shapes_only = video.device.type == "meta"  # autocast does not support that device, and nothing is to be cast
         with nullcontext() if shapes_only else torch.autocast(video.device.type, enabled=False):
             return cosine_logits(video.float(), self.text, self.scale, self.bias)

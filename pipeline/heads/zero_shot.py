@@ -1,10 +1,10 @@
-"""CLIP's own answer without any training, and its fusion with a trained head's.
+"""CLIP's zero-shot logits without any training, and their fusion with a trained head's logits.
 
     embedding [clip frame embed] ─ cosine with class names, per frame ─ mean over frames ─▶ logits [clip class]
 
 Source: the optional zero-shot path of DiST's head, docs/spec/dist.md §3: in evaluation, 0.5 · head + 0.5 · CLIP
 on logits.
-Works from cached embeddings alone; for classes no head was trained on it needs nothing but their names.
+Zero-shot scoring reads only cached embeddings and class names. It also works for classes without a trained head.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class ZeroShotClip(Head):
 
 
 class FusedWithClip(Head):
-    """share · CLIP's logits + (1 − share) · the head's.
+    """share · CLIP's logits + (1 − share) · the head's logits.
 
     Args:
         head: a trained head.
-        clip: CLIP's own answer over the same classes.
-        share: of CLIP, 0 to 1; published 0.5.
+        clip: zero-shot CLIP over the same classes.
+        share: share of CLIP, 0 to 1; published: 0.5.
 
     Raises:
         UsageError: a share outside 0 to 1.

@@ -73,7 +73,7 @@ def test_any_width_of_clip_will_do(channels: int) -> None:
 
 
 def test_a_cache_with_the_stem_alone_is_refused() -> None:
-    with pytest.raises(CacheError, match="reads a CLIP block, the cache holds the stem alone"):
+    with pytest.raises(CacheError, match="reads the tokens of a CLIP block, and the cache holds only the stem"):
         AttentiveProbe(AttentiveConfig(), replace(INPUTS, layers=(-1,)))
 
 

@@ -137,7 +137,7 @@ def test_layers_are_the_last_blocks_and_those_before_them() -> None:
     )  # fmt: skip
     with pytest.raises(CacheError, match=r"head\.blocks=4.*--set head\.blocks=3"):
         EvlConfig().needs(OFFER)
-    with pytest.raises(CacheError, match=r"wants CLIP layers \[-1\]"):
+    with pytest.raises(CacheError, match=r"reads CLIP layers \[-1\]"):
         EvlConfig(blocks=0).needs(replace(OFFER, layers=(0, 1, 2)))
 
 

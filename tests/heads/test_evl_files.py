@@ -137,7 +137,7 @@ def test_named_blocks_feed_the_head_instead_of_the_last_ones(toy: Any, tmp_path:
     file = saved(tmp_path, toy_state())
     with pytest.raises(UsageError, match="names 1 layers, the weights are for 2"):
         import_weights(ImportRequest(file=file, kind="evl", cache=toy.int8, run=tmp_path / "a", layers=(2,)))
-    with pytest.raises(CacheError, match=r"wants CLIP layers \[-1\]"):
+    with pytest.raises(CacheError, match=r"reads CLIP layers \[-1\]"):
         import_weights(ImportRequest(file=file, kind="evl", cache=toy.int8, run=tmp_path / "a", layers=(0, 2)))
     assert not (tmp_path / "a").exists()
     import_weights(ImportRequest(file=file, kind="evl", cache=toy.int8, run=tmp_path / "a", layers=(2, 1)))
@@ -186,8 +186,8 @@ def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda state: state.clear() or state.update(a=torch.ones(1)), "not one key begins with module"),
-        (lambda state: state.pop("module.decoder.cls_token"), "cls_token: missing or empty, and it tells the sizes"),
+        (lambda state: state.clear() or state.update(a=torch.ones(1)), "no key begins with module"),
+        (lambda state: state.pop("module.decoder.cls_token"), "cls_token: missing or empty, but its shape gives sizes"),
         (lambda state: state.update({"module.proj.2.weight": torch.ones(0, 64)}), r"proj\.2\.weight: missing or empty"),
         (
             lambda state: state.update({f"module.decoder.cross_attention.{i}.w1": torch.ones(15, 64) for i in (0, 1)}),

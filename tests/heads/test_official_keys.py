@@ -165,7 +165,7 @@ def test_a_patch_that_is_not_clips_is_named() -> None:
 @pytest.mark.parametrize(
     ("head", "text"),
     [
-        ({}, "not one key begins with"),
+        ({}, "no key begins with"),
         ({"proj": torch.ones(64, 8)}, "input_linears.0: missing, and every other"),
         ({"input_linears.0.weight": torch.ones(200, 8), "adapooling_nets.0.x": torch.ones(1)}, "heads of about 64"),
         ({"input_linears.0.weight": torch.ones(0, 8)}, "is empty"),

@@ -156,7 +156,7 @@ def test_a_width_that_does_not_divide_names_what_does() -> None:
         CacheError, match=r"30 channels .*attention_heads=16: set it to one of 1, 2, 3, 5, 6, 10, 15, 30"
     ):
         PoolerProbe(PoolerConfig(), replace(OFFER, channels=30))
-    with pytest.raises(CacheError, match="the cache holds the stem alone"):
+    with pytest.raises(CacheError, match="the cache holds only the stem"):
         PoolerProbe(PoolerConfig(), replace(OFFER, layers=(-1,)))
 
 

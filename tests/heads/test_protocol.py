@@ -129,7 +129,7 @@ def test_a_fake_batch_holds_what_is_needed_and_nothing_else(
 @pytest.mark.parametrize(
     ("needs", "text"),
     [
-        (Needs(layers=(1,)), r"wants CLIP layers \[1\], the cache holds \[-1, 0, 2\]"),
+        (Needs(layers=(1,)), r"reads CLIP layers \[1\], and the cache holds \[-1, 0, 2\]"),
         (Needs(frozen=("visual.ln_pre.weight",)), r"visual\.ln_pre\.weight.*--online"),
         (Needs(through_clip=2), "last 2 blocks.*--online"),
     ],

@@ -218,7 +218,7 @@ def test_settings_that_shapes_tell_are_read(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({}, "not one key is of a side network"),
+        ({}, "no key is of a side network"),
         ({LINEAR: torch.ones(0, 8)}, "is empty"),
         ({LINEAR: torch.ones(100, 8)}, "100 side channels do not divide into heads of 64"),
         (

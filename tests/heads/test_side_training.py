@@ -41,7 +41,9 @@ def test_one_clip_in_training_is_refused_and_at_evaluation_it_is_not(kind: str) 
     torch.manual_seed(0)
     head = HEADS[kind](side_channels=64).build(OFFER)
     batch = OFFER.fake_batch(head.needs, 1)
-    with pytest.raises(UsageError, match=r"a training step of one clip \(0\).*larger batch_clips.*sync_batchnorm"):
+    with pytest.raises(
+        UsageError, match=r"a training step has only one clip \(0\).*larger batch_clips.*sync_batchnorm"
+    ):
         head(batch)
     assert head.eval()(batch).shape == (1, 5)
 

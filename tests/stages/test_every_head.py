@@ -134,6 +134,6 @@ def test_the_videos_are_gone(world: World, tmp_path: Path) -> None:
 
 def test_every_block_of_evl_without_the_stem_names_the_option_that_keeps_it(toy: Any, tmp_path: Path) -> None:
     recipe = with_settings(named("evl-toy"), ["head.blocks=0"])
-    with pytest.raises(CacheError, match=r"wants CLIP layers \[-1\].*`vidxfer extract --stem`"):
+    with pytest.raises(CacheError, match=r"reads CLIP layers \[-1\].*`vidxfer extract --stem`"):
         train(TrainRequest(recipe=recipe, cache=toy.int8, run=tmp_path / "run", device="cpu"))
     assert not (tmp_path / "run").exists()

@@ -115,7 +115,7 @@ def test_another_seed_is_another_head(name: str) -> None:
 
 def test_a_head_over_layers_that_are_not_there_is_refused_by_name() -> None:
     recipe = with_settings(named("dist-toy"), ["head.layers=[0, 3]"])
-    with pytest.raises(CacheError, match=r"wants CLIP layers \[3\], the cache holds \[0, 1\]"):
+    with pytest.raises(CacheError, match=r"reads CLIP layers \[3\], and the cache holds \[0, 1\]"):
         build_head(recipe, OFFER)
 
 

@@ -1,13 +1,15 @@
-"""DiST, fast form: the same parameters and the same function as the plain form, arranged for speed. The default.
+"""DiST, fast form: the same parameters and the same function as the plain form, in another order of operations.
 
-    x  [clip dense place channel]    place = row · grid + col; channels last, so that a norm over channels and a
-                                     convolution over time or over the picture (conv2d) need no copy
+It is faster, and it is the default.
+
+    x  [clip dense place channel]    place = row · grid + col. Channels are last: a norm over channels and a
+                                     convolution over time or over the picture (conv2d) then need no copy.
     u  [clip frame token channel]    as in the plain form
 
-What is arranged differently is exact algebra (docs/spec/dist.md §2.2–2.3 says what is computed):
+The two forms differ by exact algebra (docs/spec/dist.md §2.2–2.3 defines the function):
 
-    QuickGELU(z) = silu(1.702 z) / 1.702     one kernel each way; the factors go into the weights around it, and the
-                                             temporal stream is carried as 1.702 x
+    QuickGELU(z) = silu(1.702 z) / 1.702     one kernel forward and one backward; the neighbouring weights take up the
+                                             factors, and the temporal stream is stored as 1.702 x
     LN(u) W = û (γ W) + β W                  û, the norm without its affine part, is made once for both paths of a
                                              block, and once for all pooling blocks
     q · (K û) = (Kᵀ q) · û                   one query per frame: the query goes to the keys' space,
@@ -15,8 +17,8 @@ What is arranged differently is exact algebra (docs/spec/dist.md §2.2–2.3 say
                                              softmax, and its weights sum to 1
     a sparse frame for alpha dense ones      a broadcast sum over [clip frame alpha place channel]
 
-Parameters are read from the modules of parts.py, whose own `forward` is not called: hooks on them do not fire.
-Nothing depends on values, so `torch.compile(fullgraph=True)` takes it whole.
+Parameters are read from the modules of parts.py. Their own `forward` is not called, so hooks on them do not fire.
+No branch depends on values, so `torch.compile(fullgraph=True)` compiles it as one graph.
 """
 
 from __future__ import annotations
@@ -74,14 +76,14 @@ Kind = TypeVar("Kind", bound=nn.Module)
 
 
 def part(modules: nn.ModuleList, index: int, kind: type[Kind]) -> Kind:
-    """One module of a list, with its type."""
+    """The module of a list at an index, with its type."""
     module = modules[index]
     assert isinstance(module, kind)
     return module
 
 
 def add_product(total: Tensor, rows: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
-    """total + scale · rows weightᵀ, all matrices, written over `total`: the sum costs no pass through memory."""
+    """total + scale · rows weightᵀ, all matrices. The result overwrites `total`, so the sum needs no extra pass."""
     return total.addmm_(rows.to(total.dtype), weight.to(total.dtype).t(), alpha=scale)
 
 
@@ -112,7 +114,7 @@ def stem(conv: nn.Conv3d, dense: Tensor) -> Tensor:
 
 
 def temporal_block(block: TemporalBlock, x: Tensor, grid: int) -> Tensor:
-    """1.702 x [clip dense place channel] -> the same of the next layer. A norm sees no factor that its eps has too."""
+    """1.702 x [clip dense place channel] -> the same of the next layer. The norm's eps is scaled by 1.702² too."""
     norm, first, second = block.ln, block.temporal_net.c_fc1, block.temporal_net.c_fc2
     normed = F.layer_norm(x, norm.normalized_shape, SLOPE * norm.weight, SLOPE * norm.bias, norm.eps * SLOPE**2)
     hidden = F.silu(conv_over_time(normed, first, bias_of(first)))
@@ -139,7 +141,7 @@ def add_integration(net: IntegrationToTemporal, x: Tensor, m: Tensor) -> Tensor:
 
 
 def to_integration(net: TemporalToIntegration, x: Tensor, m: Tensor) -> Tensor:
-    """u: what the temporal stream says to each token, added to m. CLS rows take part as rows of zeros.
+    """u: m plus what the temporal stream adds to each token. The rows of CLS are rows of zeros.
 
     Args:
         x: 1.702 x, [clip dense place channel].
@@ -164,12 +166,12 @@ def to_integration(net: TemporalToIntegration, x: Tensor, m: Tensor) -> Tensor:
 def integration_block(
     block: IntegrationBlock, u: Tensor, clips_frames: tuple[int, int], following: Tensor | None
 ) -> Tensor:
-    """Both paths of a block on one bare norm.
+    """Both paths of a block, computed from one norm without affine part.
 
     Args:
         u: 1.702 u, [(clip frame token) channel].
         clips_frames: sizes of its first two axes.
-        following: bias of the next layer's input linear, to be added here; None at the end.
+        following: bias of the next layer's input linear, which is added here; None in the last layer.
 
     Returns:
         1.702 · (carry + following), as u.
@@ -186,7 +188,12 @@ def integration_block(
 
 
 def folded(norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Weight [out in] and bias [out] that make of the bare norm, `scale` times, what the given ones make of `norm`."""
+    """A linear layer that takes the norm's affine part in.
+
+    Returns:
+        weight [out in] and bias [out]. Applied to the norm without its affine part, they give `scale` times what the
+        given weight and bias give of `norm`.
+    """
     return weight * (scale * norm.weight), scale * F.linear(norm.bias, weight, bias)
 
 

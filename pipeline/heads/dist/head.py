@@ -30,7 +30,7 @@ CLASSIFIERS = ("auto", "text", "linear")
 
 @dataclass(frozen=True, kw_only=True)
 class DistConfig(DistSizes, HeadConfig):
-    """Settings of DiST: the sizes of its branch, and
+    """Settings of DiST: the sizes of its branch (`DistSizes`), and the following.
 
     Attributes:
         layers: CLIP layers to read; None: every block the cache holds.
@@ -38,7 +38,7 @@ class DistConfig(DistSizes, HeadConfig):
         classifier: one of `CLASSIFIERS`; as published: "text".
 
     Raises:
-        UsageError: a form or a classifier there is not, or sizes that no branch has.
+        UsageError: an unknown form or classifier, or sizes that no branch can have.
     """
 
     kind: ClassVar[str] = "dist"
@@ -60,7 +60,7 @@ class DistConfig(DistSizes, HeadConfig):
             if not 0 < size < math.inf and name != "pooling_layers":
                 raise UsageError(f"head.{name}={size} must be above 0")
             if name.endswith("_frames") and size % 2 == 0:
-                raise UsageError(f"head.{name}={size} must be odd, so that a frame is in the middle")
+                raise UsageError(f"head.{name}={size} must be odd: one frame must be in the middle")
         wide = self.integration_channels
         if self.pooling_layers < 1 or (wide > 64 and wide % (wide // 64)):
             raise UsageError(

@@ -1,4 +1,4 @@
-"""Keys of the released DiST checkpoints: which key is which, in both generations of names.
+"""Keys of the released DiST checkpoints: which module each key belongs to, in both generations of names.
 
     state of a file ─ sort_keys ─▶ head  "temporal_stem.weight" …   (our names; both generations of keys)
                                    clip  "visual.conv1.weight" …    (open_clip's names)
@@ -25,7 +25,7 @@ OLD_NAMES = {
     "spatial_nets": "integration_nets",
     "final_temporal_nets": "adapooling_nets",
 }
-"""First words of names in files made before the release, and the released ones; other names are the same in both."""
+"""First words of names in files made before the release -> first words in the release. All other names are equal."""
 
 _BLOCK = (
     r"transformer\.resblocks\.\d+\.(attn\.(in_proj_(weight|bias)|out_proj\.(weight|bias))|ln_[12]\.(weight|bias)"
@@ -44,13 +44,13 @@ CLASSIFIER = "classify."
 
 @dataclass(frozen=True, kw_only=True)
 class SortedKeys:
-    """Every key of a file, in one of three places.
+    """Every key of a file, sorted into three groups.
 
     Attributes:
         head: of the DiST branch, under our names.
         clip: of the frozen CLIP, under open_clip's names.
         unknown: full keys that are neither.
-        old_names: the branch was called `ladder_net`.
+        old_names: whether the branch is called `ladder_net`.
     """
 
     head: dict[str, Tensor]
@@ -60,7 +60,7 @@ class SortedKeys:
 
 
 def sort_keys(state: Mapping[str, Tensor]) -> SortedKeys:
-    """Say of every key what it is; the prefix may be missing. A second key for one name is unknown."""
+    """Sort every key into its group. The prefix may be missing. A second key for the same name counts as unknown."""
     head: dict[str, Tensor] = {}
     clip: dict[str, Tensor] = {}
     unknown: list[str] = []
@@ -87,6 +87,6 @@ def _released_name(name: str) -> str:
 
 
 def official_state(head: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The keys of the release, CLIP first: float32 on the CPU, each with memory of its own."""
+    """A state under the keys of the release, CLIP first. Tensors are float32 on the CPU, and share no memory."""
     named: Iterable[tuple[str, Tensor]] = [*clip.items(), *((HEAD + name, value) for name, value in head.items())]
     return {PREFIX + name: value.detach().float().cpu().clone() for name, value in named}

@@ -5,10 +5,10 @@
     tokens [clip layer frame token channel] ─ linear ─▶ m = · + r ─▶ u ─▶ integration block ─▶ r ─▶ …
     last r + u ─▶ ada-pooling ─▶ + Linear(mean CLS) ─▶ LN ─▶ proj ─▶ video embedding
 
-The tokens are CLIP block outputs before ln_post, CLS included; CLIP itself is never here.
+The tokens are CLIP block outputs before ln_post, CLS included. CLIP itself is no part of this module.
 Source: docs/spec/dist.md §2–3.
-Parameter names are those of the released checkpoints (§8). The last layer's integration-to-temporal net exists, as in
-the release, and is never computed: it has no influence on the output.
+Parameter names are those of the released checkpoints (§8). The last layer's integration-to-temporal net exists as in
+the release. It is never computed, because it has no influence on the output.
 """
 
 from __future__ import annotations
@@ -34,10 +34,14 @@ class DistSizes:
     """Sizes of the branch; defaults are the released SSv2 B/16 ones (K400: pooling_layers=4).
 
     Attributes:
-        integration_channels, temporal_channels: widths C and c of the two streams.
-        pooling_layers: ada-pooling blocks P.
-        stem_frames, kernel_frames: temporal kernels of the stem and of the blocks, in frames.
-        temporal_mlp_ratio, integration_mlp_ratio, integration_temporal_mlp_ratio: hidden over outer width.
+        integration_channels: width C of the integration stream.
+        temporal_channels: width c of the temporal stream.
+        pooling_layers: number P of ada-pooling blocks.
+        stem_frames: temporal kernel of the stem, in frames.
+        kernel_frames: temporal kernel of the blocks, in frames.
+        temporal_mlp_ratio: hidden over outer width in a temporal block.
+        integration_mlp_ratio: the same in the spatial path of an integration block.
+        integration_temporal_mlp_ratio: the same in the temporal path of an integration block.
     """
 
     integration_channels: int = 384
@@ -113,7 +117,7 @@ class DistNet(nn.Module):
             m = m if carry is None else m + carry
             fused = m + self.temporal2integration_nets[k](x)
             carry = self.integration_nets[k](fused)
-            if k < last:  # the last layer's update of x would reach nothing
+            if k < last:  # nothing reads the last layer's update of x
                 x = x + self.integration2temporal_nets[k](m, self.rows)
         assert carry is not None
         return self.pool(carry + fused, tokens[:, -1, :, 0])

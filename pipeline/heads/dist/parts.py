@@ -3,10 +3,10 @@
     temporal stream      x  [clip channel dense row col]       TemporalBlock
     integration stream   u  [clip frame token channel]         IntegrationBlock
     x ◀─ IntegrationToTemporal ─ u        sparse frame i feeds dense frames alpha·i … alpha·i + alpha − 1
-    x ─ TemporalToIntegration ─▶ u        those dense frames are summed up into sparse slot i; CLS is learned per slot
+    x ─ TemporalToIntegration ─▶ u        those dense frames are summed into sparse slot i; each slot has a learned CLS
 
-Source: docs/spec/dist.md §2.2–2.3. Parameter names are those of the released checkpoints (§8), so weights move
-unmapped.
+Source: docs/spec/dist.md §2.2–2.3. Parameter names are those of the released checkpoints (§8), so weights need no
+renaming.
 """
 
 from __future__ import annotations

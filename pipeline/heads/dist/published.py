@@ -1,4 +1,4 @@
-"""What DiST's authors published, one row per configuration; each is a recipe of its own (recipes.py).
+"""The results that DiST's authors published, one row per configuration. Each row has its own recipe (recipes.py).
 
 Source: docs/spec/dist.md §6–7 and the table in the README of the release. Nothing was run with
 vidxfer on these data.

@@ -1,6 +1,6 @@
 """DiST's recipes: one per published configuration (docs/spec/dist.md §5–6), two for any frames and CLIP, and the toy's.
 
-The published mixing of pixels is not switched on with a cache by any of them, because a cache cannot have it.
+No recipe switches on the published mixing of pixels, because training from a cache cannot do it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Shapes of the released DiST checkpoints: what sizes they tell, and everything that does not fit; see `Release`.
+"""Released DiST checkpoints: the sizes that follow from the shapes, and the list of what does not fit; see `Release`.
 
-    sort_keys ─▶ head ─ read_sizes ─▶ FileSizes ─ problems ─▶ every key that is missing, too much, or of another shape
+    sort_keys ─▶ head ─ read_sizes ─▶ FileSizes ─ problems ─▶ every key that is missing, unknown, or of another shape
 
 Source: docs/spec/dist.md §8. Nothing is opened here.
 """
@@ -25,17 +25,19 @@ from vidxfer.pipeline.heads.family import Released
 
 @dataclass(frozen=True, kw_only=True)
 class FileSizes:
-    """What the shapes of a checkpoint tell.
+    """The sizes that follow from the shapes of a checkpoint.
 
     Attributes:
-        config: sizes of the branch, not checked: a broken file may tell any.
-        layers: how many CLIP layers feed it.
-        sparse_frames, alpha: a checkpoint fits no other number of frames.
+        config: sizes of the branch. They are not checked: a damaged file may give any number.
+        layers: number of CLIP layers that feed the branch.
+        sparse_frames: sparse frames per clip; a checkpoint fits no other number.
+        alpha: dense frames per sparse frame; a checkpoint fits no other number.
         patch_px: side of the stem's patch.
         channels: CLIP width.
-        embed: joint space.
+        embed: width of the joint space.
         classes: of a linear classifier, which only files of vidxfer have; 0: the head scores class names.
-        clip_blocks, grid: of the CLIP in the same file; None when it holds none.
+        clip_blocks: blocks of the CLIP in the same file; None: the file holds no CLIP.
+        grid: patches of that CLIP along the (height, width); None: the file holds no CLIP.
     """
 
     config: DistSizes
@@ -56,7 +58,7 @@ class FileSizes:
 
     @property
     def offer(self) -> Offer:
-        """What a cache for this head delivers; pictures of 224 px unless the file's CLIP says otherwise."""
+        """What a cache for this head delivers. Pictures have 224 px unless the file's CLIP has another size."""
         grid = self.grid or max(1, 224 // self.patch_px)
         return Offer(
             layers=tuple(range(self.layers)),
@@ -79,7 +81,7 @@ class FileSizes:
 
 
 def read_sizes(keys: SortedKeys) -> FileSizes:
-    """Sizes by the vote of all shapes that tell them; where none does, the released ones (`problems` will say so)."""
+    """Each size by the vote of all shapes that give it. If none does, the released one: `problems` then reports it."""
     seen = _Shapes(keys.head)
     wide = seen.vote(r"input_linears\.\d+\.weight", 0, 384)
     narrow = seen.vote(r"temporal_nets\.\d+\.ln\.weight", 0, 96)
@@ -117,27 +119,27 @@ class _Shapes:
         self.shapes = {name: tuple(value.shape) for name, value in state.items()}
 
     def vote(self, pattern: str, axis: int, otherwise: int) -> int:
-        """The most frequent length of that axis among all names of that form."""
+        """The most frequent length of an axis among all parameters whose names match the pattern."""
         fitting = (shape for name, shape in self.shapes.items() if re.fullmatch(pattern, name))
         lengths = Counter(shape[axis] for shape in fitting if len(shape) > axis and shape[axis])
         return lengths.most_common(1)[0][0] if lengths else otherwise
 
     def count(self, group: str) -> int:
-        """How many different numbers stand behind the name of a group; a gap among them shows as a missing key."""
+        """How many different numbers follow the name of a group. A gap in the numbers becomes a missing key later."""
         numbers = (re.match(rf"{re.escape(group)}\.(\d+)\.", name) for name in self.shapes)
         return len({match[1] for match in numbers if match})
 
 
 def _ratio(hidden: int, outer: int) -> float:
-    """The ratio that gives `hidden` back when a block truncates outer · ratio to a whole number."""
+    """The ratio for which a block gets `hidden` channels, when it truncates outer · ratio to a whole number."""
     ratio = hidden / outer
     return ratio if int(outer * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def problems(keys: SortedKeys, sizes: FileSizes) -> list[str]:
-    """Everything that keeps a state from being the branch of these sizes, one line each; empty when it is."""
+    """Why a state is not a branch of these sizes, one line per reason; empty: it is one."""
     if not keys.head:
-        return [f"not one key begins with {PREFIX}{HEAD} or {PREFIX}{OLD_HEAD}"]
+        return [f"no key begins with {PREFIX}{HEAD} or {PREFIX}{OLD_HEAD}"]
     if lines := _impossible(keys, sizes):
         return lines
     with torch.device("meta"):
@@ -163,7 +165,7 @@ def problems(keys: SortedKeys, sizes: FileSizes) -> list[str]:
 
 
 def _impossible(keys: SortedKeys, sizes: FileSizes) -> list[str]:
-    """What keeps a branch of these sizes from being built at all."""
+    """Why a branch of these sizes cannot be built, one line per reason."""
     lines = [f"{name}: is empty, shape {tuple(value.shape)}" for name, value in keys.head.items() if value.numel() == 0]
     groups = {"input_linears": sizes.layers, "adapooling_nets": sizes.config.pooling_layers}
     lines += [f"{name}.0: missing, and every other {name}" for name, count in groups.items() if count == 0]

@@ -1,15 +1,17 @@
-"""EVL, fast form: the same parameters and the same function as the plain form, arranged for speed. The default.
+"""EVL, fast form: the same parameters and the same function as the plain form, in another order of operations.
 
-What is arranged differently is exact algebra (docs/spec/evl.md §4.2–4.3 says what is computed):
+It is faster, and it is the default.
 
-    q · (K ŷ) = (Kᵀ q) · ŷ             one query per clip: the query goes to the memory's space, and no item of the
-    Σ aₙ (V ŷₙ) = V (Σ aₙ ŷₙ)          memory is projected; key biases and the norm's bias cancel in the softmax
+The two forms differ by exact algebra (docs/spec/evl.md §4.2–4.3 defines the function):
+
+    q · (K ŷ) = (Kᵀ q) · ŷ             one query per clip: the query is projected to the memory's space, and no item of
+    Σ aₙ (V ŷₙ) = V (Σ aₙ ŷₙ)          the memory is projected; key biases and the norm's bias cancel in the softmax
     LN(y) = γ ŷ + β                    γ goes to the query and to the sum, β to the sum alone: its weights sum to 1
-    f + conv(f)                        one convolution, its middle tap one larger, with channels last
+    f + conv(f)                        one convolution with channels last, whose middle tap is larger by one
     Σ_key map · W[displacement]        for a row of query patches the displacements are a few whole rows of the table:
                                        a slice of it, times maps that are shifted by the patch's column
 
-Parameters are read from the modules of parts.py, whose own `forward` is not called: hooks on them do not fire.
+Parameters are read from the modules of parts.py. Their own `forward` is not called, so hooks on them do not fire.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def fast_forward(decoder: EvlDecoder, tokens: Tensor) -> Tensor:
 
 
 def with_time(decoder: EvlDecoder, number: int, f: Tensor) -> Tensor:
-    """A block's output with convolution and position table: [clip frame token channel], new where it is changed."""
+    """A block's output plus convolution and position table: [clip frame token channel]. The input is not modified."""
     if len(decoder.temporal_conv):
         conv = part(decoder.temporal_conv, number, nn.Conv1d)
         assert conv.bias is not None
@@ -56,11 +58,11 @@ def with_time(decoder: EvlDecoder, number: int, f: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fast_maps(frozen: FrozenQueryKey, before: Tensor) -> Maps:
-    """As `neighbour_maps` of the block's queries and keys; one head at a time, since all of them are large.
+    """The same as `neighbour_maps` of the block's queries and keys. One head at a time, to save memory.
 
     Args:
-        frozen: of the block.
-        before: output of the block before it, [clip frame token channel].
+        frozen: CLIP's weights of the block.
+        before: output of the preceding block, [clip frame token channel].
     """
     heads = frozen.heads
     width = before.shape[-1]
@@ -69,7 +71,7 @@ def fast_maps(frozen: FrozenQueryKey, before: Tensor) -> Maps:
     weight = frozen.weight * frozen.norm_weight
     bias = F.linear(frozen.norm_bias, frozen.weight, frozen.bias)
     q, k = F.linear(normed, weight, bias)[:, :, 1:].chunk(2, dim=-1)
-    # Frames before clips, so that the frames 1 … of all clips are one piece and a product needs no copy of them.
+    # Frames come before clips. The frames 1 … of all clips are then contiguous, and a product needs no copy.
     q = rearrange(q * scale, "clip frame patch (head part) -> head frame clip patch part", head=heads).contiguous()
     k = rearrange(k, "clip frame patch (head part) -> head frame clip patch part", head=heads).contiguous()
 
@@ -83,7 +85,7 @@ def fast_maps(frozen: FrozenQueryKey, before: Tensor) -> Maps:
 
 
 def add_beside(memory: Tensor, cross: CrossFrame, maps: Maps) -> None:
-    """Add to the memory [clip frame token channel], in place, what patches take from the frames beside theirs."""
+    """Add cross-frame attention, from both neighbouring frames, to the memory [clip frame token channel], in place."""
     rows, columns = cross.grid
     for table, seen, first in ((cross.w1, maps.previous, 1), (cross.w2, maps.following, 0)):
         by_row = table.view(2 * rows - 1, 2 * columns - 1, -1).unfold(0, rows, 1)  # [row across channel down]
@@ -97,7 +99,7 @@ def add_beside(memory: Tensor, cross: CrossFrame, maps: Maps) -> None:
 
 @torch.no_grad()
 def shifted(seen: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Maps with their keys in the order of the table's displacements.
+    """Maps whose keys are in the order of the table's displacements.
 
     The displacement of a key in row r and column c, for a query in row R and column C, is R − r + rows − 1 down: the
     key's row counted from the end, plus R. It is C − c + columns − 1 across: its column counted from the end, plus C.
@@ -149,7 +151,7 @@ def look(layer: DecoderLayer, x: Tensor, memory: Tensor) -> Tensor:
     by_head = "(head part) width -> head part width"
     q = rearrange(attn.q_proj(x), "clip (head part) -> clip head part", head=heads)
     q = q * q.shape[-1] ** -0.5
-    # Biases of keys cancel in the softmax: their gradient is zero, and stays one that weight decay is applied to.
+    # Biases of keys cancel in the softmax: their gradient is zero. It exists, because weight decay acts on them.
     q = q + 0.0 * attn.k_proj.bias.sum()
     keys = rearrange(attn.k_proj.weight, by_head, head=heads)
     query = einsum(q, keys.to(q.dtype), "clip head part, head part width -> clip head width") * norm.weight

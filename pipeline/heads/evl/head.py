@@ -1,6 +1,6 @@
 """EVL as a head: its settings, and a linear classifier on the video token.
 
-EvlConfig ─ needs ─▶ the last blocks' tokens, those of the block before them, CLIP's weights that make q and k
+EvlConfig ─ needs ─▶ the last blocks' tokens, the tokens of the block before them, CLIP's weights for q and k
     └─ build ─▶ EvlHead: EvlDecoder (plain or fast form) ─▶ video token ─ norm ─ dropout ─ Linear ─▶ logits
 """
 
@@ -26,16 +26,16 @@ FORMS: dict[str, Callable[[EvlDecoder, Tensor], Tensor]] = {"fast": fast_forward
 
 @dataclass(frozen=True, kw_only=True)
 class EvlConfig(EvlSizes, HeadConfig):
-    """Settings of EVL: the sizes of its decoder, and
+    """Settings of EVL: the sizes of its decoder (`EvlSizes`), and the following.
 
     Attributes:
         blocks: last blocks of CLIP that feed the decoder, one per decoder layer; 0: every block.
-        layers: the blocks that feed it, by number, instead of the last ones; None: as `blocks` says.
-        clip_heads: attention heads of CLIP, which cut its queries and keys; None: what CLIP or the cache says.
+        layers: numbers of the blocks that feed it, instead of the last ones; None: see `blocks`.
+        clip_heads: attention heads of CLIP, which split its queries and keys; None: CLIP or the cache gives the number.
         form: one of `FORMS`.
 
     Raises:
-        UsageError: a form there is not, or sizes that no decoder has.
+        UsageError: an unknown form, or sizes that no decoder can have.
     """
 
     kind: ClassVar[str] = "evl"
@@ -85,13 +85,14 @@ class EvlConfig(EvlSizes, HeadConfig):
         count = self.blocks or last + 1
         if not 0 < count <= last + 1:
             raise CacheError(
-                f"head.blocks={self.blocks}: the decoder reads the last blocks of CLIP, and the layers here are "
-                f"{list(offer.layers)}. Choose fewer (--set head.blocks={last + 1 or 1}), or extract more (--layers)."
+                f"head.blocks={self.blocks}: the decoder reads that many last blocks of CLIP, and the cache holds the "
+                f"layers {list(offer.layers)}. Choose fewer (--set head.blocks={last + 1 or 1}), or extract more "
+                "(--layers)."
             )
         return tuple(range(last + 1 - count, last + 1))
 
     def needs(self, offer: Offer) -> Needs:
-        """See `HeadConfig`. The block before a block makes its q and k; that before block 0 is the stem, -1."""
+        """See `HeadConfig`. The preceding block's output gives q and k; before block 0 it is the stem, -1."""
         feeding = self.fed_by(offer)
         read = {*feeding, *(block - 1 for block in feeding if self.cross_frame)}
         expect_layers(tuple(sorted(read)), offer.layers)
@@ -111,8 +112,8 @@ class EvlHead(Head):
         offer: what the cache holds.
 
     Raises:
-        CacheError: a wanted layer is not in the cache, or nothing says how many heads CLIP has.
-        CacheMismatch: CLIP has another number of heads than the settings say.
+        CacheError: a wanted layer is not in the cache, or CLIP's number of heads is not known.
+        CacheMismatch: CLIP has another number of heads than the settings.
         UsageError: a width that does not divide into heads.
     """
 
@@ -146,23 +147,24 @@ class EvlHead(Head):
         return logits
 
     def undecayed(self) -> frozenset[str]:
-        """Vectors, and the tables over time and over displacements. The released settings decay all of them."""
+        """Vectors, and the tables over time and over displacements. The released settings decay these too."""
         tables = ("decoder.temporal_pos_embed.", "decoder.cross_attention.")
         return super().undecayed() | {name for name, _ in self.named_parameters() if name.startswith(tables)}
 
 
 def clip_heads(config: EvlConfig, offer: Offer) -> int:
-    """Attention heads of CLIP; from the settings, or from what is offered.
+    """Attention heads of CLIP, from the settings or from the offer.
 
     Raises:
-        CacheError: neither says it. CacheMismatch: they differ. UsageError: CLIP's width does not divide into them.
+        CacheError: neither gives the number. CacheMismatch: they differ. UsageError: CLIP's width does not divide into
+            them.
     """
     from_settings, from_offer = config.clip_heads, offer.clip_heads
     if from_settings is None and from_offer is None and not offer.sizes_only:
         raise CacheError(
-            "cross-frame attention cuts CLIP's queries and keys into its heads, and nothing here says how many there "
-            f"are. Say it: --set head.clip_heads={max(1, offer.channels // 64)} for a tower of 64 channels per head, "
-            "as most are; or train without it: --set head.cross_frame=false"
+            "cross-frame attention splits CLIP's queries and keys into heads, and the number of heads is not known. "
+            f"Set it: --set head.clip_heads={max(1, offer.channels // 64)} for a tower of 64 channels per head, as "
+            "most towers have. Or train without cross-frame attention: --set head.cross_frame=false"
         )
     if None not in (from_settings, from_offer) and from_settings != from_offer:
         remedy = "Leave it out (--set head.clip_heads=null)."

@@ -1,13 +1,13 @@
-"""EVL's decoder: one video token reads a memory of each of some CLIP blocks, the shallowest first (ECCV 2022).
+"""EVL's decoder (ECCV 2022): one video token attends to a memory of each tapped CLIP block, the shallowest first.
 
     f_i ─┬────────────────────────────────▶ + ─▶ memory of layer i [clip item channel]
          ├─ convolution over time ────────▶ +
          │  position table over time ─────▶ +
-    q_i, k_i ─ neighbour maps ─ tables ───▶ +       q_i, k_i are made of f_(i-1) by CLIP's frozen weights
+    q_i, k_i ─ neighbour maps ─ tables ───▶ +       CLIP's frozen weights make q_i and k_i of f_(i-1)
     x [clip channel] ─ layer 0 ─▶ layer 1 ─▶ … ─▶ x
 
-The three temporal parts can be switched off one by one. With none of them the order of frames cannot be told: this is
-multi-layer attentive pooling. A batch is read and never written: it may lie in a buffer that others read too.
+Each of the three temporal parts can be switched off. Without all of them the decoder is multi-layer attentive pooling,
+which does not see the order of frames. The decoder never modifies a batch: it may lie in a buffer that others read too.
 Source: docs/spec/evl.md §2–5. Parameter names are those of the released checkpoints (§10).
 """
 
@@ -30,13 +30,13 @@ class EvlSizes:
     """Sizes of the decoder and its temporal parts; defaults are the released ones.
 
     Attributes:
-        convolution: of each token over time.
-        position: a table over time, which fits one number of frames alone.
-        cross_frame: attention between neighbouring frames, out of CLIP's own queries and keys.
-        channels: of the decoder's queries, keys and values; None: CLIP's width.
-        attention_heads: of the decoder; None: one per 64 channels.
-        mlp_ratio: hidden over outer width.
-        dropout: share of values left out, inside each MLP and before the classifier.
+        convolution: whether each token is convolved over time.
+        position: whether a position table over time is added; it fits only one number of frames.
+        cross_frame: whether neighbouring frames attend to each other, by CLIP's own queries and keys.
+        channels: width of the decoder's queries, keys and values; None: CLIP's width.
+        attention_heads: attention heads of the decoder; None: one per 64 channels.
+        mlp_ratio: hidden over outer width of an MLP.
+        dropout: share of values set to zero in training, inside each MLP and before the classifier.
     """
 
     convolution: bool = True
@@ -50,17 +50,17 @@ class EvlSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class EvlInput:
-    """What a decoder is fed with.
+    """The sizes and frozen weights of a decoder's input.
 
     Attributes:
-        frames: per clip.
+        frames: frames per clip.
         grid: patches along the (height, width) of the picture.
-        channels: of CLIP.
-        clip_heads: of its attention.
-        blocks: of CLIP, one per decoder layer.
-        frozen: CLIP's parameters by name, of these blocks.
-        own: place of each block's output on the layer axis of the tokens.
-        before: place of the output of the block before it.
+        channels: CLIP's width.
+        clip_heads: CLIP's attention heads.
+        blocks: numbers of the CLIP blocks, one per decoder layer.
+        frozen: CLIP's parameters of these blocks, by name.
+        own: position of each block's output on the layer axis of the tokens.
+        before: position of the preceding block's output.
     """
 
     frames: int
@@ -74,11 +74,11 @@ class EvlInput:
 
 
 class EvlDecoder(nn.Module):
-    """The trainable decoder, and CLIP's frozen weights beside it, which are not among its state.
+    """The trainable decoder. It also holds CLIP's frozen weights, which are no part of its state.
 
     Args:
-        sizes: of the decoder.
-        fed: what it is fed with.
+        sizes: sizes of the decoder.
+        fed: sizes and frozen weights of its input.
     """
 
     def __init__(self, sizes: EvlSizes, fed: EvlInput) -> None:
@@ -121,12 +121,12 @@ class EvlDecoder(nn.Module):
         return x
 
     def memory(self, number: int, f: Tensor, maps: Maps | None) -> Tensor:
-        """What decoder layer `number` looks at: a block's output and all temporal parts [clip frame token channel].
+        """The memory of one decoder layer: a block's output plus all temporal parts [clip frame token channel].
 
         Args:
-            number: of the decoder layer.
+            number: number of the decoder layer.
             f: output of its CLIP block, [clip frame token channel].
-            maps: how frames look at their neighbours; None: without cross-frame attention.
+            maps: attention between neighbouring frames; None: no cross-frame attention.
         """
         total = f
         if len(self.temporal_conv):
@@ -144,12 +144,14 @@ class EvlDecoder(nn.Module):
 
 
 def beside(taken: Tensor, *, first: int) -> Tensor:
-    """[clip pair patch channel] of frames `first` … as a term of the memory: zeros for CLS and the frame left over."""
+    """[clip pair patch channel] of the frames from `first` on, padded to the memory's shape: zeros for CLS, and for the
+    frame without a pair."""
     return nn.functional.pad(taken, (0, 0, 1, 0, first, 1 - first))
 
 
 def initialise(decoder: EvlDecoder) -> None:
-    """The published one (spec §5): Xavier in the layers; token and tables stay zero, convolutions are torch's."""
+    """The published initialisation (spec §5): Xavier in the layers, zeros in token and tables, torch's own in the
+    convolutions."""
     for layer in decoder.decoder_layers.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)

@@ -1,11 +1,11 @@
-"""The building blocks of EVL (ECCV 2022), plain form: what a decoder layer reads, and how it reads it.
+"""The building blocks of EVL (ECCV 2022), plain form: the memory of a decoder layer, and the layer itself.
 
     f     [clip frame token channel]        output of one CLIP block
-    q, k  [clip frame patch head part]      that block's own queries and keys, made again of the block before it
+    q, k  [clip frame patch head part]      that block's own queries and keys, computed from the preceding block
     ── neighbour_maps ─▶ maps [clip pair patch patch] ── CrossFrame ─▶ [clip pair patch channel]
     x     [clip channel]                    the video token ── DecoderLayer, over memory [clip item channel] ─▶ x
 
-Source: docs/spec/evl.md §2–4. Parameter names are those of the released checkpoints (§10), so weights move unmapped.
+Source: docs/spec/evl.md §2–4. Parameter names are those of the released checkpoints (§10), so weights need no renaming.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from vidxfer.pipeline.heads.dist.parts import quick_gelu
 
 
 def frozen_names(block: int) -> tuple[str, str, str, str]:
-    """The parameters of a CLIP block, as open_clip calls them, that make its queries and keys of its input."""
+    """open_clip's names of the parameters that compute a CLIP block's queries and keys from its input."""
     prefix = f"visual.transformer.resblocks.{block}."
     return f"{prefix}ln_1.weight", f"{prefix}ln_1.bias", f"{prefix}attn.in_proj_weight", f"{prefix}attn.in_proj_bias"
 
 
 class FrozenQueryKey(nn.Module):
-    """A CLIP block's queries and keys out of the tokens before it; frozen, and no part of the head's weights.
+    """Computes a CLIP block's queries and keys from its input tokens. It is frozen, and no part of the head's weights.
 
     Args:
-        block: of CLIP.
-        heads: of its attention.
+        block: number of the CLIP block.
+        heads: CLIP's attention heads.
         frozen: CLIP's parameters by name.
     """
 
@@ -53,7 +53,7 @@ class FrozenQueryKey(nn.Module):
 
     @torch.no_grad()
     def forward(self, before: Tensor) -> tuple[Tensor, Tensor]:
-        """[clip frame token channel] -> q and k [clip frame patch head part]; CLS is left out, and q is not scaled."""
+        """[clip frame token channel] -> q and k [clip frame patch head part], without CLS; q is not scaled."""
         normed = F.layer_norm(before.float(), self.norm_weight.shape, self.norm_weight, self.norm_bias)
         both = rearrange(
             F.linear(normed, self.weight, self.bias)[:, :, 1:],
@@ -65,11 +65,11 @@ class FrozenQueryKey(nn.Module):
 
 
 class Maps(NamedTuple):
-    """How each patch looks at those of a neighbouring frame, the mean over CLIP's heads.
+    """Attention from each patch to the patches of a neighbouring frame, the mean over CLIP's heads.
 
     Attributes:
-        previous: [clip pair query key], pair p is frame p + 1 looking at frame p.
-        following: the same of frame p looking at frame p + 1.
+        previous: [clip pair query key]; in pair p, frame p + 1 attends to frame p.
+        following: the same shape; in pair p, frame p attends to frame p + 1.
     """
 
     previous: Tensor
@@ -90,11 +90,11 @@ def neighbour_maps(q: Tensor, k: Tensor) -> Maps:
 
 
 class CrossFrame(nn.Module):
-    """What a patch takes from the frames beside it: a vector per displacement, weighted by CLIP's own attention.
+    """What a patch gets from its neighbouring frames: a vector per displacement, weighted by CLIP's own attention.
 
     Args:
         grid: patches along the (height, width) of the picture.
-        channels: of CLIP.
+        channels: CLIP's width.
     """
 
     def __init__(self, grid: tuple[int, int], channels: int) -> None:
@@ -114,10 +114,10 @@ class CrossFrame(nn.Module):
         return down * (2 * columns - 1) + across
 
     def forward(self, maps: Maps) -> tuple[Tensor, Tensor]:
-        """Maps -> what frames 1 … take from the one before, and frames 0 … from the one behind.
+        """Maps -> what frames 1 … get from the preceding frame, and what frames 0 … get from the following frame.
 
         Returns:
-            two of [clip pair patch channel].
+            Two tensors [clip pair patch channel].
         """
         rows = self.displacement()
 
@@ -128,12 +128,12 @@ class CrossFrame(nn.Module):
 
 
 class VideoTokenAttention(nn.Module):
-    """The video token looks at every item of the memory.
+    """The video token attends to every item of the memory.
 
     Args:
-        channels: of CLIP.
-        inner: of queries, keys and values.
-        heads: that these divide into.
+        channels: CLIP's width.
+        inner: width of queries, keys and values.
+        heads: number of attention heads.
     """
 
     def __init__(self, channels: int, inner: int, heads: int) -> None:
@@ -145,7 +145,7 @@ class VideoTokenAttention(nn.Module):
         self.out_proj = nn.Linear(inner, channels)
 
     def forward(self, x: Tensor, memory: Tensor) -> Tensor:
-        """Video token [clip channel] and memory [clip item channel], both behind their norms -> [clip channel]."""
+        """Video token [clip channel] and memory [clip item channel], both normed -> [clip channel]."""
         q = rearrange(self.q_proj(x), "clip (head part) -> clip head part", head=self.heads)
         k = rearrange(self.k_proj(memory), "clip item (head part) -> clip item head part", head=self.heads)
         v = rearrange(self.v_proj(memory), "clip item (head part) -> clip item head part", head=self.heads)
@@ -171,7 +171,7 @@ class DecoderMlp(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention of the video token over a memory, then an MLP; each behind a norm, with a residual."""
+    """Attention of the video token over a memory, then an MLP. Each follows a norm and has a residual."""
 
     def __init__(self, channels: int, inner: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What was published of EVL, one row per configuration; each is a recipe of its own (recipes.py).
+"""The published results of EVL, one row per configuration. Each row has its own recipe (recipes.py).
 
 Source: docs/spec/evl.md §7–8. Nothing was run with vidxfer on these data.
 """

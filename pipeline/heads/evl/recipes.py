@@ -1,7 +1,7 @@
 """EVL's recipes: one per published configuration (docs/spec/evl.md §7), two for any frames and CLIP, and the toy's.
 
-The release counts steps of 256 clips and not passes: 50,000 are 53 passes over K400, 30,000 are 45 over SSv2. Its rate
-is full in the first step, and weight decay acts on every parameter.
+The release counts steps of 256 clips, not passes over the data: 50,000 steps are 53 passes over K400, and 30,000 steps
+are 45 passes over SSv2. The learning rate is full from the first step. Weight decay acts on every parameter.
 """
 
 from __future__ import annotations

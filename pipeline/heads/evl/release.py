@@ -1,9 +1,9 @@
-"""Released EVL checkpoints: what sizes their shapes tell, and every key that does not fit; see `Release`.
+"""Released EVL checkpoints: the sizes that follow from the shapes, and every key that does not fit; see `Release`.
 
     {"model": {"module.decoder.cls_token": …, "module.proj.2.bias": …}, …}     no CLIP: the release keeps it elsewhere
 
-Shapes do not tell how many heads attention has: one per 64 channels, as in all released configurations, in the decoder
-and in CLIP. Source: docs/spec/evl.md §10. Nothing is opened here.
+Shapes do not give the number of attention heads. It is taken as one per 64 channels in the decoder and in CLIP, as in
+all released configurations. Source: docs/spec/evl.md §10. No file is opened here.
 """
 
 from __future__ import annotations
@@ -24,22 +24,24 @@ from vidxfer.pipeline.heads.recipe import B16, L14
 from vidxfer.pipeline.shapes import STEM
 
 EVL_PREFIX = "module."
-"""Of every key, from the wrapper that trains on several devices; files without it are read too."""
+"""Prefix that training on several devices puts before every key. Files without it are read too."""
 
 GROUPS = ("decoder_layers", "temporal_conv", "temporal_pos_embed", "cross_attention")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvlFileSizes:
-    """What the shapes of a checkpoint tell.
+    """The sizes that follow from the shapes of a checkpoint.
 
     Attributes:
-        layers: of the decoder, each fed by one CLIP block.
-        frames: per clip; 0: any number.
+        layers: decoder layers; one CLIP block feeds each.
+        frames: frames per clip; 0: any number.
         grid_side: patches along a side; 0: any number.
-        channels, inner, hidden: CLIP's width, that of queries, keys and values, and that inside an MLP.
-        classes: of the classifier.
-        parts: the temporal parts that are there.
+        channels: CLIP's width.
+        inner: width of queries, keys and values.
+        hidden: hidden width of an MLP.
+        classes: classes of the classifier.
+        parts: the temporal parts that the checkpoint holds.
     """
 
     layers: int
@@ -60,7 +62,7 @@ class EvlFileSizes:
 
 
 def read_sizes(state: Mapping[str, Tensor]) -> EvlFileSizes:
-    """Sizes that the first layer's shapes tell; 0 where none does (`problems` will say so)."""
+    """Sizes from the first layer's shapes. A size that no shape gives is 0: `problems` then reports it."""
 
     def side(name: str, axis: int) -> int:
         shape = state[name].shape if name in state else ()
@@ -90,7 +92,7 @@ def _numbers(state: Mapping[str, Tensor], group: str) -> set[str]:
 
 
 def config_of(sizes: EvlFileSizes) -> EvlConfig:
-    """Settings of these sizes, the CLIP blocks that feed the decoder left open: the last ones."""
+    """Settings of these sizes. The last CLIP blocks feed the decoder."""
     whole = next((clip for clip in (B16, L14) if clip.width == sizes.channels), None)
     return EvlConfig(
         blocks=0 if whole is not None and sizes.layers == whole.blocks else sizes.layers,
@@ -104,7 +106,7 @@ def config_of(sizes: EvlFileSizes) -> EvlConfig:
 
 
 def offer_of_sizes(sizes: EvlFileSizes) -> Offer:
-    """What a cache for these weights delivers; pictures of any side, since the head sees none."""
+    """What a cache for these weights delivers. The side of the pictures may be any, because the head sees no pixels."""
     side = sizes.grid_side or 1
     return Offer(
         layers=tuple(range(STEM, sizes.layers)), sparse_frames=sizes.frames or 1, alpha=1, grid=(side, side),
@@ -113,14 +115,14 @@ def offer_of_sizes(sizes: EvlFileSizes) -> Offer:
 
 
 def problems(state: Mapping[str, Tensor], sizes: EvlFileSizes) -> list[str]:
-    """Everything that keeps a state from being a head of these sizes, one line each; empty when it is."""
+    """Why a state is not a head of these sizes, one line per reason; empty: it is one."""
     told = {
         "decoder.cls_token": sizes.channels,
         "decoder.decoder_layers.0.attn.q_proj.weight": sizes.inner,
         "decoder.decoder_layers.0.mlp.fc1.weight": sizes.hidden,
         "proj.2.weight": sizes.classes,
     }
-    if unsaid := [f"{name}: missing or empty, and it tells the sizes" for name, size in told.items() if size < 1]:
+    if unsaid := [f"{name}: missing or empty, but its shape gives sizes" for name, size in told.items() if size < 1]:
         return unsaid
     tables = state.get("decoder.cross_attention.0.w1")
     if tables is not None and len(tables) != (2 * sizes.grid_side - 1) ** 2:
@@ -160,9 +162,7 @@ class EvlRelease:
             else:
                 head[name] = value
         sizes = read_sizes(head)
-        lines = (
-            problems(head, sizes) if head else [f"not one key begins with {EVL_PREFIX}decoder. or {EVL_PREFIX}proj."]
-        )
+        lines = problems(head, sizes) if head else [f"no key begins with {EVL_PREFIX}decoder. or {EVL_PREFIX}proj."]
         return Released(
             config=None if lines else config_of(sizes),
             weights={name: value.float() for name, value in head.items()},
@@ -183,7 +183,7 @@ class EvlRelease:
         return replace(config, layers=layers)
 
     def write(self, head: Head, clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `Release`; CLIP is not written."""
+        """See `Release`. CLIP's weights are not written."""
         return {EVL_PREFIX + name: value.detach().float().cpu().clone() for name, value in head.state_dict().items()}
 
     def told(self, config: HeadConfig, offer: Offer) -> dict[str, Any]:

@@ -1,16 +1,18 @@
-"""Side4Video, fast form: the same parameters and the same function as the plain form, arranged for speed. The default.
+"""Side4Video, fast form: the same parameters and the same function as the plain form, in another order of operations.
 
-    s [clip frame place channel]     place = row · columns + col; channels last all the way, so that 1x1x1 convolutions
-                                     are Linear, and batch norm and the convolution over time need no copy
+It is faster, and it is the default.
 
-What is arranged differently is exact algebra (docs/spec/tds_clip_side4video.md §2 says what is computed):
+    s [clip frame place channel]     place = row · columns + col. Channels are always last: 1x1x1 convolutions are then
+                                     Linear, and batch norm and the convolution over time need no copy.
 
-    Linear(LN(tap)) = (γ W) x̂ + W β + b     x̂ needs no gradient, so neither norm nor product has a way back to it
-    Linear(BN(s)) at evaluation             the norm is a factor and a sum, which go into the product's weights
+The two forms differ by exact algebra (docs/spec/tds_clip_side4video.md §2 defines the function):
+
+    Linear(LN(tap)) = (γ W) x̂ + W β + b     x̂ needs no gradient, so norm and product have no backward pass to it
+    Linear(BN(s)) at evaluation             the norm is a scale and a shift, which go into the product's weights
     stem                                    one product with the patches for all three frames of the kernel
-    class token                             shifted by itself, before it is put before the patches
+    class token                             shifted alone, before it is concatenated with the patches
 
-Parameters are read from the modules of parts.py, whose own `forward` is not called: hooks on them do not fire.
+Parameters are read from the modules of parts.py. Their own `forward` is not called, so hooks on them do not fire.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ Kind = TypeVar("Kind", bound=nn.Module)
 
 
 def part(modules: nn.Module, index: int, kind: type[Kind]) -> Kind:
-    """One module of a list, with its type."""
+    """The module of a list at an index, with its type."""
     assert isinstance(modules, nn.ModuleList | nn.Sequential)
     module = modules[index]
     assert isinstance(module, kind)
@@ -44,7 +46,7 @@ def stem(net: Side4VideoNet, pixels: Tensor) -> Tensor:
 
 
 def temporal(block: SideBlock, s: Tensor) -> Tensor:
-    """What is added over time: [clip frame place channel] -> same."""
+    """The temporal sub-layer without its residual: [clip frame place channel] -> same."""
     first, over_time, last = (part(block.conv, place, nn.Conv3d) for place in range(3))
     h = normed_product(block.bn_1, pointwise(first), first.bias, s)
     return F.linear(conv_over_time(h, over_time), pointwise(last), last.bias)
@@ -64,7 +66,8 @@ def fast_forward(
         net: whose parameters are used.
         tokens: [clip layer frame token channel].
         pixels: [clip frame rgb height width].
-        begin, over_time: the two places where TDS-CLIP differs.
+        begin: computes the first state; TDS-CLIP has another one.
+        over_time: computes the temporal sub-layer; TDS-CLIP has another one.
 
     Returns:
         [clip channel].
@@ -90,7 +93,7 @@ def projected(norm: nn.LayerNorm, linear: nn.Linear, tap: Tensor) -> Tensor:
 
 
 def normed_product(norm: BatchNorm, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    """Linear(BN(x)) on the last axis; at evaluation one product of x as it is."""
+    """Linear(BN(x)) on the last axis. At evaluation it is one product with x."""
     if norm.training:
         return F.linear(norm.rows(x), weight, bias)
     scale, shift = norm.folded()
@@ -99,7 +102,7 @@ def normed_product(norm: BatchNorm, weight: Tensor, bias: Tensor | None, x: Tens
 
 
 def product_normed(norm: BatchNorm, weight: Tensor, x: Tensor) -> Tensor:
-    """BN(x weightᵀ) on the last axis; at evaluation one product."""
+    """BN(x weightᵀ) on the last axis. At evaluation it is one product."""
     if norm.training:
         return norm.rows(F.linear(x, weight))
     scale, shift = norm.folded()
@@ -107,14 +110,14 @@ def product_normed(norm: BatchNorm, weight: Tensor, x: Tensor) -> Tensor:
 
 
 def pointwise(conv: nn.Conv2d | nn.Conv3d) -> Tensor:
-    """Weight of a 1x1x1 convolution as that of a Linear."""
+    """Weight of a 1x1x1 convolution as the weight of a Linear."""
     return conv.weight.flatten(1)
 
 
 def conv_over_time(x: Tensor, conv: nn.Conv3d) -> Tensor:
     """[clip frame place channel] -> same, depthwise, kernel [frames 1 1]; zeros before the first and after the last.
 
-    To torch it is a picture of frames by places whose channels lie last: its kernels for those need no copy.
+    torch computes it as conv2d on a picture of frames by places with channels last, which needs no copy.
     """
     picture = x.permute(0, 3, 1, 2)
     out = F.conv2d(picture, conv.weight[..., 0], conv.bias, padding=(conv.kernel_size[0] // 2, 0), groups=conv.groups)
@@ -124,7 +127,7 @@ def conv_over_time(x: Tensor, conv: nn.Conv3d) -> Tensor:
 def patches_of(pixels: Tensor, conv: nn.Conv3d) -> Tensor:
     """Patches as vectors: [clip frame rgb height width] -> [clip frame place (rgb y x)].
 
-    Where the convolution pads the picture by one line, the patches begin one line outside, and the last is not read.
+    If the convolution pads the picture by one line, patches begin one line outside, and the last line is not read.
     """
     patch, edge = conv.kernel_size[1], int(conv.padding[1])
     device = pixels.device.type
@@ -164,7 +167,7 @@ def summed_over_time(weight: Tensor, bias: Tensor, patches: Tensor) -> Tensor:
 
 
 def spatial(block: SideBlock, s: Tensor, cls: Tensor, positions: Tensor) -> Tensor:
-    """What patches read of their frame's patches and of the neighbours' class tokens.
+    """The spatial sub-layer without its residual: patches attend to their frame's patches and to one class token.
 
     Args:
         s: [clip frame place channel].
@@ -180,7 +183,7 @@ def spatial(block: SideBlock, s: Tensor, cls: Tensor, positions: Tensor) -> Tens
     tokens = torch.cat([shifted(cls)[:, :, None].to(s.dtype), patches], dim=2).flatten(0, 1)
     normed = F.layer_norm(tokens, block.ln_1.normalized_shape, block.ln_1.weight, block.ln_1.bias, block.ln_1.eps)
     packed = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
-    # The class token asks too, one of some hundred: to leave it out would copy all the others.
+    # The class token is a query too, one of about a hundred. Leaving it out would copy all the others.
     q, k, v = rearrange(packed, "picture token (which head channel) -> which picture head token channel",
                         which=3, channel=SIDE_HEAD_CHANNELS).unbind(0)  # fmt: skip
     read = F.scaled_dot_product_attention(q, k, v)

@@ -28,14 +28,14 @@ FORMS: dict[str, NetForm] = {"fast": fast_forward, "plain": Side4VideoNet.forwar
 
 @dataclass(frozen=True, kw_only=True)
 class Side4VideoConfig(SideSizes, HeadConfig):
-    """Settings of Side4Video: those of its network, and
+    """Settings of Side4Video: those of its network (`SideSizes`), and the following.
 
     Attributes:
         layers: CLIP layers to read; None: every block the cache holds.
         form: one of `FORMS`.
 
     Raises:
-        UsageError: a form there is not, or sizes that no network has.
+        UsageError: an unknown form, or sizes that no network can have.
     """
 
     kind: ClassVar[str] = "side4video"
@@ -52,7 +52,7 @@ class Side4VideoConfig(SideSizes, HeadConfig):
 
     @property
     def batch_statistics(self) -> BatchStatistics:
-        """Its batch norms see one device's clips, or all."""
+        """Its batch norms see one device's clips, or those of all devices."""
         return "devices" if self.sync_batchnorm else "device"
 
     def settled(self, offer: Offer) -> Self:
@@ -105,14 +105,14 @@ class SideHead(Head):
         """Logits [clip class].
 
         Raises:
-            UsageError: one clip alone, in training.
+            UsageError: a training batch holds only one clip.
         """
         assert batch.tokens is not None, "the loader fetches what `needs` declares"
         assert batch.dense is not None
         if self.training and not self.config.sync_batchnorm and len(batch.tokens) == 1:
             raise UsageError(
-                f"a training step of one clip ({', '.join(batch.ids)}): the last batch norm gives the same feature "
-                "for any video then, and there is nothing to learn from. Use a larger batch_clips, fewer devices, or "
+                f"a training step has only one clip ({', '.join(batch.ids)}). The last batch norm then gives the same "
+                "feature for any video, and the head cannot learn. Use a larger batch_clips, fewer devices, or "
                 "--set head.sync_batchnorm=true with several devices."
             )
         logits: Tensor = self.fc(self._feature(self.visual, batch.tokens, batch.dense))

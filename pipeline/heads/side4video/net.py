@@ -7,7 +7,7 @@
                 s ◀─ SideBlock(s, class token) ◀───┘
     last s ─ BN ─ mean over frames and places ─▶ [clip channel]
 
-The tokens are CLIP block outputs before ln_post. They are read through a norm alone, and no gradient flows to them.
+The tokens are CLIP block outputs before ln_post. Only a layer norm reads them, and no gradient flows to them.
 Source: docs/spec/tds_clip_side4video.md §2. Parameter names are those of the released checkpoints (§11).
 """
 
@@ -34,12 +34,12 @@ class SideSizes:
 
     Attributes:
         side_channels: width of the side network, a multiple of 64; 0: by CLIP's width, see `side_width`.
-        gate: how a layer's patches join the state: "fixed", one half each; "learned", the patches' share is
-            sigmoid(a / 0.1) with one a per layer that begins at 0, as in LST.
-        sync_batchnorm: statistics of a training batch over all devices; published: each device has its own.
+        gate: how a layer's patches are added to the state. "fixed": one half each. "learned": the patches' share is
+            sigmoid(a / 0.1), with one `a` per layer that begins at 0, as in LST.
+        sync_batchnorm: batch norms take statistics over all devices. As published, each device has its own.
 
     Raises:
-        UsageError: a width or a gate there is not.
+        UsageError: the width is no multiple of 64, or the gate is unknown.
     """
 
     side_channels: int = 320
@@ -66,14 +66,14 @@ def side_width(channels: int) -> int:
 
 
 def patch_conv(inputs: int, channels: int, patch_px: int, edge_px: int = 0) -> nn.Conv3d:
-    """A convolution over three frames and one patch; with an edge, zeros stand around the picture too."""
+    """A convolution over three frames and one patch. `edge_px` pads the picture with zeros."""
     return nn.Conv3d(
         inputs, channels, (3, patch_px, patch_px), stride=(1, patch_px, patch_px), padding=(1, edge_px, edge_px)
     )
 
 
 class SideTransformer(nn.Module):
-    """What lies beside CLIP's blocks: a norm and a projection of each tap, the blocks, and one table of positions.
+    """The side network's layers: a norm and a projection of each tap, the blocks, and one table of positions.
 
     Args:
         sizes: settings.
@@ -94,7 +94,7 @@ class SideTransformer(nn.Module):
             block.initialise()
 
     def fused(self, layer: int, s: Tensor, patches: Tensor) -> Tensor:
-        """The state with a layer's patches in it; both of one shape."""
+        """The state plus a layer's patches, weighted by the gate. Both have the same shape."""
         if self.side_gates is None:
             return 0.5 * s + 0.5 * patches
         return s + (patches - s) * torch.sigmoid(self.side_gates[layer] / GATE_TEMPERATURE)
@@ -120,7 +120,7 @@ class Side4VideoNet(nn.Module):
             synchronise(self)
 
     def blocks(self, sizes: SideSizes, layers: int) -> list[SideBlock]:
-        """One block for each of so many layers."""
+        """One block per layer."""
         return [SideBlock(sizes.side_channels) for _ in range(layers)]
 
     def stem(self, pixels: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
 """Batch norm of the side networks: statistics of one device, or of all devices together.
 
-    training    mean and variance over clips, frames and places of this device's part of a batch; the running ones move
-    eval        the running ones
+    training    mean and variance over clips, frames and places of this device's part of a batch; running ones updated
+    eval        running mean and variance
 
-The pooled features of a training batch have the mean of the last norm's bias, whatever the clips show
-(docs/spec/tds_clip_side4video.md §2.3): with one clip there is nothing to learn from.
+In training, the mean of the pooled features over a batch is the last norm's bias, whatever the clips show. A batch of
+one clip therefore gives nothing to learn from (docs/spec/tds_clip_side4video.md §2.3).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch norm of [clip channel frame row col]; `rows` is the same of [… channel].
+    """Batch norm of [clip channel frame row col]. `rows` computes the same on [… channel].
 
     Attributes:
-        synchronised: a training step's statistics are those of all devices together.
+        synchronised: whether a training step takes statistics over all devices.
     """
 
     synchronised = False
@@ -36,7 +36,7 @@ class BatchNorm(nn.BatchNorm1d):
         return normed.view_as(x)
 
     def rows(self, x: Tensor) -> Tensor:
-        """[… channel] -> same: the channels lie behind each other, and nothing is turned."""
+        """[… channel] -> same. Channels are last in memory, and no axes are permuted."""
         if not self.training:
             scale, shift = self.folded()
             return x * scale + shift
@@ -50,7 +50,7 @@ class BatchNorm(nn.BatchNorm1d):
         return normed.view_as(x)
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """At evaluation the norm is x · scale + shift: both [channel], to be put into a product beside it."""
+        """Scale and shift, both [channel]: at evaluation the norm is x · scale + shift."""
         assert self.running_mean is not None
         assert self.running_var is not None
         scale = self.weight * torch.rsqrt(self.running_var + self.eps)
@@ -66,7 +66,7 @@ class BatchNorm(nn.BatchNorm1d):
         self.num_batches_tracked.add_(1)
 
     def _over_all_devices(self, x: Tensor) -> Tensor:
-        """Two passes, as one device would: first the mean of all devices, then the squares around it."""
+        """Two passes, as on one device: first the mean over all devices, then the squared differences from it."""
         assert self.running_mean is not None
         assert self.running_var is not None
         values = x.reshape(-1, x.shape[-1]).to(torch.promote_types(x.dtype, torch.float32))
@@ -84,7 +84,7 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 class _Summed(torch.autograd.Function):
-    """Sum over all processes; the gradient of a sum that all of them read is the sum of their gradients."""
+    """Sum over all processes. All processes read the sum, so its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

@@ -4,7 +4,7 @@
     s ─▶ temporal: BN, 1x1x1, depthwise over three frames, 1x1x1 ─▶ spatial attention with a shifted class token ─▶ MLP
 
 Source: docs/spec/tds_clip_side4video.md §2.2. Parameter names are those of the released checkpoints (§11), so weights
-move unmapped.
+need no renaming.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIDE_HEAD_CHANNELS = 64
 """Width of one attention head."""
 
 FORGOTTEN_LAYERS = 12
-"""The release divides by twice this number of layers whatever the depth (§4)."""
+"""The release divides by twice this number of layers, for any depth (§4)."""
 
 
 class Mlp(nn.Module):
@@ -43,7 +43,7 @@ def shifted(cls: Tensor) -> Tensor:
         cls: [clip frame channel].
 
     Returns:
-        The same shape. Where there is no such frame it holds zeros; no frame keeps its own.
+        The same shape. It holds zeros for a neighbour that does not exist. No frame keeps its own token.
     """
     fold = cls.shape[-1] // 2
     nothing = torch.zeros_like(cls[:, :1])
@@ -53,7 +53,7 @@ def shifted(cls: Tensor) -> Tensor:
 
 
 class SideBlock(nn.Module):
-    """One block of the side network: three residual sub-layers, none shared between layers."""
+    """One block of the side network: three residual sub-layers. Layers share no parameters."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -86,12 +86,12 @@ class SideBlock(nn.Module):
         return out
 
     def temporal(self, s: Tensor) -> Tensor:
-        """What is added over time: [clip channel frame row col] -> same."""
+        """The temporal sub-layer without its residual: [clip channel frame row col] -> same."""
         out: Tensor = self.conv(self.bn_1(s))
         return out
 
     def spatial(self, s: Tensor, cls: Tensor, positions: Tensor) -> Tensor:
-        """What patches read of their frame's patches and of the neighbours' class tokens; arguments as `forward`."""
+        """The spatial sub-layer without its residual: patches attend to their frame's patches and one class token."""
         clips, _, _, rows, _ = s.shape
         patches = rearrange(s, "clip channel frame row col -> (clip frame) (row col) channel") + positions
         token = rearrange(shifted(cls), "clip frame channel -> (clip frame) 1 channel")

@@ -1,7 +1,7 @@
-"""What Side4Video's authors published, one row per configuration that is released and fits CLIP's towers.
+"""The results that Side4Video's authors published, one row per released configuration that fits CLIP's towers.
 
-Source: docs/spec/tds_clip_side4video.md §7, the README of the release, which prints no top-5. For ViT-L/14 it prints
-nothing, and its largest models are on another tower (EVA). Nothing was run with vidxfer on these data.
+Source: docs/spec/tds_clip_side4video.md §7, which cites the README of the release. The README prints no top-5 and no
+result for ViT-L/14. Its largest models use another tower (EVA). Nothing was run with vidxfer on these data.
 """
 
 from __future__ import annotations

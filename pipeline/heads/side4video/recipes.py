@@ -1,7 +1,7 @@
 """Side4Video's recipes: its released settings on CLIP's towers, the same for any frames and tower, and the toy's.
 
-Source: docs/spec/tds_clip_side4video.md §5. Nothing is mixed, also in the release. What a cache cannot replay of the
-released augmentation is in docs/deviations.md.
+Source: docs/spec/tds_clip_side4video.md §5. The release mixes no clips, and neither do these recipes.
+docs/deviations.md lists the part of the released augmentation that a cache cannot replay.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from vidxfer.pipeline.heads.recipe import B16, L14, ClipShape, Optimiser, Recipe
 from vidxfer.pipeline.heads.side4video.head import Side4VideoConfig
 
 RELEASED = Optimiser(decay="all", schedule="cosine-after-warmup", warmup_from=0.0, refresh_steps=10)
-"""The rate begins at 0 and is set anew every tenth step: the first nine steps of a run move nothing."""
+"""The learning rate begins at 0 and is set every tenth step. The first nine steps of a run change no weight."""
 
 SIDE_CHANNELS = {B16.model: 320, L14.model: 512}
 EPOCHS = {("SSv1", B16.model): 40}
-"""Where it is not 30."""
+"""Epochs of the data sets for which they are not 30."""
 
 
 ANY_TOWER: dict[str, Any] = {
@@ -32,7 +32,7 @@ ANY_TOWER: dict[str, Any] = {
 
 
 def settings(data: str, clip: ClipShape) -> dict[str, Any]:
-    """What the released settings of both methods have in common on one tower, as fields of a recipe."""
+    """The settings that both released methods share on one tower, as fields of a recipe."""
     return {
         **ANY_TOWER,
         "clip": clip,

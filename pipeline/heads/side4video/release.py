@@ -3,9 +3,10 @@
     state of a file ─ sort_keys ─▶ head  visual.*side*, fc.*          (our names are the released ones)
                                    clip  visual.*, the trunk          (open_clip's names; no ln_post, no projection)
                                    unknown                            (everything else, by its full key)
-    shapes ─ sizes_of ─▶ SideFile ─ problems ─▶ every key that is missing, too much, or of another shape
+    shapes ─ sizes_of ─▶ SideFile ─ problems ─▶ every key that is missing, unknown, or of another shape
 
-A file says nothing of frames: no weight depends on their number. Source: docs/spec/tds_clip_side4video.md §11.
+A file does not give the number of frames, because no weight depends on it. Source: docs/spec/tds_clip_side4video.md
+§11.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from vidxfer.pipeline.heads.side4video.head import Side4VideoConfig, SideHead
 from vidxfer.pipeline.heads.side4video.parts import SIDE_HEAD_CHANNELS
 
 WRAPPER = "module."
-"""What some ways of training put before every key; the released code takes it off as well."""
+"""A prefix that distributed training puts before every key. The released code removes it too."""
 
 _BLOCK = (
     r"transformer\.resblocks\.\d+\.(attn\.(in_proj_(weight|bias)|out_proj\.(weight|bias))|ln_[12]\.(weight|bias)"
@@ -40,14 +41,16 @@ _STEM = "visual.side_conv1.weight"
 
 @dataclass(frozen=True, kw_only=True)
 class SideFile:
-    """What the shapes of a checkpoint tell.
+    """The sizes that follow from the shapes of a checkpoint.
 
     Attributes:
         side_channels: width of the side network.
-        layers: CLIP blocks that feed it.
-        channels, patch_px, places: of CLIP: width, side of a patch, patches of a picture.
-        classes: of the classifier.
-        clip_blocks: of the trunk in the same file; None when it holds none.
+        layers: number of CLIP blocks that feed it.
+        channels: CLIP width.
+        patch_px: side of a CLIP patch.
+        places: patches of a picture.
+        classes: classes of the classifier.
+        clip_blocks: blocks of the trunk in the same file; None: the file holds no trunk.
     """
 
     side_channels: int
@@ -60,7 +63,7 @@ class SideFile:
 
     @property
     def offer(self) -> Offer:
-        """What a cache for this head delivers; 0 where the file does not say: any number of frames, any joint space."""
+        """What a cache for this head delivers. Frames and the joint space are 0: the head fits any number of them."""
         side = math.isqrt(self.places)
         grid = (side, side) if side * side == self.places else (1, self.places)
         return Offer(
@@ -76,7 +79,7 @@ class SideFile:
 
 
 def sort_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], tuple[str, ...]]:
-    """The head's keys, the trunk's, and the full names of all others; a second key for one name is one of these."""
+    """The head's keys, the trunk's keys, and the full names of all others, second keys for one name among them."""
     head: dict[str, Tensor] = {}
     clip: dict[str, Tensor] = {}
     unknown: list[str] = []
@@ -91,7 +94,7 @@ def sort_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
 
 
 def sizes_of(head: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> SideFile:
-    """Sizes by the vote of all shapes that tell them; where none does, the released ones (`problems` will say so)."""
+    """Each size by the vote of all shapes that give it. If none does, the released one: `problems` then reports it."""
     linear = r"visual\.transformer\.side_linears\.\d+\.weight"
     return SideFile(
         side_channels=_vote(head, linear, 0, 320),
@@ -105,14 +108,14 @@ def sizes_of(head: Mapping[str, Tensor], clip: Mapping[str, Tensor]) -> SideFile
 
 
 def _vote(state: Mapping[str, Tensor], pattern: str, axis: int, otherwise: int) -> int:
-    """The most frequent length of that axis among all names of that form."""
+    """The most frequent length of an axis among all parameters whose names match the pattern."""
     shapes = (value.shape for name, value in state.items() if re.fullmatch(pattern, name))
     lengths = Counter(shape[axis] for shape in shapes if len(shape) > axis and shape[axis])
     return lengths.most_common(1)[0][0] if lengths else otherwise
 
 
 def _count(state: Mapping[str, Tensor], group: str) -> int:
-    """How many different numbers stand behind the name of a group; a gap among them shows as a missing key."""
+    """How many different numbers follow the name of a group. A gap in the numbers becomes a missing key later."""
     numbers = (re.match(rf"{re.escape(group)}\.(\d+)\.", name) for name in state)
     return len({match[1] for match in numbers if match})
 
@@ -123,15 +126,15 @@ class Side4VideoRelease:
     title, under, holds_clip = "Side4Video", "model_state_dict", True
 
     def config_of(self, head: Mapping[str, Tensor], sizes: SideFile) -> Side4VideoConfig:
-        """Settings that the keys and shapes of a file tell.
+        """The settings that follow from the keys and shapes of a file.
 
         Raises:
-            UsageError: there is no such head.
+            UsageError: no head has these keys and shapes.
         """
         return Side4VideoConfig(side_channels=sizes.side_channels)
 
     def released(self, config: Side4VideoConfig) -> Side4VideoConfig:
-        """The settings of the release that are nearest to these: all that it can be told."""
+        """The released settings that are nearest to these."""
         return Side4VideoConfig(side_channels=config.side_channels)
 
     def read(self, state: Mapping[str, Tensor]) -> Released:
@@ -155,9 +158,9 @@ class Side4VideoRelease:
     def _understood(
         self, head: Mapping[str, Tensor], clip: Mapping[str, Tensor], sizes: SideFile
     ) -> tuple[Side4VideoConfig | None, list[str]]:
-        """The settings, and everything that keeps a state from being such a head, one line each."""
+        """The settings, and why a state is not such a head, one line per reason."""
         if sizes.layers == 0:
-            return None, [f"not one key is of a side network ({_STEM}, visual.transformer.side_linears.0.weight …)"]
+            return None, [f"no key is of a side network ({_STEM}, visual.transformer.side_linears.0.weight …)"]
         if empty := [f"{name}: is empty, shape {tuple(v.shape)}" for name, v in head.items() if 0 in v.shape]:
             return None, empty
         if sizes.side_channels % SIDE_HEAD_CHANNELS:
@@ -190,7 +193,7 @@ class Side4VideoRelease:
         return replace(config, layers=layers)
 
     def write(self, head: Head, clip: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `Release`; of CLIP only the trunk, as released.
+        """See `Release`. Of CLIP, only the trunk is written, as in the release.
 
         Raises:
             UsageError: the head has settings that the released code does not know.

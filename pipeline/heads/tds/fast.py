@@ -1,10 +1,10 @@
-"""TDS-CLIP, fast form: Side4Video's, with the two adapters in the same arrangement. The default.
+"""TDS-CLIP, fast form: Side4Video's fast form with the two adapters, the order of operations changed. The default.
 
-    SME    windows are cut into patches once, and differences are taken between patches. At evaluation both norms and
-           the differences are in the weights: W · (x2 − x1) = W x2 − W x1, and the rest is one product with the window
-    TD     half d and half its mean over channels is a product, which goes into the 1x1 convolution behind it
+    SME    Windows are cut into patches once, and differences are taken between patches. At evaluation the weights take
+           up both norms and the differences: W · (x2 − x1) = W x2 − W x1. One product with the window remains.
+    TD     Half d plus half its mean over channels is a product. The 1x1 convolution behind it takes it up.
 
-`docs/spec/tds_clip_side4video.md` §3 says what is computed, side4video/fast.py the rest.
+`docs/spec/tds_clip_side4video.md` §3 defines the function. side4video/fast.py describes the other parts.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def stem_at_evaluation(net: TdsNet, patches: Tensor) -> Tensor:
 
 
 def temporal(block: SideBlock, s: Tensor) -> Tensor:
-    """What is added over time: [clip frame place channel] -> same; a block without an adapter is Side4Video's."""
+    """The temporal sub-layer without its residual: [clip frame place channel] -> same. Blocks without an adapter are
+    Side4Video's."""
     h = fast.temporal(block, s)
     return weighted(block.mse, h) if isinstance(block, TdBlock) else h
 
@@ -78,7 +79,7 @@ def weighted(gate: TdGate, h: Tensor) -> Tensor:
 
 
 def reference(module: TemporalReference, q: Tensor) -> Tensor:
-    """What the difference is taken against: [clip frame place channel] -> same."""
+    """The reference that is subtracted: [clip frame place channel] -> same."""
     if module.filter is not None:
         return fast.conv_over_time(q, module.filter)
     if module.against == "direct":

@@ -22,10 +22,10 @@ class TdsConfig(TdsSizes, Side4VideoConfig):
     """Settings of TDS-CLIP: those of its adapters, and all of Side4Video's.
 
     Attributes:
-        window_ends: what a window has beyond the ends of a video; see `WindowEnds`.
+        window_ends: how a window is filled beyond the ends of a video; see `WindowEnds`.
 
     Raises:
-        UsageError: a word there is not, or a setting that no network has.
+        UsageError: an unknown word, or a setting that no network can have.
     """
 
     kind: ClassVar[str] = "tds"
@@ -39,7 +39,7 @@ class TdsConfig(TdsSizes, Side4VideoConfig):
             raise UsageError(f"head.window_ends={self.window_ends!r} is none of {', '.join(get_args(WindowEnds))}")
 
     def needs(self, offer: Offer) -> Needs:
-        """See `HeadConfig`: a window around each frame that CLIP saw, or with one local frame that frame."""
+        """See `HeadConfig`. Pixels are a window around each frame that CLIP saw; with one local frame, that frame."""
         needs = super().needs(offer)
         if self.local_frames == 1:
             return needs

@@ -1,11 +1,11 @@
-"""TDS-CLIP: Side4Video with another beginning and another sub-layer over time.
+"""TDS-CLIP: Side4Video with another stem and another temporal sub-layer.
 
     window x1 … x5 of source frames around each frame that CLIP sees, x3
     SME-Adapter   s = beta · BN(conv(x3)) + alpha · BN(conv(x2 − x1, x3 − x2, x4 − x3, x5 − x4))
-    TD-Adapter    what each block adds over time is weighted by how a feature differs from its neighbours (parts.py)
+    TD-Adapter    weights each block's temporal sub-layer by the difference of a feature to its neighbours (parts.py)
 
-Everything else is `Side4VideoNet`. Source: docs/spec/tds_clip_side4video.md §3. The convolutions of the SME-Adapter see
-the picture with one line of zeros around it, as released: each of their patches lies one pixel before CLIP's.
+Everything else is `Side4VideoNet`. Source: docs/spec/tds_clip_side4video.md §3. The convolutions of the SME-Adapter pad
+the picture with one line of zeros, as released. Each of their patches therefore begins one pixel before CLIP's patch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KERNELS = (3, 5, 7)
 LOCAL_FRAMES = (1, 3, 5)
 EDGE_PX = 1
 LEAST_PATCH_PX = 3
-"""With an edge of one pixel, smaller patches would be more than CLIP's."""
+"""With an edge of one pixel, a smaller patch size would give more patches than CLIP has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +36,17 @@ class TdsSizes(SideSizes):
     """Settings beside those of Side4Video; defaults are the released ones.
 
     Attributes:
-        sme_alpha, sme_beta: shares of motion (the paper's α) and of colour (its β) in the first state.
-        local_frames: source frames of a window, 1, 3 or 5; 1: no SME-Adapter, and the beginning of Side4Video, whose
-            convolution sees no zeros around the picture.
-        td_blocks: which blocks have a TD-Adapter: "all", "first-half", "second-half" or "none"; of an odd number the
-            middle one is of the second half. A block without is Side4Video's, with its plain 3D convolutions.
-        td_against: what the temporal difference is taken against: "max-pool", "convolution" or "direct" (parts.py).
+        sme_alpha: share of motion in the first state (the paper's α).
+        sme_beta: share of colour in the first state (the paper's β).
+        local_frames: source frames of a window, 1, 3 or 5. With 1 there is no SME-Adapter, and the stem is
+            Side4Video's, whose convolution does not pad the picture.
+        td_blocks: which blocks have a TD-Adapter: "all", "first-half", "second-half" or "none". With an odd number of
+            blocks, the middle one belongs to the second half. The other blocks are Side4Video's.
+        td_against: reference of the temporal difference: "max-pool", "convolution" or "direct" (parts.py).
         td_kernel: frames that the max-pool or the convolution sees, 3, 5 or 7.
 
     Raises:
-        UsageError: a value that is none of these.
+        UsageError: another value than these.
     """
 
     sme_alpha: float = 0.5
@@ -66,7 +67,7 @@ class TdsSizes(SideSizes):
                 raise UsageError(f"head.{name}={getattr(self, name)} must be a number of at least 0")
 
     def has_td(self, place: int, layers: int) -> bool:
-        """Whether the block behind layer number `place` of so many has a TD-Adapter."""
+        """Whether the block at position `place` of `layers` blocks has a TD-Adapter."""
         first = place < layers // 2
         return self.td_blocks == "all" or self.td_blocks == ("first-half" if first else "second-half")
 
@@ -80,7 +81,7 @@ class TdsNet(Side4VideoNet):
         layers: CLIP layers that feed it, in order.
 
     Raises:
-        CacheError: patches that the SME-Adapter's convolutions do not fit.
+        CacheError: the SME-Adapter's convolutions do not fit CLIP's patches.
     """
 
     def __init__(self, sizes: TdsSizes, offer: Offer, layers: tuple[int, ...]) -> None:
@@ -92,7 +93,8 @@ class TdsNet(Side4VideoNet):
         channels, patch = sizes.side_channels, offer.patch_px
         if patch < LEAST_PATCH_PX:
             raise CacheError(
-                f"patches of {patch} px: the SME-Adapter needs {LEAST_PATCH_PX} or more. Use --set head.local_frames=1."
+                f"CLIP has patches of {patch} px, and the SME-Adapter needs {LEAST_PATCH_PX} px or more. "
+                "Train without it: --set head.local_frames=1."
             )
         self.side_conv1 = patch_conv(3, channels, patch, EDGE_PX)
         self.side_conv1_c5 = patch_conv(3 * (sizes.local_frames - 1), channels, patch, EDGE_PX)

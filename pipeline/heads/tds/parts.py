@@ -1,7 +1,7 @@
 """What TDS-CLIP adds to a block of Side4Video, plain form: the TD-Adapter.
 
-    h, what Side4Video adds over time ─ 1x1, BN ─▶ q, a sixteenth of the channels
-    d = q − reference of q over time       the largest of the frames around, a convolution, or the frame before
+    h, Side4Video's temporal sub-layer ─ 1x1, BN ─▶ q, a sixteenth of the channels
+    d = q − reference of q over time       maximum over the neighbouring frames, a convolution, or the frame before
     h · (0.5 + sigmoid(BN(1x1(half d and half its mean over channels))))
 
 Source: docs/spec/tds_clip_side4video.md §3.2. Parameter names are those of the released checkpoints (§11).
@@ -22,11 +22,11 @@ REDUCTION = 16
 
 
 class TemporalReference(nn.Module):
-    """What the temporal difference is taken against: [clip channel frame row col] -> same.
+    """The reference of the temporal difference: [clip channel frame row col] -> same.
 
-    "max-pool" is the release. The paper's other two are not released; here "convolution" is one learned filter over
-    time per channel, with zeros before the first and after the last frame, and "direct" is the frame before, which for
-    the first frame is itself.
+    "max-pool" is the released one. The paper's other two are not released. Here "convolution" is one learned filter
+    over time per channel, with zeros before the first and after the last frame. "direct" is the preceding frame;
+    for the first frame it is the frame itself.
     """
 
     def __init__(self, against: str, channels: int, kernel: int) -> None:
@@ -49,7 +49,7 @@ class TemporalReference(nn.Module):
 
 
 class TdGate(nn.Module):
-    """The TD-Adapter: a factor between a half and three halves for each number that is added over time."""
+    """The TD-Adapter: a factor between 0.5 and 1.5 for each number of the temporal sub-layer."""
 
     def __init__(self, channels: int, against: str, kernel: int) -> None:
         super().__init__()

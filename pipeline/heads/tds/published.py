@@ -1,8 +1,8 @@
-"""What TDS-CLIP's authors published, one row per configuration whose settings are released.
+"""The results that TDS-CLIP's authors published, one row per configuration whose settings are released.
 
-Source: docs/spec/tds_clip_side4video.md §7: top-1 from the README of the release where it prints it, top-5 and the
-other rows from the tables of the paper, which also has 16 and 32 frames without released settings. Nothing was run with
-vidxfer on these data.
+Source: docs/spec/tds_clip_side4video.md §7. Top-1 is from the README of the release, if it prints it. Top-5 and the
+other rows are from the tables of the paper. The paper also has rows with 16 and 32 frames, without released settings.
+Nothing was run with vidxfer on these data.
 """
 
 from __future__ import annotations

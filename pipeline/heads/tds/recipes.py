@@ -1,4 +1,4 @@
-"""TDS-CLIP's recipes: its released settings, which are Side4Video's but for the network; any tower's; and the toy's."""
+"""TDS-CLIP's recipes: the released settings, the same for any tower, and the toy's. Only the network is its own."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class TdsRelease(Side4VideoRelease):
         """See `Side4VideoRelease`.
 
         Raises:
-            UsageError: no such window, or adapters in blocks that are neither all nor one half.
+            UsageError: an unknown size of the window, or the blocks with adapters are neither all nor one half.
         """
         motion = head.get(_MOTION)
         frames = 1 if motion is None or motion.ndim != 5 else 1 + motion.shape[1] // 3
