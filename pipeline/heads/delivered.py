@@ -8,6 +8,7 @@ from __future__ import annotations
 from vidxfer.pipeline.errors import CacheError
 from vidxfer.pipeline.heads.base import Needs, Offer
 from vidxfer.pipeline.shapes import STEM
+from vidxfer.pipeline.spelled import spelled
 
 
 def last_block(offer: Offer) -> int:
@@ -18,7 +19,9 @@ def last_block(offer: Offer) -> int:
     """
     last = max(offer.layers)
     if last == STEM:
-        raise CacheError("an attentive probe reads a CLIP block, the cache holds the stem alone; extract with --layers")
+        raise CacheError(
+            "an attentive probe reads a CLIP block, the cache holds the stem alone. Extract again with --layers all."
+        )
     return last
 
 
@@ -30,10 +33,11 @@ def expect_layers(wanted: tuple[int, ...], offered: tuple[int, ...]) -> None:
     """
     missing = [layer for layer in wanted if layer not in offered]
     if missing:
-        stem = " Layer -1, what goes into the first block, is kept by `vidxfer extract --stem`." * (STEM in missing)
+        stem = " Layer -1 is what goes into the first block: `vidxfer extract --stem` keeps it." * (STEM in missing)
+        every = spelled({"layers": sorted({*wanted, *offered})})
         raise CacheError(
-            f"the head wants CLIP layers {missing}, the cache holds {list(offered)}. "
-            f"Choose among those (--layers), or extract again with more layers.{stem}"
+            f"the head wants CLIP layers {missing}, the cache holds {list(offered)}. Name layers that it holds: "
+            f"`vidxfer train --set head.layers=[…]`, `vidxfer import --layers …`. Or extract again with {every}.{stem}"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -19,6 +19,7 @@ from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.heads.base import Head, Offer
 from vidxfer.pipeline.heads.delivered import expect_delivered
 from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.spelled import spelled
 
 _STREAM = 0x68656164
 """Last word of the seed: keeps what is random inside a head apart from the order and the mixing of clips."""
@@ -128,7 +129,7 @@ def expect_made_for(recipe: Recipe, offer: Offer) -> None:
     """Check that a cache holds the frames and the CLIP a recipe is for, where the recipe says so.
 
     Raises:
-        CacheMismatch: names each differing field with both values.
+        CacheMismatch: names each differing field with both values, and the options that give what the recipe is for.
     """
     pairs: dict[str, tuple[object, object]] = {}
     if recipe.dense_frames is not None:
@@ -146,7 +147,25 @@ def expect_made_for(recipe: Recipe, offer: Offer) -> None:
             pairs["clip.blocks"] = (f"at least {max(offer.layers) + 1}", clip.blocks)
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if differing:
-        raise CacheMismatch(f"recipe {recipe.name}", differing)
+        remedy = _options_of_recipe(recipe, offer, differing)
+        raise CacheMismatch(f"recipe {recipe.name}", differing, remedy, what="this recipe is for another cache")
+
+
+def _options_of_recipe(recipe: Recipe, offer: Offer, differing: Mapping[str, object]) -> str:
+    """How to make the cache that a recipe is for, and how to train its head on the cache that there is."""
+    dense, used, wanted = recipe.dense_frames, recipe.sparse_frames, dict[str, object]()
+    if {"dense_frames", "sparse_frames"} & set(differing):
+        alpha = offer.alpha if used is None else (dense or used) // used  # a head without dense frames: every frame
+        wanted = {"sampling.dense_frames": dense or used, "sampling.alpha": alpha}
+    if recipe.clip is not None and any(name.startswith("clip.") for name in differing):
+        wanted["clip_model"] = recipe.clip.model
+    open_fields = sorted({"clip" if name.startswith("clip.") else name for name in differing})
+    sets = " ".join(f"--set {name}=null" for name in open_fields)
+    return (
+        f"Make the cache that the recipe is for: `vidxfer extract {spelled(wanted)}`, with --cache and another folder; "
+        f"`vidxfer plan` takes the same options. Or train this head on the cache as it is, which is no published "
+        f"setting: `vidxfer train --recipe {recipe.name} {sets}`."
+    )
 
 
 def facts_of_head(recipe: Recipe, spec: CacheSpec) -> dict[str, Any]:
