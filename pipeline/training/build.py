@@ -162,9 +162,9 @@ def _options_of_recipe(recipe: Recipe, offer: Offer, differing: Mapping[str, obj
     open_fields = sorted({"clip" if name.startswith("clip.") else name for name in differing})
     sets = " ".join(f"--set {name}=null" for name in open_fields)
     return (
-        f"Make the cache that the recipe is for: `vidxfer extract {spelled(wanted)}`, with --cache and another folder; "
-        f"`vidxfer plan` takes the same options. Or train this head on the cache as it is, which is no published "
-        f"setting: `vidxfer train --recipe {recipe.name} {sets}`."
+        f"Make the cache that the recipe is for: `vidxfer extract {spelled(wanted)}`, with another folder (--cache). "
+        "`vidxfer plan` takes the same options.\nOr train its head on this cache, which is no published setting: "
+        f"`vidxfer train --recipe {recipe.name} {sets}`."
     )
 
 

@@ -70,8 +70,8 @@ def frozen_of(split: Split, names: Sequence[str]) -> tuple[dict[str, Tensor], in
         tower = clip.load()
     except ClipError as error:
         raise CacheError(
-            f"the head reads CLIP's own parameters ({names[0]} and {len(names) - 1} more), {split.path} does not keep "
-            f"them, and its CLIP cannot be loaded: {error}\nPut its weights back where they were, or extract again: "
+            f"the head reads CLIP's own parameters ({names[0]} and {len(names) - 1} more). {split.path} does not keep "
+            f"them, and its CLIP cannot be loaded: {error}\nPut its weights back where they were. Or extract again: "
             "caches of this version keep what such heads read."
         ) from error
     # The weights are the same in every precision: tokens of a half-precision CLIP are served too.
