@@ -20,7 +20,6 @@ from vidxfer.stages.engine import EngineChoice
 VIEW_KIND = {"train": "train", "val": "test", "test": "test"}
 """Which views a split gets: random draws to train on, fixed ones to score."""
 
-
 REMEMBERED = {
     "kind": str, "root": str | None, "labels": str | None, "val_fraction": float, "limit": int | None,
     "fold": int | None,
@@ -133,7 +132,8 @@ class CacheChoice:
         stem: also the tokens before the first block.
         train_views: random views per training video.
         test_views, test_crops: fixed views per validation video.
-        codec: as `cache/codecs/form.py` spells it: int8, float16, int4, pca64+int8 … seed: of the random views.
+        codec: as `cache/codecs/form.py` spells it: int8, float16, int4, pca64+int8 …
+        seed: of the random views.
         calibration_videos: sample behind the codec's statistics; float16 has none.
         shard_videos: videos per shard; None: about 1 GB, at most 64 videos.
         sampling: rule by which frames are taken (video/sampling.py): "segment", "tds-ss", "tds-k400", "tds-dense".
