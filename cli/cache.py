@@ -167,7 +167,7 @@ def show_checks(cache: Path, reports: tuple[VerifyReport, ...]) -> None:
         )
     if pending:
         show.say(
-            f"{pending} shards are pending. The command that began them goes on: `vidxfer extract` or `cache add`."
+            f"{pending} shards are pending: `vidxfer extract` goes on with them. If `cache add` began them, it goes on."
         )
     if not damaged and not pending:
         show.say("The cache is whole: every stored byte is as it was written.")

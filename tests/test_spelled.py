@@ -143,7 +143,7 @@ def test_evl_on_a_clip_of_three_blocks_by_hand() -> None:
 
 
 def said_by(config: EvlConfig, layers: tuple[int, ...]) -> list[str]:
-    with pytest.raises(CacheError, match="--layers all --stem") as caught:
+    with pytest.raises(CacheError, match="`vidxfer extract --stem` with --layers all") as caught:
         config.needs(replace(OFFER, layers=layers))
     return settings_in(str(caught.value))
 
