@@ -107,7 +107,7 @@ class EvlConfig(EvlSizes, HeadConfig):
         elif held:
             settings = ["head.cross_frame=false", f"'head.layers=[{','.join(map(str, held))}]'"]
         words = f"Choose: {' '.join(f'--set {setting}' for setting in settings)}. Or e" if settings else "E"
-        return f"{words}xtract more layers: `vidxfer extract --stem` with --layers all. Layer -1, the stem, goes into block 0."
+        return f"{words}xtract again: `vidxfer extract --stem` with --layers all (layer -1 goes into block 0)."
 
     def needs(self, offer: Offer) -> Needs:
         """See `HeadConfig`."""
