@@ -21,7 +21,7 @@ app.command("recode")(codecs.recode)
 
 @app.command("info")
 def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> None:
-    """What a cache holds: settings, shapes, bytes, how many videos are stored, and why the others are not.
+    """Show what a cache holds: settings, shapes, bytes, how many videos are stored, and why the others are not.
 
     Example: vidxfer cache info --cache ./zarr
     """
@@ -167,7 +167,7 @@ def show_checks(cache: Path, reports: tuple[VerifyReport, ...]) -> None:
         )
     if pending:
         show.say(
-            f"{pending} shards are pending: `vidxfer extract` goes on with them, `cache add` with what that began."
+            f"{pending} shards are pending: `vidxfer extract` goes on with them. If `cache add` began them, it goes on."
         )
     if not damaged and not pending:
         show.say("The cache is whole: every stored byte is as it was written.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vidxfer.stages.upkeep.parity import SplitParity
 
 SplitsOption = Annotated[list[str] | None, typer.Option("--split", help="train or val; all by default.")]
-_SAME = "Must be the cache's"
+_SAME = "Must be equal to the cache's"
 
 
 @taking(engine=engine_options)
@@ -32,7 +32,8 @@ def add(
     fold: o.FoldOption = None,
     split: SplitsOption = None,
     views: Annotated[
-        int | None, typer.Option("--views", min=1, help="Training views each video is to have; default: as it has.")
+        int | None,
+        typer.Option("--views", min=1, help="Training views per video, afterwards; default: as many as now."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="CLIP, if it has moved.")] = None,
     pretrained: Annotated[str | None, typer.Option("--pretrained", help="Its weights, if they have moved.")] = None,
@@ -50,9 +51,9 @@ def add(
 ) -> None:
     """Add the videos of a data set that a cache does not have yet, and training views up to --views of every video.
 
-    All with the cache's own settings and CLIP; finished shards are not touched. Settings need not be given; those that
-    are must be the cache's. Goes on where it was stopped; new views count once the last of them is stored. Exits with 3
-    when some videos were refused, or some shards could not be finished; each is named with its reason.
+    The cache's own settings and CLIP are used; finished shards are not touched. You need not give settings; a setting
+    that you give must be equal to the cache's. Goes on where it was stopped. New views count when all of them are
+    stored. Exits with 3 if videos were refused, or shards could not be finished; each is named with its reason.
 
     Example: vidxfer cache add --cache ./zarr --dataset ssv2 --root ./ssv2 --views 4
     """
@@ -130,8 +131,8 @@ def parity(
 ) -> None:
     """Compute a few videos again from their pixels and compare the tokens with the stored ones, layer by layer.
 
-    Exits with 1 when a token differs by more than its codec and CLIP's arithmetic explain; names the worst of each
-    layer. Exits with 3 when a video cannot be read any more.
+    Exits with 1 when a token differs by more than its codec and CLIP's arithmetic explain. The worst token of each
+    layer is named. Exits with 3 when a video cannot be read any more.
 
     Example: vidxfer cache parity --cache ./zarr --videos 16
     """

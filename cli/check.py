@@ -23,25 +23,27 @@ def check(
     fold: o.FoldOption = None,
     limit: o.LimitOption = None,
     split: o.SplitOption = None,
-    out: Annotated[Path, typer.Option(help="One JSON line per video; a repeat reads only the rest.")] = Path(
+    out: Annotated[Path, typer.Option(help="One JSON line per video; a second run reads only the others.")] = Path(
         "check.jsonl"
     ),
     workers: Annotated[
         int,
-        typer.Option(min=1, help="Processes that read; on a cluster, of each worker.", rich_help_panel="Machine"),
+        typer.Option(min=1, help="Processes that read videos; on a cluster, per worker.", rich_help_panel="Machine"),
     ] = 2,
-    quick: Annotated[bool, typer.Option("--quick", help="Packets only: damage inside them is not seen.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read packets only; damage inside a packet is not seen.")
+    ] = False,
     decoder: o.DecoderOption = "auto",
     scheduler: Annotated[
         str | None,
         typer.Option(help="Read on the dask cluster at this address, tcp://host:8786.", rich_help_panel="Machine"),
     ] = None,
     scheduler_file: Annotated[
-        Path | None, typer.Option(help="The file that scheduler wrote.", rich_help_panel="Machine")
+        Path | None, typer.Option(help="The file that the scheduler wrote.", rich_help_panel="Machine")
     ] = None,
     json: o.JsonOption = False,
 ) -> None:
-    """Decode every video of a data set once and say what would fail, how videos are read, and why.
+    """Decode every video of a data set once; say which videos would fail, how the others are read, and why.
 
     A check that was stopped goes on where it stopped. Exits with 3 when a video would fail; all of them are listed in
     a file beside --out that ends in .failed.tsv.

@@ -39,7 +39,7 @@ def fidelity(
     decode_threads: o.ThreadsOption = 2,
     json: o.JsonOption = False,
 ) -> None:
-    """What a codec loses, layer by layer: tokens from pixels again, beside what the cache gives back. Writes nothing.
+    """Measure what a codec loses, layer by layer, against tokens that CLIP computes again. Writes nothing.
 
     Plain cosine alone misleads: a few large channels fill it. `centred` takes the channel means away, `ordinary` leaves
     the 8 largest channels out, `in std` is the error in standard deviations of each channel.
@@ -117,8 +117,8 @@ def recode(
 ) -> None:
     """Store a finished cache with another codec or fewer layers, without CLIP and videos. Goes on where it was stopped.
 
-    What a lossy codec lost is not found again: recode from a float16 cache if there is one. The new cache remembers
-    what it was made from.
+    What a lossy codec lost stays lost: recode from a float16 cache if you have one. The new cache remembers the codec
+    that it was made from.
 
     Example: vidxfer cache recode ./zarr --to ./zarr-int4 --codec int4
     """

@@ -28,10 +28,10 @@ def compare(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown on standard output.")] = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Finished runs side by side: how good, how sure, what each head takes, and whether it sees the order of frames.
+    """Compare finished runs: scores with intervals, what each head costs, and whether it sees the order of frames.
 
-    Only runs that were scored on the same videos, labels and classes as the cache has: another one ends it with exit
-    code 2 and the field that differs. Settings in which the runs differ (codec, layers, CLIP, prompts …) get a column.
+    All runs must have been scored on the videos, labels and classes of the cache. Otherwise the command ends with exit
+    code 2 and names the field that differs. Settings in which runs differ (codec, layers, CLIP, …) are columns.
 
     Example: vidxfer compare runs/probe runs/dist-ssv2-b16 --cache ./zarr
     """

@@ -24,7 +24,7 @@ def toy(
     ] = "ssv2",
     videos: Annotated[int, typer.Option(min=10, help="Videos in all; a fifth is for validation.")] = 1600,
     difficulty: Annotated[str, typer.Option(help="easy, medium or hard: clutter, contrast, grain, speed.")] = "medium",
-    appearances: Annotated[int, typer.Option(min=1, help="Coloured shapes; each makes 8 classes, one a motion.")] = 4,
+    appearances: Annotated[int, typer.Option(min=1, help="Coloured shapes; each makes 8 classes, one per motion.")] = 4,
     side_px: Annotated[int, typer.Option(min=32, help="Height of the frames; the width is 4/3 of it.")] = 64,
     barcode: Annotated[
         bool,
@@ -32,10 +32,10 @@ def toy(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the drawing.")] = 0,
 ) -> None:
-    """Make a labelled video set in the layout of a real one, and put the tiny CLIP that knows its shapes beside it.
+    """Make a labelled video set in the layout of a real one, and a tiny CLIP that knows its shapes.
 
-    A class is an appearance and a motion; motions come in time-reversed pairs: whatever ignores the order of frames
-    cannot pass half within a pair.
+    A class is an appearance and a motion. Motions come in time-reversed pairs. A head that ignores the order of frames
+    can only guess between the two of a pair.
 
     Example: vidxfer data toy ./demo
     """
@@ -67,13 +67,13 @@ def inspect(
     val_fraction: o.ValFractionOption = 0.2,
     fold: o.FoldOption = None,
     against: Annotated[
-        str | None, typer.Option(help="Layout of a second set: which of its recordings are in this one?")
+        str | None, typer.Option(help="Layout of a second set; recordings that both have are counted.")
     ] = None,
     against_root: Annotated[Path | None, typer.Option(help="Folder of the second set.")] = None,
     all_classes: Annotated[bool, typer.Option(help="Every class, not the largest and smallest.")] = False,
     json: o.JsonOption = False,
 ) -> None:
-    """Count a data set per split and class; what is missing, left over, or in two splits; mirror classes; fingerprint.
+    """Count a data set per split and class. Say what is missing, left over or in two splits; show its fingerprint.
 
     No video is opened. With --against, the recordings that another set shares with this one are counted: much of
     Kinetics-400's val lies in Kinetics-700's train.

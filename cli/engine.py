@@ -33,7 +33,7 @@ def engine(
     ] = None,
     scheduler_file: Annotated[
         Path | None,
-        typer.Option("--scheduler-file", help="The file that scheduler wrote.", rich_help_panel=SPREAD),
+        typer.Option("--scheduler-file", help="The file that the scheduler wrote.", rich_help_panel=SPREAD),
     ] = None,
     tls_ca: Annotated[
         Path | None,
@@ -50,7 +50,7 @@ def engine(
         typer.Option(
             "--worker-losses",
             min=0,
-            help="How often a shard whose worker died is given to another.",
+            help="How often a shard is given to another worker after its worker died.",
             rich_help_panel=SPREAD,
         ),
     ] = 3,

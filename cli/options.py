@@ -80,7 +80,7 @@ BankFramesOption = Annotated[
     typer.Option(
         "--bank-frames",
         min=1,
-        help="Frames CLIP sees per training view; more than a head uses: each epoch draws among them.",
+        help="Frames CLIP sees per training view. If a head uses fewer, each epoch draws some of them.",
         rich_help_panel="Views",
     ),
 ]
@@ -121,7 +121,9 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random view
 LayersOption = Annotated[
     str, typer.Option("--layers", help="CLIP blocks to keep: all, or 3,7,11.", rich_help_panel="Storage")
 ]
-StemOption = Annotated[bool, typer.Option("--stem", help="Also keep the stem's tokens.", rich_help_panel="Storage")]
+StemOption = Annotated[
+    bool, typer.Option("--stem", help="Also keep what goes into block 0.", rich_help_panel="Storage")
+]
 CodecOption = Annotated[
     str,
     typer.Option(
@@ -155,16 +157,18 @@ FrameQualityOption = Annotated[
 ]
 FrameSubsamplingOption = Annotated[
     str,
-    typer.Option("--frame-subsampling", help="Their colours: 4:4:4, 4:2:2 or 4:2:0.", rich_help_panel="Storage"),
+    typer.Option(
+        "--frame-subsampling", help="Their colour resolution: 4:4:4, 4:2:2, 4:2:0.", rich_help_panel="Storage"
+    ),
 ]
 WindowOption = Annotated[
     int,
     typer.Option(
         "--window",
         min=0,
-        help="With --with-frames: also keep so many source frames around each frame that CLIP sees: 3, 5, 7 (TDS-CLIP: "
-        "5). Each distinct frame is kept once. At 224 px and quality 90 a frame takes about 17 kB: 8 windows of 5 "
-        "add at most 32 frames, 0.53 MB a view.",
+        help="With --with-frames: also keep this many source frames around each frame that CLIP sees: 3, 5 or 7; "
+        "TDS-CLIP uses 5. Each distinct frame is kept once. At 224 px and quality 90 a frame takes about 17 kB: 8 "
+        "windows of 5 add at most 32 frames, 0.53 MB a view.",
         rich_help_panel="Storage",
     ),
 ]
@@ -172,8 +176,8 @@ WindowEndsOption = Annotated[
     str,
     typer.Option(
         "--window-ends",
-        help="Beyond the ends of a video: clamp (the first or last frame again), or wrap (in front of the first frame "
-        "the last ones, as in TDS-CLIP's release).",
+        help="What a window has beyond the ends of a video: clamp repeats the first or last frame; wrap takes the last "
+        "frames in front of the first one, as TDS-CLIP's release does.",
         rich_help_panel="Storage",
     ),
 ]
@@ -181,8 +185,8 @@ FramesFromOption = Annotated[
     str,
     typer.Option(
         "--frames-from",
-        help="Dense frames: auto (the cache where it can), cache, videos, or changed-videos: other bytes than when the "
-        "cache was made, the same pictures.",
+        help="Where dense frames come from: auto (the cache if it keeps them), cache, videos, or changed-videos (the "
+        "files have other bytes than at extraction, and the same pictures).",
         rich_help_panel="Where",
     ),
 ]

@@ -70,7 +70,7 @@ def plan(
     head_rate: HeadRateOption = None,
     json: o.JsonOption = False,
 ) -> None:
-    """Bytes, files, hours, seconds per epoch and the break-even of a cache, before anything is written.
+    """Compute what a cache would cost: bytes, files, hours, seconds per epoch and the break-even. Writes no cache.
 
     Example: vidxfer plan --dataset ssv2 --root ./ssv2 --layers 3,7,11
     """

@@ -8,7 +8,7 @@ from vidxfer.cli import options as o
 
 
 def reproduction(run: o.RunOption, cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> None:
-    """A trained and evaluated run beside the published result of its recipe: difference, coverage, causes of a gap.
+    """Compare an evaluated run with the published result of its recipe: difference, coverage, causes of a gap.
 
     Example: vidxfer reproduction --run runs/dist-k400-b16-8f --cache ./zarr
     """

@@ -1,10 +1,10 @@
-"""How results look: bars, tables, numbers with units; JSON for programs. Nothing reaches a terminal but through here.
+"""How results look: bars, tables, numbers with units; JSON for programs. All that reaches a terminal goes through here.
 
     ids, paths, class names, messages of other programs ─▶ harmless ─▶ say, complain, tables, facts, Shown
                                               in reports ─▶ print_json: the exact data, spelled with \\u escapes
 
 A terminal obeys what is printed: a class name may clear the screen, colour it, set its title, or turn the direction of
-reading. `harmless` spells out all that is no visible character, and rich never looks for its markup in data.
+reading. `harmless` writes out every character that is not visible, and rich never looks for its markup in data.
 
 Bars and notes go to standard error, results to standard output. Where standard error is no terminal, a bar becomes a
 plain line every ten seconds, so that a log file stays readable.
@@ -46,7 +46,7 @@ _INVISIBLE = frozenset(
 
 
 def harmless(text: object, most: int | None = None) -> str:
-    """Any text as one line of visible characters: what is none is spelled out, as \\x1b, \\n or \\u202e.
+    """Any text as one line of visible characters. Other characters are written out, as \\x1b, \\n or \\u202e.
 
     Args:
         text: whatever is to be shown.

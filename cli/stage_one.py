@@ -36,7 +36,7 @@ def extract(
     decode_in: Annotated[
         str,
         typer.Option(
-            help="processes (a video that hangs or crashes one is named) or threads.",
+            help="processes (a video that hangs or crashes is ended and named) or threads.",
             rich_help_panel="Machine",
         ),
     ] = "processes",

@@ -22,7 +22,7 @@ def train(
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the run; default runs/RECIPE.")] = None,
     root: o.RootOption = None,
     device: o.DeviceOption = "auto",
-    devices: Annotated[int, typer.Option(min=0, help="How many; 0: all GPUs, or one CPU.")] = 0,
+    devices: Annotated[int, typer.Option(min=0, help="Number of devices; 0: all GPUs, or one CPU.")] = 0,
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
     decode_threads: o.ThreadsOption = 2,
     frames_from: o.FramesFromOption = "auto",

@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from vidxfer.pipeline.spelled import spelled_side
+
 
 class VidxferError(Exception):
     """The root of the tree: an error whose text is written for the person who ran the command."""
@@ -99,17 +101,21 @@ class CacheError(VidxferError):
 class CacheMismatch(CacheError):
     """The cache was made with other settings. `fields` maps each differing field to (cache value, wanted value).
 
-    `sides` names who has the two values, and `what` says what differs, where it is not a cache and a run.
+    `sides` names who has the two values, and `what` says what differs, where it is not a cache and a run. Without a
+    `remedy` the text names the options of `vidxfer extract` that give the cache's settings.
     """
 
     def __init__(
         self,
         where: object,
         fields: dict[str, tuple[object, object]],
-        remedy: str = "Run with the cache's settings, or extract into another folder (--cache).",
+        remedy: str | None = None,
         sides: tuple[str, str] = ("cache has", "run needs"),
         what: str = "this cache was made with other settings",
     ) -> None:
+        if remedy is None:
+            options = spelled_side(fields, 0)
+            remedy = f"Run with the cache's settings{options}, or extract into another folder (--cache)."
         self.where, self.fields, self.remedy, self.sides, self.what = str(where), fields, remedy, sides, what
         lines = [f"  {difference(name, *pair, sides)}" for name, pair in fields.items()]
         super().__init__("\n".join([f"{where}: {what}:", *lines, remedy]))

@@ -1,12 +1,11 @@
-"""What works on this machine: every way to frames tried on small files whose frames say their numbers, every library
-loaded, CLIP's device asked.
+"""What works on this machine? Small videos are read in every way, every library is loaded, CLIP's device is tried.
 
     samples x (what is chosen, decord, PyAV by time stamp, PyAV in sequence) ─▶ right, wrong frames, or why not
     libraries, each in a child process ─▶ version, or what it said ─▶ what to install
     this process ─▶ CUDA ─▶ a small product on it
 
-Consequence: it is well when the chosen way reads every sample right and no library that is needed is missing. decord
-may be missing or wrong on its own: it is used only where it is asked for and the gate lets it.
+Each frame of a sample shows its own number, so a wrong frame is seen. All is well when the chosen way reads every
+sample right and no needed library is missing. decord may be missing: it is used only where a person asks for it.
 """
 
 from __future__ import annotations
@@ -76,7 +75,16 @@ class SampleCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class LibraryCheck:
-    """One library: its version or None; what it said where it cannot be loaded; what to do."""
+    """One library.
+
+    Attributes:
+        name: of the distribution.
+        purpose: what vidxfer needs it for.
+        needed: nothing works without it.
+        version: None where it cannot be loaded.
+        problem: why it cannot be loaded; None: it can.
+        remedy: what to do about that.
+    """
 
     name: str
     purpose: str
@@ -88,7 +96,14 @@ class LibraryCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorReport:
-    """All of it. well: extraction and training can run. machine, device: in a line each. jpeg: see `jpeg_frames`."""
+    """Everything that was tried.
+
+    Attributes:
+        well: extraction and training can run.
+        machine, device: in a line each.
+        jpeg: see `jpeg_frames`.
+        samples, libraries: one each.
+    """
 
     well: bool
     machine: str
@@ -121,7 +136,7 @@ def doctor(folder: Path = FOLDER) -> DoctorReport:
 
 
 def check_library(name: str, loading: Future[tuple[str | None, str | None]]) -> LibraryCheck:
-    """What came of loading one library in a child process."""
+    """The check of one library that a child process has tried to load."""
     _, purpose, needed = LIBRARIES[name]
     try:
         version, problem = loading.result()
@@ -184,7 +199,7 @@ def chosen(path: Path) -> tuple[str, str, int]:
 
 
 def jpeg_frames() -> str:
-    """How frames that a cache keeps as JPEG come back on the device that training uses: "right", or what is wrong."""
+    """Write frames as JPEG, as a cache does, and decode them on the device of training: "right", or what is wrong."""
     try:
         import torch
 
@@ -199,7 +214,7 @@ def jpeg_frames() -> str:
         return f"cannot be decoded on {where}: {error}"
     pictures = decoded.permute(0, 2, 3, 1).cpu().numpy()
     numbers = [number_of(picture) for picture in pictures]
-    return "right" if numbers == list(range(FRAMES)) else f"wrong pictures on {where}: {numbers}"
+    return "right" if numbers == list(range(FRAMES)) else f"wrong pictures on {where}"
 
 
 def device() -> str:

@@ -3,7 +3,7 @@
     "clip": name, weights ─▶ load, in the precision of the tokens ─▶ the same CLIP? ─▶ ClipTower
     "data": layout, folder ─▶ list ─▶ the same videos? ─▶ id -> Video
 
-Consequence: every command that goes back to CLIP or to the videos follows one rule, and says the same where it cannot.
+Consequence: every command that needs CLIP or the videos again follows the same rule and gives the same errors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does it fit? Bytes and inodes that splits will take, against what the disk has; asked before anything is written.
+"""Does it fit? The bytes and inodes of new splits are compared with the free ones before anything is written.
 
 CacheSpec, videos ─▶ layout ─▶ bytes, files + folders ─▶ free bytes, free inodes ─▶ CacheFull, or nothing
 """

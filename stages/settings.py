@@ -132,7 +132,8 @@ class CacheChoice:
         stem: also the tokens before the first block.
         train_views: random views per training video.
         test_views, test_crops: fixed views per validation video.
-        codec: as `cache/codecs/form.py` spells it: int8, float16, int4, pca64+int8 … seed: of the random views.
+        codec: as `cache/codecs/form.py` spells it: int8, float16, int4, pca64+int8 …
+        seed: of the random views.
         calibration_videos: sample behind the codec's statistics; float16 has none.
         shard_videos: videos per shard; None: about 1 GB, at most 64 videos.
         flips: mirror half of the training views; None: where class names can say left and right (video/mirror.py).

@@ -10,9 +10,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FLOORS = ("pipeline", "stages", "cli")
 
-MAY_STAND_TOGETHER = {"stages/learning/compare.py": "written before this rule"}
-"""Files with several on a line, and why."""
-
 
 def names_of(node: ast.ClassDef | ast.FunctionDef) -> set[str]:
     """What the docstring may explain: arguments; of a class its fields, methods and attributes too."""
@@ -48,9 +45,8 @@ def test_attributes_and_arguments_stand_one_a_line() -> None:
     found = {}
     for path in (path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))):
         name = path.relative_to(ROOT).as_posix()
-        if name not in MAY_STAND_TOGETHER:
-            lines = sharing_a_line(ast.parse(path.read_text(encoding="utf-8")))
-            found |= {f"{name}:{number}": line for number, line in lines}
+        lines = sharing_a_line(ast.parse(path.read_text(encoding="utf-8")))
+        found |= {f"{name}:{number}": line for number, line in lines}
     assert found == {}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from vidxfer.pipeline.errors import CacheError
 from vidxfer.pipeline.heads.base import Needs, Offer
 from vidxfer.pipeline.shapes import STEM
+from vidxfer.pipeline.spelled import spelled
 
 
 def last_block(offer: Offer) -> int:
@@ -20,7 +21,7 @@ def last_block(offer: Offer) -> int:
     if last == STEM:
         raise CacheError(
             "an attentive probe reads the tokens of a CLIP block, and the cache holds only the stem. "
-            "Extract again with --layers."
+            "Extract again with --layers all."
         )
     return last
 
@@ -34,9 +35,10 @@ def expect_layers(wanted: tuple[int, ...], offered: tuple[int, ...]) -> None:
     missing = [layer for layer in wanted if layer not in offered]
     if missing:
         stem = " `vidxfer extract --stem` stores layer -1, the input of the first block." * (STEM in missing)
+        every = spelled({"layers": sorted({*wanted, *offered})})
         raise CacheError(
-            f"the head reads CLIP layers {missing}, and the cache holds {list(offered)}. "
-            f"Choose some of the cached layers (--layers), or extract again with more layers.{stem}"
+            f"the head reads CLIP layers {missing}, and the cache holds {list(offered)}. Choose some of those: "
+            f"`vidxfer train --set head.layers=[…]`, `vidxfer import --layers …`. Or extract again with {every}.{stem}"
         )
 
 

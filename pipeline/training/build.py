@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
@@ -21,6 +21,7 @@ from vidxfer.pipeline.heads import RECIPES
 from vidxfer.pipeline.heads.base import Head, Offer
 from vidxfer.pipeline.heads.delivered import expect_delivered
 from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.spelled import spelled
 
 _STREAM = 0x68656164
 """Last word of the seed: keeps what is random inside a head apart from the order and the mixing of clips."""
@@ -135,7 +136,7 @@ def expect_made_for(recipe: Recipe, offer: Offer) -> None:
     """Check that a cache holds the frames and the CLIP a recipe is for, where the recipe says so.
 
     Raises:
-        CacheMismatch: names each differing field with both values.
+        CacheMismatch: names each differing field with both values, and the options that give what the recipe is for.
     """
     pairs: dict[str, tuple[object, object]] = {}
     if recipe.dense_frames is not None:
@@ -156,22 +157,40 @@ def expect_made_for(recipe: Recipe, offer: Offer) -> None:
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if not differing:
         return
-    frames = {name: pair for name, pair in differing.items() if name in ("dense_frames", "sparse_frames")}
-    if frames == differing or recipe.clip is None:
-        raise CacheMismatch(f"recipe {recipe.name}", differing)
+    what = "it is for another cache"
+    if recipe.clip is not None and any(name.startswith("clip.") for name in differing):
+        what = f"it is published for {recipe.clip.model}, and this cache is of {offer.model}"
     raise CacheMismatch(
         f"recipe {recipe.name}",
         differing,
-        f"For any tower and any frames: --recipe {for_any_tower(recipe)}. Or extract with {recipe.clip.model}.",
+        _remedy(recipe, offer, differing),
         ("cache has", "recipe needs"),
-        f"it is published for {recipe.clip.model}, and this cache is of {offer.model}",
+        what,
+    )
+
+
+def _remedy(recipe: Recipe, offer: Offer, differing: Mapping[str, object]) -> str:
+    """How to make the cache that a recipe is for, and how to train its head on the cache that there is."""
+    dense, used, wanted = recipe.dense_frames, recipe.sparse_frames, dict[str, object]()
+    if {"dense_frames", "sparse_frames"} & set(differing):
+        alpha = offer.alpha if used is None else (dense or used) // used  # a head without dense frames: every frame
+        wanted = {"sampling.dense_frames": dense or used, "sampling.alpha": alpha}
+    other_clip = any(name.startswith("clip.") for name in differing)
+    if recipe.clip is not None and other_clip:
+        wanted["clip_model"] = recipe.clip.model
+    sets = " ".join(f"--set {name}=null" for name in differing)
+    here = for_any_tower(recipe) if other_clip else f"{recipe.name} {sets}"
+    return (
+        f"Make the cache that the recipe is for: `vidxfer extract {spelled(wanted)}`, with another folder (--cache). "
+        "`vidxfer plan` takes the same options.\nOr train its head on this cache, which is no published setting: "
+        f"`vidxfer train --recipe {here}`."
     )
 
 
 def for_any_tower(recipe: Recipe) -> str:
     """Name of the recipe with this head and the sizes of any tower; of several the one that is named most alike."""
-    same = [one for one in RECIPES if one.head.kind == recipe.head.kind]
-    names = [one.name for one in same if one.clip is None and not one.name.endswith("-toy")]
+    same = [other for other in RECIPES if other.head.kind == recipe.head.kind]
+    names = [other.name for other in same if other.clip is None and not other.name.endswith("-toy")]
     return get_close_matches(recipe.name, names, n=1, cutoff=0.0)[0]
 
 

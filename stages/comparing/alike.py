@@ -1,4 +1,4 @@
-"""Only like stands beside like: what a run was scored on, against the videos, labels and classes of the others.
+"""May two scores stand in one table? Only if they are over the same videos, labels and classes.
 
 what a run keeps of its validation ─▶ expect_comparable ─┬▶ nothing
 predictions of another split       ─▶ score_of_split    ─┴▶ UsageError: the field and both values
@@ -43,10 +43,11 @@ def expect_comparable(path: Path, recorded: Mapping[str, Any], reference: Mappin
 
 
 def predicted(path: Path, split: str, reference: Mapping[str, Any]) -> dict[str, KeptPrediction]:
-    """Id -> what was said of the video, as `evaluate`, or the end of a training, left it in a folder.
+    """Id -> prediction, as `evaluate` or the end of a training wrote it into a folder.
 
     Raises:
-        RunError: it did not. UsageError: of other videos, labels or classes than those of the reference.
+        RunError: the folder holds no predictions of that split.
+        UsageError: they are of other videos, labels or classes than those of the reference.
     """
     if "ids" not in reference:
         raise UsageError(f"the cache has no split {split!r}, so there is nothing to compare scores over")
@@ -80,7 +81,7 @@ def score_of_split(path: Path, split: str, reference: Mapping[str, Any]) -> dict
 
 def _unlike(path: Path, differing: Mapping[str, tuple[object, object]]) -> UsageError:
     return UsageError("\n".join([
-        f"{path} cannot stand in this table; scores go side by side over the same videos, labels and classes:",
+        f"{path} cannot stand in this table. A table holds scores over the same videos, labels and classes:",
         *(f"  {difference(_TITLES[name], *pair, SIDES)}" for name, pair in differing.items()),
         "Name the cache that its scores are over (--cache), or compare it with runs of its own kind.",
     ]))  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the head of a finished run is and takes: counted from its recipe and the spec it was trained on.
+"""What the head of a finished run costs, counted from its recipe and from the spec that it was trained on.
 
 recipe + spec ─▶ operations, parameters, bytes and frames per view, order            metrics.jsonl ─▶ clips/s, memory
 """
@@ -23,7 +23,7 @@ from vidxfer.stages.planning.operations import Operations, operations
 from vidxfer.stages.planning.plan import bytes_read
 
 MOST_NUMBERS = 1 << 30
-"""In a head and one clip of it; no head is so large, and a damaged run folder may say anything."""
+"""Numbers in a head and one clip. No head is so large; the sizes in a damaged run folder may be."""
 
 
 def cost_of(run: Run, scored_on: Split) -> HeadCost:
@@ -42,7 +42,10 @@ def cost_of(run: Run, scored_on: Split) -> HeadCost:
         clip = offer.fake_batch(head.needs, 1, device="meta")
         inputs = [tensor for tensor in (clip.tokens, clip.embedding, clip.dense) if tensor is not None]
         if (count := sum(tensor.numel() for tensor in (*head.parameters(), *inputs))) > MOST_NUMBERS:
-            raise RunError(f"{run.path}: a head and a clip of {count:,} numbers; at most {MOST_NUMBERS:,} are meant")
+            raise RunError(
+                f"{run.path}: a head and a clip of {count:,} numbers; at most {MOST_NUMBERS:,} are allowed. "
+                "recipe.json or run.json is damaged: train again."
+            )
         counted, sees = _counted(run.recipe, spec, classes)
     except (RuntimeError, ArithmeticError) as error:
         raise RunError(f"{run.path}: its head cannot be built from what the run says of its sizes: {error}") from error

@@ -1,4 +1,4 @@
-"""Two runs over the same videos: what a table of two scores cannot say, for the same videos are hard for both.
+"""Two runs compared video by video. Two scores alone do not say enough: the same videos are hard for both runs.
 
 predictions of the one ─┬─ videos that both scored ─▶ b, c: only one of the two is right ─▶ difference, interval, p
 predictions of another ─┘

@@ -11,7 +11,7 @@ from vidxfer.pipeline.training.resampled import Interval
 
 @dataclass(frozen=True, kw_only=True)
 class HeadCost:
-    """What a head is and takes, by its shapes; nothing is measured here.
+    """The cost of a head, computed from its shapes; nothing is measured here.
 
     Attributes:
         parameters: numbers that are trained.

@@ -36,10 +36,10 @@ __all__ = ["Comparison", "RunRow", "compare"]
 NOT_RECORDED = "not recorded"
 
 CLIP_ALONE = "zero-shot"
-"""Name of the row of a folder that `vidxfer evaluate` filled without a run."""
+"""Name of the row of a folder that `vidxfer evaluate --zero-shot` filled."""
 
 MOST_VIDEOS = 1 << 31
-"""In a split; a damaged run folder may say anything."""
+"""Videos in a split. No split is so large; the number in a damaged run folder may be."""
 
 
 def compare(
@@ -55,10 +55,11 @@ def compare(
     """Read what the runs kept of themselves, and count what their heads take; nothing is scored again.
 
     Args:
-        runs: folders; also of what `evaluate` scored without a run, which is CLIP alone. cache, more_caches,
-            labels_as: as in training. split: "val", as scored at the end of the training; or another one, as
-            `evaluate --split` scored it. against: a run that each of the others is compared with, video by video.
-            published: also give what others published.
+        runs: folders; also of what `evaluate` scored without a run, which is CLIP alone.
+        cache, more_caches, labels_as: as in training.
+        split: "val", as scored at the end of the training; or another one, as `evaluate --split` scored it.
+        against: a run that each of the others is compared with, video by video.
+        published: also give what others published.
 
     Raises:
         RunError: a folder is no run, or its run is not finished, or was not evaluated on the split.
@@ -109,7 +110,7 @@ def _differing(rows: list[RunRow]) -> tuple[str, ...]:
 def _pairs(
     rows: list[RunRow], against: Path, split: str, reference: Mapping[str, Any]
 ) -> tuple[tuple[PairedRow, ...], tuple[str, ...]]:
-    """Each of the other runs beside one; and a line on runs whose predictions are not those of their score."""
+    """Each of the other runs compared with `against`; and a line on each run that was scored again since."""
     predictions = {row.run: predicted(row.run, split, reference) for row in rows}
     notes = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""Weights of released code into a run folder; whose layout it is, `pipeline.heads.RELEASES` knows.
+"""Weights of released code into a run folder. `pipeline.heads.RELEASES` has the layouts.
 
     FILE.pyth ─ Release.read ─ every problem named ─▶ FILE.safetensors  (--out)
                                                   └─▶ run folder        (--cache, --run): evaluate, predict
@@ -178,7 +178,7 @@ def release_of(kind: str) -> Release:
         UsageError: there is none.
     """
     if kind not in RELEASES:
-        raise UsageError(f"--as {kind!r} is none of {', '.join(RELEASES)}")
+        raise UsageError(f"--as {kind!r} is no released layout. Choose one of {', '.join(RELEASES)}.")
     return RELEASES[kind]
 
 

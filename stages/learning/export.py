@@ -23,7 +23,14 @@ from vidxfer.stages.remembered import remembered_clip
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """Which run to write in whose layout; `with_clip`: also CLIP's weights, as the release does."""
+    """What to write.
+
+    Attributes:
+        run: folder of the trained run.
+        out: file to write.
+        kind: of the released layout.
+        with_clip: also write CLIP's weights, as the release does.
+    """
 
     run: Path
     out: Path
@@ -61,7 +68,8 @@ def export_weights(request: ExportRequest) -> ExportReport:
     run = Run.open(request.run)
     if run.recipe.head.kind != request.kind:
         raise UsageError(
-            f"{request.run} holds a head of kind {run.recipe.head.kind!r}; released layouts: {', '.join(RELEASES)}"
+            f"{request.run} holds a head of kind {run.recipe.head.kind!r}, and --as is {request.kind!r}. "
+            f"Released layouts: {', '.join(RELEASES)}. Give the layout of the run's own head."
         )
     spec = CacheSpec.from_dict(run.made_from["spec"])
     offer = offer_of(

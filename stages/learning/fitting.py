@@ -1,4 +1,4 @@
-"""Do weights from elsewhere fit a cache? What their head reads of it, and the shape of every weight.
+"""Do imported weights fit a cache? Compared are what their head reads of it, and the shape of every weight.
 
 weights ─ what they were trained on ─┐
 cache ─── what it delivers ──────────┴▶ CacheMismatch, each field ─▶ WeightsError, each weight ─▶ the filled head
@@ -41,7 +41,7 @@ def expect_cache_fits(split: Split, trained: Offer, recipe: Recipe, *, any_layer
 
 
 def _facts_of_offer(offer: Offer, needs: Needs) -> dict[str, object]:
-    """What of an offer a head of these needs depends on; None: it does not, or the file does not say."""
+    """The values of an offer that a head of these needs depends on; None: it does not, or the file does not say it."""
     pixels, joint = needs.pixels != "none", needs.text or needs.embedding
     return {
         "sampling.dense_frames": (offer.sparse_frames * offer.alpha or None) if pixels else None,

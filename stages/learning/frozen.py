@@ -21,7 +21,7 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.errors import CacheError, ClipError
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.recipe import Recipe
-from vidxfer.pipeline.training.build import offer_of_split
+from vidxfer.pipeline.training.build import expect_made_for, offer_of_split
 from vidxfer.stages.remembered import remembered_clip
 
 
@@ -44,9 +44,10 @@ def offer_from(
 
     Raises:
         CacheCorrupt: the kept parameters are damaged. CacheError: they are not kept, and CLIP cannot be loaded.
-        CacheMismatch: CLIP has other weights now than when the cache was made.
+        CacheMismatch: CLIP has other weights now than when the cache was made, or the recipe is for another cache.
     """
     offer = offer_of_split(split, recipe, tower=tower)
+    expect_made_for(recipe, offer)
     offer = offer if layers is None else replace(offer, layers=layers)
     names = recipe.head.needs(offer).frozen
     if tower is not None or not names:
@@ -69,8 +70,8 @@ def frozen_of(split: Split, names: Sequence[str]) -> tuple[dict[str, Tensor], in
         tower = clip.load()
     except ClipError as error:
         raise CacheError(
-            f"the head reads CLIP's own parameters ({names[0]} and {len(names) - 1} more), {split.path} does not keep "
-            f"them, and its CLIP cannot be loaded: {error}\nPut its weights back where they were, or extract again: "
+            f"the head reads CLIP's own parameters ({names[0]} and {len(names) - 1} more). {split.path} does not keep "
+            f"them, and its CLIP cannot be loaded: {error}\nPut its weights back where they were. Or extract again: "
             "caches of this version keep what such heads read."
         ) from error
     # The weights are the same in every precision: tokens of a half-precision CLIP are served too.

@@ -1,4 +1,4 @@
-"""What a comparison of runs says, in a few sentences below its table."""
+"""The result of a comparison of runs, in a few sentences below its table."""
 
 from __future__ import annotations
 

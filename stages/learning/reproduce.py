@@ -1,4 +1,4 @@
-"""What was published, what came out here, and everything known that sets the two apart.
+"""The published result, the result here, and every known cause of the difference.
 
     recipe ─▶ published row ─┐
     run ─▶ predictions ──────┼─▶ published, obtained, difference, views, coverage

@@ -147,7 +147,7 @@ class CachedSource(Source):
         )
 
     def _videos_for(self, origin: Origin) -> dict[str, Video]:
-        """The videos, where the cache does not serve; what is raised where they are not found says why it does not."""
+        """The videos, if the cache does not hold the frames; the error also says why the cache does not serve."""
         try:
             return self.find_videos()
         except (UsageError, DatasetError) as error:

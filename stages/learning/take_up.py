@@ -86,10 +86,10 @@ def rows_of_run(run: Run, source: Source, rows: list[int], fabric: Fabric, shown
 
 
 def expect_place(run: Run, place: RunPlace, videos: int) -> None:
-    """Check that there is a step where a run is to go on: behind an epoch's last one there is none.
+    """Check that the step at which a run goes on exists in its epoch.
 
     Raises:
-        RunError: there is none; it was trained on more videos.
+        RunError: it does not: the run was trained on more videos, or its progress.json was changed.
     """
     steps = steps_per_epoch(videos, run.recipe.batch_clips)
     if not (0 <= place.step < steps and 0 <= place.epoch < run.recipe.epochs):

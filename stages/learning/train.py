@@ -25,7 +25,6 @@ from vidxfer.pipeline.errors import CacheIncomplete, RunError, UsageError
 from vidxfer.pipeline.heads.delivered import expect_delivered
 from vidxfer.pipeline.precision import Where, head_precision
 from vidxfer.pipeline.training.build import (
-    expect_made_for,
     expect_readable,
     facts_of_head,
     offer_of_split,
@@ -120,7 +119,6 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> list[
     """
     source = sources["train"]
     offer = source.offer(request.recipe)
-    expect_made_for(request.recipe, offer)
     needs = request.recipe.head.needs(offer)
     expect_delivered(needs, offer)
     source.origin(needs)

@@ -127,10 +127,10 @@ def _over(amount: float, rate: float | None) -> float | None:
 
 
 def break_even_gb_per_second(clip: ClipCost, rates: Rates) -> float | None:
-    """The rate of reading at which a cached epoch takes as long as an online one: slower than this, recomputing wins.
+    """The rate of reading at which a cached epoch takes as long as an online one. On a slower disk, online is faster.
 
-    None where CLIP's rate is not known, or where no disk is fast enough: decoding or the head alone take as long as an
-    online clip does.
+    None if CLIP's rate is not known. None too if no disk is fast enough, because decoding or the head alone takes as
+    long as an online clip.
     """
     if rates.clip_frames_per_second is None:
         return None

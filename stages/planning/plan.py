@@ -1,4 +1,4 @@
-"""What would it cost? Bytes, files and hours before anything is written, and whether a cache pays at all.
+"""What would a cache cost? Bytes, files and hours before anything is written, and whether a cache pays.
 
     choices ─▶ CacheSpec ─▶ bytes, files, inodes ──────────────┐
     rates: measured here, or given ─▶ costs.py ─▶ hours, ──────┴─▶ table, and one sentence of advice
@@ -271,7 +271,7 @@ def advise(bill: PlanReport) -> str:
     more = ""
     if cached.bound_by == "CPU" and both.seconds is not None and both.seconds < 0.8 * cached.seconds:
         more = (
-            f"; decoding is what is left, and stored frames would make it {cached.seconds / both.seconds:.1f}x faster"
+            f"; most of the rest is decoding: stored frames would make it {cached.seconds / both.seconds:.1f}x faster"
         )
     return (
         f"{fits}, and it pays: {online.seconds / cached.seconds:.1f}x faster epochs than online{paid}; "

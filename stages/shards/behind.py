@@ -1,10 +1,10 @@
-"""Work that runs behind the one who asks for it: in its order, one piece at a time, and never far behind.
+"""Work in a second thread: in the order in which it was handed over, one piece at a time, with a bounded queue.
 
     CLIP    do(add row 0)  do(add row 1) …  do(finish)  next shard …
     disk        add row 0      add row 1 …      finish: index, fsync, rename ─▶ its Future
 
-Writing waits for the disk and CLIP for its device: apart they cost the longer of the two. What was handed over and is
-not done is bounded in bytes. After an error nothing more is done; who hands over next, or leaves the block, gets it.
+Writing waits for the disk, and CLIP waits for its device. Side by side they take as long as the slower of the two. The
+bytes that wait are bounded. After an error no more work is done. The next `do`, or the end of the block, raises it.
 """
 
 from __future__ import annotations

@@ -122,8 +122,8 @@ def prepare_all(
 
     Args:
         threads: videos at the same time.
-        ahead: videos that may be ready before they are wanted, at least two per thread; as many as CLIP takes at once
-            keep the threads at work while it does.
+        ahead: videos that may be ready before they are wanted, at least two per thread. With as many as CLIP takes at
+            once, the threads go on working while CLIP runs.
         decode_in: one of `DECODE_IN`; each thread then has a child process, or not.
         store: how to keep dense frames; None: not at all.
     """

@@ -48,8 +48,8 @@ def calibrate(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower:
 class SplitQuantiser:
     """Tokens to codes on the device where CLIP is, with what the split's codec has fitted.
 
-    Codes go into buffers of the host that are used again once `give_back` says so, pinned where that is a GPU:
-    how much memory writing takes is then decided here, and not by how well the allocator packs what comes and goes.
+    Codes go into buffers in the memory of the host, pinned if the device is a GPU. `give_back` frees a buffer for the
+    next video. So the number of buffers bounds the memory of writing, and the allocator cannot waste any.
     """
 
     def __init__(self, split: Split, device: torch.device) -> None:

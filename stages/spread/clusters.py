@@ -60,7 +60,7 @@ class Cluster:
         return self._workers
 
     def look_after(self) -> None:
-        """While nothing happens: is the scheduler there, are there workers?
+        """Check, while nothing happens, that the scheduler answers and that there are workers.
 
         Raises:
             ClusterError: the scheduler is gone.
@@ -91,7 +91,7 @@ def worker_command(address: str) -> str:
 
 @contextmanager
 def connected(choice: EngineChoice, device: str, shown: Progress) -> Iterator[Cluster]:
-    """The cluster that is named; what was started for it ends with the block.
+    """The cluster that `choice` names. What was started for it ends with the block.
 
     Args:
         device: of local workers: "auto", "cpu" or "cuda".
@@ -176,7 +176,7 @@ def worker_environments(workers: int, device: str, outer: Mapping[str, str]) -> 
         outer: this process's environment.
 
     Raises:
-        UsageError: there are not that many GPUs, or one is named by its number.
+        UsageError: there are fewer GPUs, or `device` names one by its number.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(

@@ -1,11 +1,11 @@
-"""Who may talk to the processes of a cluster: those that have its key; and none of them is a web server.
+"""Who may talk to the processes of a cluster? Only processes that have its key. No web server runs beside them.
 
     --workers                  a key made for this run ─▶ memory of the scheduler; through a pipe to its workers
     --tls-ca, -cert, -key      a person's files        ─▶ the client; with --slurm the scheduler and the jobs too
     neither                    what dask's own configuration says (distributed.comm.tls), else nothing: said once
 
-Whoever can send a message to a scheduler or a worker runs code in it: that is what dask is for. On loopback too: every
-user of a machine reaches its loopback. dask opens a web server beside each even where its dashboard is off.
+Whoever can send a message to a scheduler or a worker can run code in it: that is what dask is for. A port on loopback
+is no protection: every user of a machine reaches it. dask opens a web server beside each, even with its dashboard off.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def of_files(files: TlsFiles | None) -> Security | None:
         if not path.is_file():
             raise UsageError(f"{option} {path}: no such file; a certificate or key in PEM form is expected")
     if b"ENCRYPTED" in read_bytes(files.key, most=MOST_KEY_BYTES):
-        raise UsageError(f"--tls-key {files.key} asks for a password, which nobody can type in a job: store it without")
+        raise UsageError(
+            f"--tls-key {files.key} asks for a password, and nobody can type one in a job. Store the key without it."
+        )
     ca, cert, key = (str(path.absolute()) for path in (files.ca, files.cert, files.key))
     roles = {f"tls_{role}_{file}": path for role in ROLES for file, path in (("cert", cert), ("key", key))}
     made = Security(require_encryption=True, tls_ca_file=ca, **roles)

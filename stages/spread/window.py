@@ -4,10 +4,10 @@
                    ▲                               ├─▶ an error for people (disk full) ─▶ raised, the rest is dropped
                    └──── another attempt ◀─────────┴── the worker died, or failed ─▶ … ─▶ too often: left, and named
 
-Dask moves tasks and notices deaths; whether to try again is decided here, because dask calls every task that was
-*assigned* to a dead worker a suspect, the waiting ones too. Whoever had begun left a folder behind. A shard on which a
-worker died is tried again with every video decoded in a process of its own, so that a video that kills its decoder
-becomes a row with a reason instead of killing worker after worker.
+Dask moves tasks and notices deaths. This file decides whether a task is tried again: dask suspects every task that was
+*assigned* to a dead worker, the waiting ones too. A task that had begun has left a folder. A shard on which a worker
+died is tried again with every video decoded in a process of its own. A video that kills its decoder then becomes a row
+with a reason, and does not kill worker after worker.
 """
 
 from __future__ import annotations

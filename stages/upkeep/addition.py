@@ -1,4 +1,4 @@
-"""What may be added to a cache: settings, CLIP, labels and views are compared with what is there; nothing is written.
+"""May this be added to a cache? Settings, CLIP, labels and views are compared with the cache's; nothing is written.
 
 asked settings, tower, data set ─▶ same as the cache's? ─▶ Addition: the videos that are new, in its class numbers
                                       │ no: each field with both values

@@ -1,4 +1,4 @@
-"""What does a codec lose? Tokens computed again from the pixels of a few videos, beside what a cache gives back.
+"""What does a codec lose? CLIP computes the tokens of a few videos again; they are compared with those of the cache.
 
     k stored videos ─▶ CLIP ─▶ truth ─┬───────────────────────────▶ compare, per layer ─▶ what is stored
     cache ─▶ codes ─▶ decode ─────────┘                                 ▲
@@ -157,7 +157,7 @@ def tried_specs(spec: CacheSpec, codecs: tuple[str, ...]) -> list[CacheSpec]:
 
 
 def expect_truth(request: FidelityRequest, split: Split) -> None:
-    """Raise UsageError where what was asked for cannot be measured."""
+    """Raise UsageError if the request cannot be measured."""
     if request.truth not in TRUTHS:
         raise UsageError(f"--truth {request.truth!r} is none of {', '.join(TRUTHS)}")
     if request.truth == "stored" and not split.spec.form.is_exact:

@@ -1,4 +1,4 @@
-"""What a new cache is made of: the finished splits of another one, and the shards that are still to be written.
+"""The sources of a new cache: the finished splits of another cache, and the shards that are still to be written.
 
 SRC ─ splits, all finished? ─ settings of the new ones ─ room on the disk? ─▶ (split, settings) ─▶ pending shards
 """

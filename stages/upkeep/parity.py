@@ -1,4 +1,4 @@
-"""Is what the cache holds what CLIP says of these videos today? A few are computed again from pixels and compared.
+"""Does the cache hold what CLIP computes today? The tokens of a few videos are computed again and compared.
 
     stored views ─▶ the same frames and crops, decoded now ─▶ same CLIP ─▶ x ─▶ encode, decode ─▶ y
     stored codes ─▶ decode ─▶ c         c − x: what the cache is off by      y − x: what the codec makes of it

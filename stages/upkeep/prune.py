@@ -1,4 +1,4 @@
-"""A smaller cache out of a larger one: layers or training views dropped, without CLIP, without videos, without loss.
+"""A smaller cache from a larger one: fewer layers or training views, without CLIP, without videos, without loss.
 
     SRC/train ─▶ the kept codes as they are ─▶ DST/train        equal to what an extraction of just those would hold
 

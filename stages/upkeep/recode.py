@@ -6,8 +6,8 @@
                                                         └─▶ ledger line
 
 Rows and shards keep their numbers, so whatever else a cache holds is taken over byte for byte. Ended at any moment, the
-same command goes on with the shards that have no ledger line. What a lossy codec lost before is not found again: the
-new cache remembers what it was made from.
+same command goes on with the shards that have no ledger line. What a lossy codec lost stays lost. The new cache
+remembers the codec that it was made from.
 """
 
 from __future__ import annotations

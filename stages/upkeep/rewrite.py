@@ -1,9 +1,8 @@
-"""One shard from a cache into a new one, row by row: what is done where files cannot be taken over as they are.
+"""Write one shard of a cache into a new cache, row by row, where its files cannot be copied as they are.
 
     reader ─▶ codes, scales, embedding, views, JPEGs of a row ─▶ (decoded, quantised anew) ─▶ ShardWriter
 
-That is so where the new cache has fewer views, or where the views of the old one lie in several parts: the new one has
-them all in one.
+Files cannot be copied if the new cache has fewer views, or if the views of the old cache lie in several parts.
 """
 
 from __future__ import annotations

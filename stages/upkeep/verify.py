@@ -3,7 +3,8 @@
     split by split: states ─▶ files' lengths and index ─▶ every chunk's crc32c ─▶ damage by file, video, view, layer
                                          drop_damaged: the shard's mark is taken back ◀─┘ extract then makes it anew
 
-Consequence: a cache that passes can be trained on; one with pending shards is sound but not whole, and both are said.
+Consequence: a cache that passes can be trained on. A cache with pending shards may be sound and is not whole: both are
+reported.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
                                                                           └─▶ check.failed.tsv: what would fail
 
 Each line is written when its video is done, so a check that was ended goes on with the rest. A file that has changed
-since is read again, and so is what a limit, a crash or the disk may have refused for a passing cause.
+since is read again. So is a video that was refused for a cause that may pass: a limit, a crash, an error of the disk.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ Reading = Callable[[Sequence[Video]], Iterator[Line]]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCheck:
-    """How one split would do.
+    """The result of one split.
 
     Attributes:
         videos: of the split.

@@ -186,8 +186,8 @@ pairs, difficulty {difficulty}.
 
 What this shows, and what it does not:
 
-* Everything but DiST is blind to order. It may know what is there, and which pair of motions; which of the two it can
-  only guess. DiST sees dense frames in their order.
+* Every head of this table but DiST is blind to order. It may know the appearance and the pair of motions. It can only
+  guess which motion of the pair it sees. DiST sees dense frames in their order.
 * The difficulty, and how large and wide the motions of `easy` are, were chosen while DiST was watched on worlds of
   seed 0; the seeds in the table are others.
 * The classes are simple and the pictures small. What a head gains here says that it works, not what it gains on

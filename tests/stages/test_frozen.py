@@ -26,7 +26,7 @@ from vidxfer.pipeline.shapes import ClipBatch
 from vidxfer.pipeline.training.build import build_head
 from vidxfer.pipeline.training.recipes import named, with_settings
 from vidxfer.stages.extract import extract
-from vidxfer.stages.learning.frozen import frozen_of
+from vidxfer.stages.learning.frozen import frozen_of, offer_from
 from vidxfer.stages.learning.sources import Source, cached_source, online_sources
 from vidxfer.stages.learning.train import train
 from vidxfer.stages.learning.union import source_of
@@ -271,3 +271,9 @@ def test_the_file_is_read_from_behind_a_url(toy: Any, clip: dict[str, Tensor]) -
     memory.rm(f"/frozen-behind-a-url/{file_of(toy.int8).name}")
     with pytest.raises(CacheCorrupt, match="are missing"):
         frozen_of(split, sorted(KEPT))
+
+
+def test_a_recipe_for_another_clip_is_named_before_the_layers_of_its_head(toy: Any) -> None:
+    with pytest.raises(CacheMismatch, match=r"(?s)for another cache:\n.*--model ViT-B-16-quickgelu") as caught:
+        offer_from(open_split(toy.int8, "train"), named("evl-k400-b16-8f"))
+    assert {"clip.width", "clip.image_px"} <= set(caught.value.fields)

@@ -19,6 +19,7 @@ import numpy as np
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheMismatch, difference
+from vidxfer.pipeline.spelled import spelled
 
 Facts = Mapping[str, Any]
 
@@ -46,6 +47,7 @@ class Pair:
         must: fields that must agree.
         said: fields that may differ, and are told of then.
         what, remedy: first and last line of the error.
+        extract: the remedy is to extract with the settings of the second side; the error then names the options.
     """
 
     sides: tuple[str, str]
@@ -53,6 +55,7 @@ class Pair:
     said: tuple[str, ...] = ()
     what: str
     remedy: str
+    extract: bool = False
 
 
 AGREE = {
@@ -62,6 +65,7 @@ AGREE = {
         said=("clip_model",),
         what="validation does not agree with training",
         remedy="Scores would be wrong. Extract both splits anew from one data set with the same settings (--cache).",
+        extract=True,
     ),
     "cache with run": Pair(
         sides=("cache has", "run needs"),
@@ -69,6 +73,7 @@ AGREE = {
         said=("clip_model", "clip_precision", "codec", "templates"),
         what="this cache was made with other settings than the run's",
         remedy="Score the run on a cache that agrees: extract one with the run's settings (--cache).",
+        extract=True,
     ),
     "cache with cache": Pair(
         sides=("it has", "the first cache has"),
@@ -85,6 +90,7 @@ AGREE = {
         ),
         what="this cache cannot be read as one with the first",
         remedy="Give caches of equal settings, or extract this one again with the first one's.",
+        extract=True,
     ),
     "beginning with run": Pair(
         sides=("that run has", "this one has"),
@@ -111,6 +117,7 @@ AGREE = {
         must=("channels", "embed", "patch_px", *FRAMES),
         what="this cache does not hold what the weights were trained on",
         remedy="Extract a cache for these weights (--cache).",
+        extract=True,
     ),
     "run with run": Pair(
         sides=("the run has", "you ask for"),
@@ -180,11 +187,19 @@ def expect_agree(pair: str, where: object, first: Facts, second: Facts, *, may: 
     must = [name for name in row.must if name not in may]
     differing = differing_fields(must, first, second)
     if differing:
-        raise CacheMismatch(where, differing, row.remedy, row.sides, row.what)
+        raise CacheMismatch(where, differing, row.remedy + _options(row, differing, second), row.sides, row.what)
     told = differing_fields([*row.said, *may], first, second)
     lines = [difference(name, *values, row.sides) for name, values in told.items()]
     unknown = [name for name in (*must, *row.said) if None in (first.get(name), second.get(name))]
     return lines + [f"{', '.join(unknown)}: not recorded by an older version, so not compared"] * bool(unknown)
+
+
+def _options(row: Pair, differing: Mapping[str, tuple[object, object]], second: Facts) -> str:
+    """The options of `vidxfer extract` that give what the second side has, as one more sentence."""
+    together = ("sampling.dense_frames", "sampling.alpha")  # frames that CLIP sees: the first over the second
+    names = dict.fromkeys([*together, *differing] if set(together) & set(differing) else differing)
+    options = spelled({name: second.get(name) for name in names}) if row.extract else ""
+    return f" Its options: {options}." if options else ""
 
 
 def differing_fields(names: Sequence[str], first: Facts, second: Facts) -> dict[str, tuple[object, object]]:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError
 from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
-from vidxfer.pipeline.heads.delivered import expect_layers
 from vidxfer.pipeline.heads.evl.fast import fast_forward
 from vidxfer.pipeline.heads.evl.net import EvlDecoder, EvlInput, EvlSizes
 from vidxfer.pipeline.heads.evl.parts import frozen_names
@@ -77,27 +76,44 @@ class EvlConfig(EvlSizes, HeadConfig):
         """The blocks of CLIP that feed the decoder, in its order.
 
         Raises:
-            CacheError: more blocks than there are.
+            CacheError: the cache lacks a layer that the decoder reads; the text names settings that it serves.
         """
-        if self.layers is not None:
-            return self.layers
         last = max(offer.layers)
         count = self.blocks or last + 1
-        if not 0 < count <= last + 1:
-            raise CacheError(
-                f"head.blocks={self.blocks}: the decoder reads that many last blocks of CLIP, and the cache holds the "
-                f"layers {list(offer.layers)}. Choose fewer (--set head.blocks={last + 1 or 1}), or extract more "
-                "(--layers)."
-            )
-        return tuple(range(last + 1 - count, last + 1))
+        feeding = self.layers or tuple(range(max(0, last + 1 - count), last + 1))
+        missing = sorted(set(self._read(feeding)) - set(offer.layers))
+        enough = self.layers is not None or 0 < count <= last + 1
+        if enough and not missing:
+            return feeding
+        setting = f"head.blocks={self.blocks}" if self.layers is None else f"head.layers={list(self.layers)}"
+        blocks = f"the last {self.blocks} blocks of CLIP" if self.blocks else "every block of CLIP"
+        wanted = f"CLIP layers {missing}" if enough else blocks
+        raise CacheError(
+            f"{setting}: the head wants {wanted}, the cache holds {list(offer.layers)}. {self._served(offer.layers)}"
+        )
+
+    def _read(self, feeding: tuple[int, ...]) -> tuple[int, ...]:
+        """Those blocks, and with `cross_frame` the one before each, which makes q and k; before block 0: the stem."""
+        return tuple(sorted({*feeding, *(block - 1 for block in feeding if self.cross_frame)}))
+
+    def _served(self, layers: tuple[int, ...]) -> str:
+        """Settings of this head that a cache of these layers serves, and what another extraction must keep."""
+        last, held = max(layers), sorted(set(layers) - {STEM})
+        lasts = [tuple(range(last + 1 - count, last + 1)) for count in range(1, last + 2)]
+        served = [feeding for feeding in lasts if set(self._read(feeding)) <= set(layers)]
+        settings: list[str] = []
+        if served:
+            settings = [*["head.layers=null"] * (self.layers is not None), f"head.blocks={len(served[-1])}"]
+        elif held:
+            settings = ["head.cross_frame=false", f"'head.layers=[{','.join(map(str, held))}]'"]
+        words = f"Choose: {' '.join(f'--set {setting}' for setting in settings)}. Or e" if settings else "E"
+        return f"{words}xtract again: `vidxfer extract --stem` with --layers all (layer -1 goes into block 0)."
 
     def needs(self, offer: Offer) -> Needs:
         """See `HeadConfig`. The preceding block's output gives q and k; before block 0 it is the stem, -1."""
         feeding = self.fed_by(offer)
-        read = {*feeding, *(block - 1 for block in feeding if self.cross_frame)}
-        expect_layers(tuple(sorted(read)), offer.layers)
         frozen = tuple(name for block in feeding if self.cross_frame for name in frozen_names(block))
-        return Needs(layers=tuple(sorted(read)), sparse_frames=offer.sparse_frames, frozen=frozen)
+        return Needs(layers=self._read(feeding), sparse_frames=offer.sparse_frames, frozen=frozen)
 
     def build(self, offer: Offer) -> EvlHead:
         """See `HeadConfig`."""
