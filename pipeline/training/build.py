@@ -17,7 +17,7 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.heads.base import Head, Offer
-from vidxfer.pipeline.heads.delivered import expect_delivered
+from vidxfer.pipeline.heads.delivered import expect_delivered, expect_head
 from vidxfer.pipeline.heads.recipe import Recipe
 
 _STREAM = 0x68656164
@@ -87,13 +87,15 @@ def build_head(recipe: Recipe, offer: Offer) -> Head:
 
     Raises:
         CacheMismatch: the recipe is for another number of frames or another CLIP.
-        CacheError: the cache lacks what the head reads.
+        CacheError: the cache lacks what the head reads. UsageError: what was built is no head.
     """
     expect_made_for(recipe, offer)
     expect_delivered(recipe.head.needs(offer), offer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return recipe.head.build(offer)
+        head = recipe.head.build(offer)
+    expect_head(head, recipe.head)
+    return head
 
 
 def head_of_shapes(recipe: Recipe, spec: CacheSpec, classes: int) -> tuple[Head, Offer]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vidxfer.pipeline.heads.delivered import expect_logits
 from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.loader import Assembler
@@ -65,6 +66,7 @@ def score_rows(
             batch = assemble(raw)
             with nullcontext() if where is None else where.autocast():
                 logits = head(batch)
+            expect_logits(logits, len(raw.rows), summed.shape[1])
             at = torch.tensor([place[row] for row in raw.rows])
             summed.index_add_(0, at, logits.float().softmax(dim=-1).cpu())
         advance(len(raw.rows))

@@ -44,7 +44,7 @@ def cost_of(run: Run, scored_on: Split) -> HeadCost:
         if (count := sum(one.numel() for one in numbers)) > MOST_NUMBERS:
             raise RunError(f"{run.path}: a head and a clip of {count:,} numbers; at most {MOST_NUMBERS:,} are meant")
         counted, sees = _counted(run.recipe, spec, classes)
-    except (RuntimeError, ArithmeticError) as error:
+    except (RuntimeError, ArithmeticError, ValueError) as error:
         raise RunError(f"{run.path}: its head cannot be built from what the run says of its sizes: {error}") from error
     frames = head.needs.pixel_frames(offer.sparse_frames, offer.alpha)
     return HeadCost(

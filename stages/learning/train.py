@@ -32,6 +32,7 @@ from vidxfer.pipeline.training.build import (
 from vidxfer.pipeline.training.kept_rows import KeptRows
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.order import expect_enough_clips
+from vidxfer.pipeline.training.own_heads import add_head, place_of
 from vidxfer.pipeline.training.predictions import predictions_file
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.validation import keep_validation
@@ -57,6 +58,8 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
         CacheError, UsageError, RunError: the cache, the request or the run folder cannot be used so.
         VideoError: a video that was stored cannot be read any more.
     """
+    head = type(request.recipe.head)
+    add_head(head)
     mixing = request.recipe.mixing.resolved(online=request.online)
     request = replace(request, recipe=replace(request.recipe, mixing=mixing))
     expect_mixable(mixing, online=request.online)
@@ -74,6 +77,8 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
     found = made_from(split, online=request.online, where=where, world=fabric.world_size)
+    if (own := place_of(head)) is not None:
+        found["head"] = own
     if request.init_from is not None:
         found["init_from"] = beginning(request, found, shown)
     if request.run.is_symlink():
