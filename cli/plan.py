@@ -101,7 +101,9 @@ def plan(
         show.print_json(report)
         return
     frames = f"{store.dense_frames // store.alpha} of {store.dense_frames} frames through CLIP"
-    show_plan(f"Cache {cache}: {store.codec}, {frames}, on {report.device}", counted and counted.name, report)
+    show_plan(
+        f"Cache {cache}: {store.codec}, {frames}, on {report.device}", None if counted is None else counted.name, report
+    )
 
 
 def given_rates(*values: float | None) -> Rates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,20 @@ REMEMBERED = {
 """What a cache and a run remember of a data set."""
 
 
+class WithPaths:
+    """Settings whose files and folders may be given as text in code: each becomes a `Path`."""
+
+    def __post_init__(self) -> None:
+        assert is_dataclass(self)
+        for one in fields(self):
+            given = getattr(self, one.name)
+            if "Path" in str(one.type) and given is not None:
+                several = isinstance(given, list | tuple)
+                object.__setattr__(self, one.name, tuple(map(Path, given)) if several else Path(given))
+
+
 @dataclass(frozen=True, kw_only=True)
-class DataSource:
+class DataSource(WithPaths):
     """Where the videos are.
 
     Attributes:
@@ -167,7 +179,7 @@ class CacheChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractRequest:
+class ExtractRequest(WithPaths):
     """What to extract, with what, and where to.
 
     Attributes:
@@ -196,7 +208,7 @@ class ExtractRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRequest:
+class TrainRequest(WithPaths):
     """What to train, on which cache, and where to keep it.
 
     Attributes:

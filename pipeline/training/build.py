@@ -61,9 +61,13 @@ def offer_of(
         image_px=spec.sampling.image_px,
         text=text,
         logit_scale=logit_scale,
-        tower=tower,
     )
-    return offer if tower is None else replace(offer, frozen=tower.state(), clip_heads=tower.heads)
+    return offer if tower is None else offer_with(offer, tower)
+
+
+def offer_with(offer: Offer, tower: Any) -> Offer:
+    """The same offer with CLIP beside it, whose parameters are offered too."""
+    return replace(offer, tower=tower, frozen=tower.state(), clip_heads=tower.heads)
 
 
 def offer_of_split(split: Split, recipe: Recipe, *, tower: Any = None) -> Offer:

@@ -34,10 +34,11 @@ from vidxfer.pipeline.writing import write_text
 from vidxfer.stages.learning.sources import Source
 from vidxfer.stages.learning.union import source_of
 from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.settings import WithPaths
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateRequest:
+class EvaluateRequest(WithPaths):
     """What to score.
 
     Attributes:
