@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.metrics import Score
 from vidxfer.pipeline.typed import checked
 from vidxfer.stages.engine import EngineChoice
+from vidxfer.stages.paths import WithPaths
 
 VIEW_KIND = {"train": "train", "val": "test", "test": "test"}
 """Which views a split gets: random draws to train on, fixed ones to score."""
@@ -26,18 +27,6 @@ REMEMBERED = {
     "fold": int | None,
 }  # fmt: skip
 """What a cache and a run remember of a data set."""
-
-
-class WithPaths:
-    """Settings whose files and folders may be given as text in code: each becomes a `Path`."""
-
-    def __post_init__(self) -> None:
-        assert is_dataclass(self)
-        for one in fields(self):
-            given = getattr(self, one.name)
-            if "Path" in str(one.type) and given is not None:
-                several = isinstance(given, list | tuple)
-                object.__setattr__(self, one.name, tuple(map(Path, given)) if several else Path(given))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,9 +34,9 @@ def known_heads() -> dict[str, type[HeadConfig]]:
     return {**HEADS, **_own}
 
 
-def place_of(config: type[HeadConfig]) -> str | None:
-    """What `--head` calls an added class; None: it is one of vidxfer's."""
-    return _called(config) if _own.get(config.kind) is config else None
+def place_of(config: type[HeadConfig]) -> dict[str, str]:
+    """What `run.json` says of the class behind a head: what `--head` calls it; nothing of vidxfer's own."""
+    return {"head": _called(config)} if _own.get(config.kind) is config else {}
 
 
 def add_head(config: type[HeadConfig]) -> None:
@@ -98,7 +98,8 @@ def import_head(name: str) -> type[HeadConfig]:
         raise UsageError(f"--head {name}: {where} has no {class_name!r}; settings of heads there: {_listed(there)}")
     if not _is_settings(found):
         raise UsageError(f"--head {name}: {class_name} is {_described(found)}, not {_WANTED}")
-    return found
+    config: type[HeadConfig] = found
+    return config
 
 
 def expect_known_head(path: Path, recipe: Mapping[str, Any], made_from: Mapping[str, Any]) -> None:
@@ -139,7 +140,7 @@ def _problem_of_class(config: type[HeadConfig]) -> str | None:
         return f"this is {_described(config)}, not {_WANTED}"
     if inspect.isabstract(config):
         return f"it lacks {_listed(sorted(config.__abstractmethods__))}"
-    if not is_dataclass(config) or not config.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    if not is_dataclass(config) or not config.__dataclass_params__.frozen:
         return "it needs @dataclass(frozen=True, kw_only=True): the settings of a run never change"
     kind = getattr(config, "kind", None)
     if not isinstance(kind, str) or not re.fullmatch(r"[a-z0-9]+([_-][a-z0-9]+)*", kind):

@@ -58,8 +58,6 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
         CacheError, UsageError, RunError: the cache, the request or the run folder cannot be used so.
         VideoError: a video that was stored cannot be read any more.
     """
-    head = type(request.recipe.head)
-    add_head(head)
     mixing = request.recipe.mixing.resolved(online=request.online)
     request = replace(request, recipe=replace(request.recipe, mixing=mixing))
     expect_mixable(mixing, online=request.online)
@@ -77,10 +75,7 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
     found = made_from(split, online=request.online, where=where, world=fabric.world_size)
-    if (own := place_of(head)) is not None:
-        found["head"] = own
-    if request.init_from is not None:
-        found["init_from"] = beginning(request, found, shown)
+    found |= place_of(type(request.recipe.head)) | beginning(request, found, shown)
     if request.run.is_symlink():
         shown.line(f"{request.run} is behind a link: the run is written at {request.run.resolve()}")
     with ExitStack() as stack:
@@ -111,8 +106,10 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> list[
     Raises:
         CacheMismatch: the recipe is for other frames or another CLIP, or the two splits are of different kinds.
         CacheError: the cache lacks what the recipe's head reads.
-        UsageError: dense frames are asked from a cache that does not hold what the recipe's head sees.
+        UsageError: dense frames are asked from a cache that does not hold what the recipe's head sees; or the head is
+            of your own, and no run folder can keep it.
     """
+    add_head(type(request.recipe.head))
     source = sources["train"]
     offer = source.offer(request.recipe)
     expect_made_for(request.recipe, offer)
@@ -127,12 +124,13 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> list[
 
 
 def beginning(request: TrainRequest, found: dict[str, Any], shown: Progress) -> dict[str, Any]:
-    """What a run that begins with another's weights remembers of it.
+    """What a run that begins with another's weights remembers of it; nothing where it begins with none.
 
     Raises:
         RunError: no run there. CacheMismatch: its head, its CLIP or what it reads is another; each field is named.
     """
-    assert request.init_from is not None
+    if request.init_from is None:
+        return {}
     path, recipe = request.init_from, request.recipe
     other = Run.open(path)
     theirs, ours = (
@@ -142,7 +140,8 @@ def beginning(request: TrainRequest, found: dict[str, Any], shown: Progress) -> 
     may = ("class_names",) * recipe.head.any_classes + ("sampling.dense_frames",) * (not recipe.head.fixed_frames)
     for line in expect_agree("beginning with run", path, theirs, ours, may=may):
         shown.line(f"train: --init-from: {line}")
-    return {"run": str(path.absolute()), "recipe": other.recipe.name, "global_step": other.progress().global_step}
+    step = other.progress().global_step
+    return {"init_from": {"run": str(path.absolute()), "recipe": other.recipe.name, "global_step": step}}
 
 
 def expect_text(run: Run, split: Split) -> None:

@@ -80,7 +80,9 @@ _FROM = {
     "vidxfer.stages.learning.train": ("train",),
     "vidxfer.stages.library.opened": ("OpenSplit", "open_cache"),
     "vidxfer.stages.progress": ("Lines", "Progress"),
-    "vidxfer.stages.settings": ("CacheChoice", "ClipChoice", "DataSource", "ExtractRequest", "TrainReport", "TrainRequest"),
+    "vidxfer.stages.settings": (
+        "CacheChoice", "ClipChoice", "DataSource", "ExtractRequest", "TrainReport", "TrainRequest",
+    ),
 }  # fmt: skip
 """Module -> what is taken from it; the same as above, for the program."""
 
