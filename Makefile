@@ -115,7 +115,7 @@ bench-cache: $(STAMP)  ## readers of cached tokens, extraction, memory; minutes,
 check: $(STAMP)  ## lint, format and types; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy .typings/vidxfer/pipeline .typings/vidxfer/stages .typings/vidxfer/cli
+	$(BIN)/mypy .typings/vidxfer
 
 .PHONY: fix
 fix: $(STAMP)  ## let ruff repair lint and format, and write the generated parts of the documents anew

@@ -104,6 +104,19 @@ def data_source(
     return DataSource(kind=kind, root=root, labels=labels, val_fraction=val_fraction, limit=limit, fold=fold)
 
 
+def know_heads(names: list[str] | None) -> None:
+    """Heads of a person's own, named with `--head`, for runs that have them.
+
+    Raises:
+        UsageError: there is no such class, or it is no head's settings.
+    """
+    if names:
+        from vidxfer.pipeline.training.own_heads import add_head, import_head
+
+        for name in names:
+            add_head(import_head(name))
+
+
 def parse_layers(text: str) -> tuple[int, ...] | None:
     """ "all" -> None, "3,7,11" -> (3, 7, 11).
 

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from vidxfer.cli import options as o
+from vidxfer.cli.choices import know_heads
 from vidxfer.cli.stage_two import parse_caches
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, or of what `evaluate` scored alone.")],
+    head: o.HeadsOption = None,
     cache: o.CachesOption = None,
     labels_as: o.LabelsAsOption = None,
     split: Annotated[str, typer.Option("--split", help="Scored split; others than val by `evaluate`.")] = "val",
@@ -46,6 +48,7 @@ def compare(
     if plot is not None:
         expect_plot_file(plot)
     caches = parse_caches(cache, labels_as)
+    know_heads(head)
     report = stage.compare(
         tuple(runs),
         caches[0],

@@ -21,6 +21,14 @@ LabelsAsOption = Annotated[
     ),
 ]
 RunOption = Annotated[Path, typer.Option("--run", help="Folder of the run.", rich_help_panel="Where")]
+HeadOption = Annotated[
+    str | None,
+    typer.Option("--head", help="Head of your own: package.module:Class, looked for from this folder."),
+]
+HeadsOption = Annotated[
+    list[str] | None,
+    typer.Option("--head", help="Head of your own that a run has: package.module:Class. May be repeated."),
+]
 RootOption = Annotated[
     Path | None,
     typer.Option("--root", envvar="VIDXFER_DATA", help="Folder of the data set.", rich_help_panel="Where"),

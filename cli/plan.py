@@ -60,6 +60,7 @@ def plan(
         str | None,
         typer.Option("--recipe", help="Count this recipe's head, and the memory of its training."),
     ] = None,
+    head: o.HeadOption = None,
     measure: Annotated[bool, typer.Option(help="Measure disk, device and decoders here, in under 30 s.")] = True,
     disk_read: DiskReadOption = None,
     disk_write: DiskWriteOption = None,
@@ -75,10 +76,13 @@ def plan(
     Example: vidxfer plan --dataset ssv2 --root ./ssv2 --layers 3,7,11
     """
     from vidxfer.cli import show
-    from vidxfer.pipeline.training.recipes import named
+    from vidxfer.pipeline.training.own_heads import import_head
+    from vidxfer.pipeline.training.recipes import recipe as recipe_of
     from vidxfer.stages.planning import plan as stage
     from vidxfer.stages.settings import ClipChoice
 
+    own = None if head is None else import_head(head)
+    counted = recipe_of(recipe, head=own) if recipe or own else None
     report = stage.plan(
         stage.PlanRequest(
             data=data,
@@ -89,7 +93,7 @@ def plan(
             decode_threads=decode_threads,
             measure=measure,
             rates=given_rates(disk_read, disk_write, clip_rate, decode_rate, dense_rate, jpeg_rate, head_rate),
-            recipe=named(recipe) if recipe else None,
+            recipe=counted,
         ),
         show.Shown(),
     )
@@ -97,7 +101,9 @@ def plan(
         show.print_json(report)
         return
     frames = f"{store.dense_frames // store.alpha} of {store.dense_frames} frames through CLIP"
-    show_plan(f"Cache {cache}: {store.codec}, {frames}, on {report.device}", recipe, report)
+    show_plan(
+        f"Cache {cache}: {store.codec}, {frames}, on {report.device}", None if counted is None else counted.name, report
+    )
 
 
 def given_rates(*values: float | None) -> Rates:

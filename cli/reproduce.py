@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidxfer.cli import options as o
+from vidxfer.cli.choices import know_heads
 
 
-def reproduction(run: o.RunOption, cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> None:
+def reproduction(
+    run: o.RunOption, head: o.HeadsOption = None, cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False
+) -> None:
     """Compare an evaluated run with the published result of its recipe: difference, coverage, causes of a gap.
 
     Example: vidxfer reproduction --run runs/dist-k400-b16-8f --cache ./zarr
@@ -15,6 +18,7 @@ def reproduction(run: o.RunOption, cache: o.CacheOption = Path("zarr"), json: o.
     from vidxfer.cli import show
     from vidxfer.stages.learning import reproduce as stage
 
+    know_heads(head)
     report = stage.reproduction(run, cache)
     if json:
         show.print_json(report)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vidxfer.cli import options as o
-from vidxfer.cli.choices import DEFAULT_MODEL, data_source, parse_layers
+from vidxfer.cli.choices import DEFAULT_MODEL, data_source, know_heads, parse_layers
 from vidxfer.pipeline.errors import UsageError
 
 Settings = Annotated[list[str] | None, typer.Option("--set", help="field=value of the recipe; may be repeated.")]
@@ -17,7 +17,8 @@ Settings = Annotated[list[str] | None, typer.Option("--set", help="field=value o
 def train(
     cache: o.CachesOption = None,
     labels_as: o.LabelsAsOption = None,
-    recipe: Annotated[str, typer.Option("--recipe", help="Named recipe.")] = "dist-ssv2-b16",
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Named recipe; default dist-ssv2-b16.")] = None,
+    head: o.HeadOption = None,
     settings: Settings = None,
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the run; default runs/RECIPE.")] = None,
     root: o.RootOption = None,
@@ -60,12 +61,13 @@ def train(
     The videos are looked for where extraction found them; --root says where they are now. With --online, CLIP runs in
     every step on freshly drawn views: of the cache's videos with the cache's settings, or, with --dataset, without any
     cache. With --labels-as, several caches of equal settings are trained on as one. A video that lies in two of them
-    counts once.
+    counts once. With --head, the head is a class of settings in a file of your own, and --recipe gives the rest.
 
     Example: vidxfer train --cache ./zarr --recipe dist-ssv2-b16 --set epochs=10
     """
     from vidxfer.cli import show
-    from vidxfer.pipeline.training.recipes import named, with_settings
+    from vidxfer.pipeline.training.own_heads import import_head
+    from vidxfer.pipeline.training.recipes import recipe as recipe_of
     from vidxfer.stages.learning import train as stage
     from vidxfer.stages.settings import CacheChoice, ClipChoice
 
@@ -73,14 +75,15 @@ def train(
         raise UsageError("--dataset is for --online; a cache remembers its own data set (--root says where it is now)")
     caches = parse_caches(cache, labels_as)
     shown = show.Shown()
-    resolved = with_settings(named(recipe), settings or [], shown.line)
+    own = None if head is None else import_head(head)
+    resolved = recipe_of(recipe, *(settings or ()), head=own, tell=shown.line)
     report = stage.train(
         stage.TrainRequest(
             recipe=resolved,
             cache=caches[0],
             more_caches=caches[1:],
             labels_as=labels_as,
-            run=run or Path("runs") / recipe,
+            run=run or Path("runs") / (recipe if recipe and head is None else resolved.name),
             root=root,
             device=device,
             devices=devices,
@@ -126,6 +129,7 @@ def train(
 
 def evaluate(
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the trained run.")] = None,
+    head: o.HeadsOption = None,
     cache: o.CachesOption = None,
     labels_as: o.LabelsAsOption = None,
     split: Annotated[str, typer.Option("--split", help="Split to score.")] = "val",
@@ -152,6 +156,7 @@ def evaluate(
     if (run is None) != zero_shot:
         raise UsageError("give either --run FOLDER, or --zero-shot for CLIP without training")
     caches = parse_caches(cache, labels_as)
+    know_heads(head)
     report = stage.evaluate(
         stage.EvaluateRequest(
             run=run,
@@ -199,6 +204,7 @@ def parse_caches(caches: list[Path] | None, labels_as: str | None) -> tuple[Path
 def predict(
     videos: Annotated[list[Path], typer.Argument(help="Video files.")],
     checkpoint: Annotated[Path, typer.Option("--checkpoint", "--run", help="Folder of the trained run.")],
+    head: o.HeadsOption = None,
     views: Annotated[int, typer.Option(min=1, help="Temporal views per video, summed.")] = 1,
     model: Annotated[str | None, typer.Option("--model", help="CLIP, if it has moved since extraction.")] = None,
     pretrained: o.PretrainedOption = None,
@@ -215,6 +221,7 @@ def predict(
     from vidxfer.cli import show
     from vidxfer.stages.learning import predict as stage
 
+    know_heads(head)
     answers = stage.predict(
         stage.PredictRequest(
             videos=tuple(videos),

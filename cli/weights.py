@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vidxfer.cli import options as o
+from vidxfer.cli.choices import know_heads
 
 LayoutOption = Annotated[str, typer.Option("--as", help="Whose layout: dist, side4video, tds or evl.")]
 
@@ -66,6 +67,7 @@ def import_weights(
 def export_weights(
     out: Annotated[Path, typer.Argument(help="File to write, like dist.pyth.")],
     run: o.RunOption,
+    head: o.HeadsOption = None,
     kind: LayoutOption = "dist",
     with_clip: Annotated[
         bool, typer.Option("--clip/--no-clip", help="Also CLIP's weights, as the release has.")
@@ -79,6 +81,7 @@ def export_weights(
     from vidxfer.cli import show
     from vidxfer.stages.learning import export as stage
 
+    know_heads(head)
     report = stage.export_weights(stage.ExportRequest(run=run, out=out, kind=kind, with_clip=with_clip))
     if json:
         show.print_json(report)

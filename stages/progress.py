@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -45,3 +45,18 @@ class Silent:
 
     def line(self, text: str) -> None:
         """Nothing is shown."""
+
+
+class Lines(Silent):
+    """Hands every line to a function, such as `print`; bars are not shown.
+
+    Args:
+        tell: is given one line at a time. Class names and paths in it are as the data set has them.
+    """
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+
+    def line(self, text: str) -> None:
+        """The line goes to the function."""
+        self._tell(text)

@@ -16,6 +16,7 @@ from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.metrics import Score
 from vidxfer.pipeline.typed import checked
 from vidxfer.stages.engine import EngineChoice
+from vidxfer.stages.paths import WithPaths
 
 VIEW_KIND = {"train": "train", "val": "test", "test": "test"}
 """Which views a split gets: random draws to train on, fixed ones to score."""
@@ -28,7 +29,7 @@ REMEMBERED = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSource:
+class DataSource(WithPaths):
     """Where the videos are.
 
     Attributes:
@@ -169,7 +170,7 @@ class CacheChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractRequest:
+class ExtractRequest(WithPaths):
     """What to extract, with what, and where to.
 
     Attributes:
@@ -198,7 +199,7 @@ class ExtractRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRequest:
+class TrainRequest(WithPaths):
     """What to train, on which cache, and where to keep it.
 
     Attributes:

@@ -16,6 +16,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("pipeline", "stages", "cli")
+PUBLIC = "stages/public"
+"""The folder that is the package `vidxfer` itself."""
+
 FILES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
@@ -47,13 +50,14 @@ EXCEPTIONS = {
 
 SHELVES = {
     "pipeline/cache": ("codecs", "", "write", "read"),
-    "stages": ("", "shards", "spread", "videos", "planning", "comparing", "learning", "upkeep"),
+    "stages": ("", "shards", "spread", "videos", "planning", "comparing", "learning", "upkeep", "library"),
 }
 """Shelves of a folder, lowest first; "" are the files that lie on no shelf. Imports go to the same shelf or down."""
 
 ON_TOP = {
     "stages/extract.py": "stage one itself, what the other stages exist for",
     "stages/doctor.py": "looks at everything",
+    "stages/public/__init__.py": "names what a person may use of every shelf",
 }
 """Files on no shelf that may use every shelf, and that no shelf uses."""
 
@@ -121,8 +125,11 @@ def defined(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 def test_every_folder_of_code_is_named_in_the_packages() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     folders = {"vidxfer." + path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in FILES}
-    assert set(settings["packages"]) == folders
-    assert settings["package-dir"] == {f"vidxfer.{floor}": floor for floor in FLOORS}
+    assert set(settings["packages"]) == (folders - {"vidxfer.stages.public"}) | {"vidxfer"}
+    assert settings["package-dir"] == {"vidxfer": PUBLIC, **{f"vidxfer.{floor}": floor for floor in FLOORS}}
+    assert [path.name for path in (ROOT / PUBLIC).glob("*.py")] == ["__init__.py"], "else it has two names"
+    links = {path.name: (path.readlink()).as_posix() for path in (ROOT / ".typings/vidxfer").iterdir()}
+    assert links == {"__init__.py": f"../../{PUBLIC}/__init__.py", **{floor: f"../../{floor}" for floor in FLOORS}}
 
 
 def test_imports_go_down_only() -> None:

@@ -78,6 +78,8 @@ FOLDERS = {
     "stages/comparing": "what stands in a comparison of runs: alike, sure, counted, paired",
     "stages/learning": "stage two: train, score, predict, and weights from and for others",
     "stages/upkeep": "what happens to a cache after it was made",
+    "stages/library": "what a person's own code opens",
+    "stages/public": "the package `vidxfer` itself: the names that may be used",
     "cli": "words: arguments in, one stage call, lines and tables out",
 }
 
@@ -147,7 +149,7 @@ def map_of_files() -> str:
     for folder, what in FOLDERS.items():
         lines.append(f"{folder + '/':<26}{what}")
         for path in sorted((ROOT / folder).glob("*.py")):
-            if path.name != "__init__.py":
+            if path.name != "__init__.py" or folder == "stages/public":
                 lines.append(f"  {path.name:<24}{caption(path)}")
     return "\n".join([*lines, "```"]) + "\n"
 

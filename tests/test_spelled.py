@@ -151,7 +151,9 @@ def said_by(config: EvlConfig, layers: tuple[int, ...]) -> list[str]:
 
 
 def test_a_missing_layer_is_spelled_with_those_that_are_kept() -> None:
-    with pytest.raises(CacheError, match=r"extract again with --layers 3,5,7 --stem\. Layer -1"):
+    with pytest.raises(
+        CacheError, match=r"extract again with --layers 3,5,7 --stem\. `vidxfer extract --stem` stores layer -1"
+    ):
         expect_layers((-1, 5), (3, 7))
     with pytest.raises(CacheError, match=r"--set head\.layers=.*extract again with --layers 3,5,7\.$"):
         expect_layers((5,), (3, 7))

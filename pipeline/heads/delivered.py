@@ -1,12 +1,15 @@
-"""Checks that an offer holds what a head reads, before the head is built.
+"""Checks that an offer holds what a head reads, and that a head gives what it must give.
 
 needs ── text, layers, frozen parameters, CLIP itself ──▶ the offer has them all, or a CacheError says how to get them
+what `build` and `forward` of a head return ──▶ a head and its logits, or a UsageError: a head may be a person's own
 """
 
 from __future__ import annotations
 
-from vidxfer.pipeline.errors import CacheError
-from vidxfer.pipeline.heads.base import Needs, Offer
+from torch import Tensor
+
+from vidxfer.pipeline.errors import CacheError, UsageError
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
 from vidxfer.pipeline.shapes import STEM
 from vidxfer.pipeline.spelled import spelled
 
@@ -66,3 +69,27 @@ def expect_delivered(needs: Needs, offer: Offer) -> None:
             f"the head's gradients flow through the last {needs.through_clip} blocks of CLIP, and a cache holds only "
             "the outputs of blocks. Train with --online, which loads CLIP itself."
         )
+
+
+def expect_head(made: object, config: HeadConfig) -> None:
+    """Check what the settings of a head built.
+
+    Raises:
+        UsageError: it is no `Head`, or it does not say what it reads.
+    """
+    name = f"{type(config).__name__}.build"
+    if not isinstance(made, Head):
+        raise UsageError(f"{name} gave a {type(made).__name__}, expected a module that inherits from vidxfer.Head")
+    if not isinstance(getattr(made, "needs", None), Needs):
+        raise UsageError(f"{name} gave a {type(made).__name__} without needs: set self.needs = config.needs(offer)")
+
+
+def expect_logits(logits: object, clips: int, classes: int) -> None:
+    """Check what a head gave for a batch.
+
+    Raises:
+        UsageError: not one number per clip and class.
+    """
+    if not isinstance(logits, Tensor) or logits.shape != (clips, classes):
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise UsageError(f"forward of the head gave {found}, expected logits [clip class] = {(clips, classes)}")

@@ -19,7 +19,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.heads import RECIPES
 from vidxfer.pipeline.heads.base import Head, Offer
-from vidxfer.pipeline.heads.delivered import expect_delivered
+from vidxfer.pipeline.heads.delivered import expect_delivered, expect_head
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.spelled import spelled
 
@@ -68,9 +68,13 @@ def offer_of(
         logit_bias=logit_bias,
         textless=spec.textless,
         model=spec.clip_model,
-        tower=tower,
     )
-    return offer if tower is None else replace(offer, frozen=tower.state(), clip_heads=tower.heads)
+    return offer if tower is None else offer_with(offer, tower)
+
+
+def offer_with(offer: Offer, tower: Any) -> Offer:
+    """The same offer with CLIP beside it, whose parameters are offered too."""
+    return replace(offer, tower=tower, frozen=tower.state(), clip_heads=tower.heads)
 
 
 def offer_of_split(split: Split, recipe: Recipe, *, tower: Any = None) -> Offer:
@@ -95,13 +99,15 @@ def build_head(recipe: Recipe, offer: Offer) -> Head:
 
     Raises:
         CacheMismatch: the recipe is for another number of frames or another CLIP.
-        CacheError: the cache lacks what the head reads.
+        CacheError: the cache lacks what the head reads. UsageError: what was built is no head.
     """
     expect_made_for(recipe, offer)
     expect_delivered(recipe.head.needs(offer), offer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return recipe.head.build(offer)
+        head = recipe.head.build(offer)
+    expect_head(head, recipe.head)
+    return head
 
 
 def head_of_shapes(recipe: Recipe, spec: CacheSpec, classes: int) -> tuple[Head, Offer]:

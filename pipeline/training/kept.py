@@ -19,7 +19,7 @@ MADE_FROM = {
     "cache": str | None, "cache_fingerprint": str | None, "spec": Mapping[str, Any], "class_names": tuple[str, ...],
     "templates": tuple[str, ...] | None, "logit_scale": float, "logit_bias": float,
     "clip": Mapping[str, str | None], "data": Mapping[str, Any], "online": bool, "world": int,
-    "device": str, "precision": str, "code": str,
+    "device": str, "precision": str, "code": str, "head": str,
 }  # fmt: skip
 PRECISION_OF_010 = {"32-true": "fp32", "bf16-mixed": "bf16"}
 """What 0.1.0 called the precisions of a head -> what they are called now."""

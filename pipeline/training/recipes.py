@@ -18,9 +18,10 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.heads import HEADS, RECIPES
+from vidxfer.pipeline.heads import RECIPES
 from vidxfer.pipeline.heads.base import HeadConfig
 from vidxfer.pipeline.heads.recipe import Recipe
+from vidxfer.pipeline.training.own_heads import add_head, known_heads
 from vidxfer.pipeline.typed import checked
 
 PARTS = ("head", "optimiser", "mixing", "clip")
@@ -51,6 +52,31 @@ def named(name: str) -> Recipe:
     if name not in by_name:
         raise UsageError(f"no recipe {name!r}. {nearest(name, list(by_name))}")
     return by_name[name]
+
+
+def recipe(
+    name: str | None = None,
+    *settings: str,
+    head: type[HeadConfig] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Recipe:
+    """A named recipe with some settings changed, for a head of your own too.
+
+    Args:
+        name: one of `vidxfer recipes`; None: "dist-ssv2-b16", or with `head` what a `Recipe` says by itself.
+        settings: as of `--set`: "epochs=10", "head.layer=2".
+        head: class of settings of a head of your own; it is made known (`add_head`), and its kind names the recipe.
+        tell: as of `with_settings`.
+
+    Raises:
+        UsageError: no such recipe, a setting that cannot be meant, or no class of settings.
+    """
+    if head is None:
+        return with_settings(named(name or "dist-ssv2-b16"), list(settings), tell)
+    add_head(head)
+    chosen = head()
+    plain = Recipe(name=head.kind, head=chosen) if name is None else replace(named(name), name=head.kind, head=chosen)
+    return with_settings(plain, list(settings), tell)
 
 
 def with_settings(recipe: Recipe, settings: list[str], tell: Callable[[str], None] = lambda line: None) -> Recipe:
@@ -116,9 +142,10 @@ def _renamed(path: str, recipe: Recipe, setting: str) -> str:
 
 def _kind(name: Any) -> type[HeadConfig]:
     """The class of settings of a kind of head."""
-    if not isinstance(name, str) or name not in HEADS:
-        raise UsageError(f"head={name!r} is none of {', '.join(HEADS)}")
-    return HEADS[name]
+    known = known_heads()
+    if not isinstance(name, str) or name not in known:
+        raise UsageError(f"head={name!r} is none of {', '.join(known)}")
+    return known[name]
 
 
 def _checked(target: Any, name: str, value: Any, setting: str) -> Any:

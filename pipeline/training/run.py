@@ -34,6 +34,7 @@ from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.reading import expect_unpacked, read_bytes, read_json
 from vidxfer.pipeline.training.kept import made_from_of, result_of
 from vidxfer.pipeline.training.kept_rows import KeptRows, read_rows
+from vidxfer.pipeline.training.own_heads import expect_known_head
 from vidxfer.pipeline.training.recipes import from_dict
 from vidxfer.pipeline.typed import checked
 from vidxfer.pipeline.writing import make_folder, make_fresh_folder, remove, rename, sync_folder, whole_file, write_text
@@ -120,14 +121,16 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """A run that exists.
+        """A run that exists. A head of your own was added before (own_heads.py): nothing is imported here.
 
         Raises:
-            RunError: no such run, or its files do not parse.
+            RunError: no such run, its files do not parse, or its head is not known.
         """
         try:
-            recipe = from_dict(_table(path / "recipe.json"))
+            asked = _table(path / "recipe.json")
             made_from = made_from_of(path / "run.json", _table(path / "run.json"))
+            expect_known_head(path, asked, made_from)
+            recipe = from_dict(asked)
         except FileNotFoundError as error:
             raise RunError(
                 f"{path} is no run folder: {error.filename} is missing. Make one with: vidxfer train --run {path}"

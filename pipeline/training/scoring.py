@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vidxfer.pipeline.heads.base import Head
+from vidxfer.pipeline.heads.delivered import expect_logits
 from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.loader import Assembler
@@ -66,6 +67,7 @@ def score_rows(
             batch = assemble(raw)
             with nullcontext() if where is None else where.autocast():
                 logits = head(batch)
+            expect_logits(logits, len(raw.rows), summed.shape[1])
             positions = torch.tensor([place[row] for row in raw.rows])
             summed.index_add_(0, positions, head.probabilities(logits).cpu())
         advance(len(raw.rows))

@@ -47,7 +47,7 @@ def cost_of(run: Run, scored_on: Split) -> HeadCost:
                 "recipe.json or run.json is damaged: train again."
             )
         counted, sees = _counted(run.recipe, spec, classes)
-    except (RuntimeError, ArithmeticError) as error:
+    except (RuntimeError, ArithmeticError, ValueError) as error:
         raise RunError(f"{run.path}: its head cannot be built from what the run says of its sizes: {error}") from error
     frames = head.needs.pixel_frames(offer.sparse_frames, offer.alpha)
     return HeadCost(

@@ -32,11 +32,12 @@ from vidxfer.pipeline.training.scoring import Scored, score_rows
 from vidxfer.pipeline.writing import write_text
 from vidxfer.stages.learning.sources import Source
 from vidxfer.stages.learning.union import source_of
+from vidxfer.stages.paths import WithPaths
 from vidxfer.stages.progress import Progress, Silent
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateRequest:
+class EvaluateRequest(WithPaths):
     """What to score.
 
     Attributes:

@@ -6,6 +6,7 @@ file ─▶ test views ─▶ frames the head sees ─▶ CLIP taps on the spars
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,9 +17,10 @@ from vidxfer.pipeline.clip.tower import ClipTower
 from vidxfer.pipeline.draw import draw_guarded
 from vidxfer.pipeline.errors import UsageError, VideoError
 from vidxfer.pipeline.heads.base import Head, Needs
-from vidxfer.pipeline.precision import Where
+from vidxfer.pipeline.heads.delivered import expect_logits
+from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.shapes import ClipBatch, Video
-from vidxfer.pipeline.training.build import build_head, offer_of
+from vidxfer.pipeline.training.build import build_head, offer_of, offer_with
 from vidxfer.pipeline.training.loader import online_features
 from vidxfer.pipeline.training.metrics import ranked
 from vidxfer.pipeline.training.run import Run
@@ -26,7 +28,7 @@ from vidxfer.pipeline.training.shown import shown as frames_shown
 from vidxfer.pipeline.training.shown import with_clip
 from vidxfer.pipeline.video.replay import replay
 from vidxfer.stages.learning.evaluate import compute_on
-from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.progress import Progress, Silent, say
 from vidxfer.stages.remembered import remembered_clip
 
 
@@ -35,15 +37,15 @@ class PredictRequest:
     """What to look at and with which run.
 
     Attributes:
-        videos: files.
         run: folder of the trained run.
+        videos: files.
         views: temporal test views per video, summed.
         model, pretrained: CLIP, if it is not where extraction found it.
         device, precision: as elsewhere.
     """
 
-    videos: tuple[Path, ...]
     run: Path
+    videos: tuple[Path, ...] = ()
     views: int = 1
     model: str | None = None
     pretrained: str | None = None
@@ -68,6 +70,113 @@ class Prediction:
     decoder: str | None
 
 
+class TrainedRun:
+    """A trained run that scores batches and video files; CLIP is loaded when it is first needed, and kept.
+
+    Attributes:
+        run: the run folder.
+        trained: settings of the cache that it was trained on.
+        where: device and precision of the head.
+        class_names: of its scores, in order.
+    """
+
+    def __init__(self, request: PredictRequest, shown: Progress) -> None:
+        self._request, self._shown = request, shown
+        self.run = Run.open(request.run)
+        self.trained = CacheSpec.from_dict(self.run.made_from["spec"])
+        self.where = compute_on(request.device, request.precision)
+        say(shown, self.where.line(request.precision))
+        self.class_names = tuple(self.run.made_from["class_names"])
+
+    @cached_property
+    def tower(self) -> ClipTower:
+        """CLIP, as `tower_of` finds it; errors as there."""
+        return tower_of(self.run, self.trained, self._request, self._shown)
+
+    @cached_property
+    def head(self) -> Head:
+        """The trained head on its device, in evaluation mode. CLIP is loaded where the head reads its parameters.
+
+        Raises:
+            RunError: no trained weights, or weights that do not fit.
+        """
+        recipe, made_from = self.run.recipe, self.run.made_from
+        offer = offer_of(
+            self.trained,
+            recipe,
+            classes=len(self.class_names),
+            text=self.run.text(),
+            logit_scale=float(made_from["logit_scale"]),
+            logit_bias=made_from.get("logit_bias"),
+        )
+        needs = recipe.head.needs(offer)
+        if needs.frozen or needs.through_clip:
+            offer = offer_with(offer, self.tower)
+        head = build_head(recipe, offer)
+        self.run.load_weights(head)
+        return head.to(self.where.device).eval()
+
+    @property
+    def recipe(self) -> Recipe:
+        """What it was trained with."""
+        return self.run.recipe
+
+    @property
+    def needs(self) -> Needs:
+        """What the head reads per clip."""
+        return self.head.needs
+
+    @torch.inference_mode()
+    def score(self, batch: ClipBatch) -> torch.Tensor:
+        """Probabilities of the classes, float32 [clip class] on the CPU; the columns are those of `class_names`.
+
+        Args:
+            batch: what the head reads of every clip, as `OpenSplit.batches` makes it.
+        """
+        batch = batch.to(self.where.device)
+        with self.where.autocast():
+            logits = self.head(batch)
+        expect_logits(logits, len(batch.ids), len(self.class_names))
+        return self.head.probabilities(logits).cpu()
+
+    def predict(self, *videos: Path | str, views: int = 1) -> tuple[Prediction, ...]:
+        """What these files show; one that cannot be read gets its reason instead of an answer.
+
+        Args:
+            videos: files.
+            views: temporal test views per video, summed.
+
+        Raises:
+            ClipError: CLIP cannot be loaded. CacheMismatch: it has other weights than the one of the training.
+        """
+        tower = self.tower  # wanted before the first video is decoded
+        dense = (self.needs.sparse_frames or self.trained.sparse_frames) * self.trained.sampling.alpha
+        sampling = replace(self.trained.sampling, dense_frames=dense)
+        spec = replace(self.trained, sampling=sampling, view_kind="test", views=views, crops=1)
+        answers: list[Prediction] = []
+        with self._shown.bar("predict", len(videos), "videos") as bar:
+            for path in map(Path, videos):
+                answers.append(_one(path, spec, tower, self))
+                bar.advance(1, path.name)
+        return tuple(answers)
+
+
+def load_run(
+    path: Path | str, *, device: str = "auto", precision: str = "auto", progress: Progress | None = None
+) -> TrainedRun:
+    """Open a trained run. A head of your own is added first (`add_head`): a run folder imports nothing.
+
+    Args:
+        path: folder of the run.
+        device, precision: of head and CLIP, as in training.
+        progress: is told what differs and may.
+
+    Raises:
+        RunError: no trained run there, or its head is not known.
+    """
+    return TrainedRun(PredictRequest(run=Path(path), device=device, precision=precision), progress or Silent())
+
+
 def predict(request: PredictRequest, progress: Progress | None = None) -> tuple[Prediction, ...]:
     """Classify video files; one that cannot be read gets its reason instead of an answer.
 
@@ -78,34 +187,7 @@ def predict(request: PredictRequest, progress: Progress | None = None) -> tuple[
     shown = progress or Silent()
     if not request.videos:
         raise UsageError("no video given: vidxfer predict VIDEO... --checkpoint RUN")
-    run = Run.open(request.run)
-    trained = CacheSpec.from_dict(run.made_from["spec"])
-    tower = tower_of(run, trained, request, shown)
-    where = compute_on(request.device, request.precision)
-    if (line := where.line(request.precision)) is not None:
-        shown.line(line)
-    names = tuple(run.made_from["class_names"])
-    offer = offer_of(
-        trained,
-        run.recipe,
-        classes=len(names),
-        text=run.text(),
-        logit_scale=float(run.made_from["logit_scale"]),
-        logit_bias=run.made_from.get("logit_bias"),
-        tower=tower,
-    )
-    head = build_head(run.recipe, offer)
-    run.load_weights(head)
-    head = head.to(where.device).eval()
-    dense = (head.needs.sparse_frames or trained.sparse_frames) * trained.sampling.alpha
-    sampling = replace(trained.sampling, dense_frames=dense)
-    spec = replace(trained, sampling=sampling, view_kind="test", views=request.views, crops=1)
-    answers = []
-    with shown.bar("predict", len(request.videos), "videos") as bar:
-        for path in request.videos:
-            answers.append(_one(path, spec, tower, head, names, where))
-            bar.advance(1, path.name)
-    return tuple(answers)
+    return TrainedRun(request, shown).predict(*request.videos, views=request.views)
 
 
 def tower_of(run: Run, trained: CacheSpec, request: PredictRequest, shown: Progress) -> ClipTower:
@@ -128,25 +210,23 @@ def tower_of(run: Run, trained: CacheSpec, request: PredictRequest, shown: Progr
 
 
 @torch.inference_mode()
-def _one(path: Path, spec: CacheSpec, tower: ClipTower, head: Head, names: tuple[str, ...], where: Where) -> Prediction:
+def _one(path: Path, spec: CacheSpec, tower: ClipTower, loaded: TrainedRun) -> Prediction:
     try:
-        pixels, decoder = pixel_views(path, spec, head.needs)
+        pixels, decoder = pixel_views(path, spec, loaded.needs)
     except VideoError as error:
         return Prediction(path=path, top5=(), error=f"{error.reason.value}: {error.detail}", decoder=None)
-    pixels = pixels.to(where.device)
-    tokens, embedding = online_features(tower, pixels, spec.sampling.alpha, head.needs)
+    pixels = pixels.to(loaded.where.device)
+    tokens, embedding = online_features(tower, pixels, spec.sampling.alpha, loaded.needs)
     batch = ClipBatch(
         tokens=tokens,
         embedding=embedding,
-        dense=None if head.needs.pixels == "none" else pixels,
+        dense=None if loaded.needs.pixels == "none" else pixels,
         targets=None,
-        labels=torch.full((len(pixels),), -1, device=where.device),
+        labels=torch.full((len(pixels),), -1, device=loaded.where.device),
         ids=(str(path),) * len(pixels),
     )
-    with where.autocast():
-        logits = head(batch)
-    classes, shares = ranked(head.probabilities(logits).sum(dim=0).cpu())
-    top5 = tuple((names[c], p) for c, p in zip(classes, shares, strict=True))
+    classes, shares = ranked(loaded.score(batch).sum(dim=0))
+    top5 = tuple((loaded.class_names[c], p) for c, p in zip(classes, shares, strict=True))
     return Prediction(path=path, top5=top5, error=None, decoder=decoder)
 
 

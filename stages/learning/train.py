@@ -33,6 +33,7 @@ from vidxfer.pipeline.training.build import (
 from vidxfer.pipeline.training.kept_rows import KeptRows
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.order import expect_enough_clips
+from vidxfer.pipeline.training.own_heads import add_head, place_of
 from vidxfer.pipeline.training.predictions import predictions_file
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.validation import keep_validation
@@ -79,8 +80,7 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
     remembered = made_from(split, online=request.online, where=where, world=fabric.world_size)
-    if request.init_from is not None:
-        remembered["init_from"] = beginning(request, remembered, shown)
+    remembered |= place_of(type(request.recipe.head)) | beginning(request, remembered, shown)
     if request.run.is_symlink():
         shown.line(f"{request.run} is behind a link: the run is written at {request.run.resolve()}")
     with ExitStack() as stack:
@@ -115,8 +115,10 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> list[
     Raises:
         CacheMismatch: the recipe is for other frames or another CLIP, or the two splits are of different kinds.
         CacheError: the cache lacks what the recipe's head reads.
-        UsageError: dense frames are asked from a cache that does not hold what the recipe's head sees.
+        UsageError: dense frames are asked from a cache that does not hold what the recipe's head sees; or the head is
+            of your own, and no run folder can keep it.
     """
+    add_head(type(request.recipe.head))
     source = sources["train"]
     offer = source.offer(request.recipe)
     needs = request.recipe.head.needs(offer)
@@ -130,12 +132,13 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> list[
 
 
 def beginning(request: TrainRequest, remembered: dict[str, Any], shown: Progress) -> dict[str, Any]:
-    """What a run that begins with another's weights remembers of it.
+    """What a run that begins with another's weights remembers of it; nothing where it begins with none.
 
     Raises:
         RunError: no run there. CacheMismatch: its head, its CLIP or what it reads is another; each field is named.
     """
-    assert request.init_from is not None
+    if request.init_from is None:
+        return {}
     path, recipe = request.init_from, request.recipe
     other = Run.open(path)
     theirs, ours = (
@@ -145,7 +148,8 @@ def beginning(request: TrainRequest, remembered: dict[str, Any], shown: Progress
     may = ("class_names",) * recipe.head.any_classes + ("sampling.dense_frames",) * (not recipe.head.fixed_frames)
     for line in expect_agree("beginning with run", path, theirs, ours, may=may):
         shown.line(f"train: --init-from: {line}")
-    return {"run": str(path.absolute()), "recipe": other.recipe.name, "global_step": other.progress().global_step}
+    step = other.progress().global_step
+    return {"init_from": {"run": str(path.absolute()), "recipe": other.recipe.name, "global_step": step}}
 
 
 def expect_text(run: Run, split: Split) -> None:

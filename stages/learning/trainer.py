@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.heads.delivered import expect_logits
 from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training.build import build_head, head_randomness
 from vidxfer.pipeline.training.journal import Journal, peak_memory_bytes
@@ -185,6 +186,7 @@ class Trainer:
         drawn = head_randomness(self.recipe.seed, self.place.global_step, self.fabric.global_rank, self.where.device)
         with drawn, self.where.autocast():
             logits = self.head(batch)
+        expect_logits(logits, *batch.targets.shape)
         loss: Tensor = soft_cross_entropy(logits, batch.targets)
         if not torch.isfinite(loss):
             raise RunError(

@@ -20,6 +20,7 @@ from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
+from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training import loader as loading
 from vidxfer.pipeline.training.mixing import Mixing
 from vidxfer.pipeline.training.order import epoch_order
@@ -27,7 +28,7 @@ from vidxfer.pipeline.training.recipes import named
 from vidxfer.stages.learning import predict as predicting
 from vidxfer.stages.learning import sources as sourcing
 from vidxfer.stages.learning import trainer as training
-from vidxfer.stages.learning.predict import PredictRequest, predict
+from vidxfer.stages.learning.predict import PredictRequest, TrainedRun, predict
 from vidxfer.stages.learning.train import TrainRequest, train
 from vidxfer.stages.learning.trainer import Trainer
 
@@ -281,8 +282,10 @@ def test_predict_sums_the_probabilities_of_all_its_views(monkeypatch: pytest.Mon
     spec = type("Spec", (), {"sampling": type("Sampling", (), {"alpha": 2})})
     head: Any = lambda batch: shares.log() + 7  # noqa: E731  # a constant is no matter
     head.needs = Needs(embedding=True)
-    where = predicting.Where(device=torch.device("cpu"), precision="fp32")
-    answer = predicting._one(Path("a.mp4"), spec, None, head, ("x", "y", "z"), where)  # type: ignore[arg-type]
+    loaded: Any = TrainedRun.__new__(TrainedRun)
+    loaded.head, loaded.class_names = head, ("x", "y", "z")
+    loaded.where = Where(device=torch.device("cpu"), precision="fp32")
+    answer = predicting._one(Path("a.mp4"), spec, None, loaded)  # type: ignore[arg-type]
     assert [name for name, _ in answer.top5] == ["y", "x", "z"]
     assert [share for _, share in answer.top5] == pytest.approx([0.4, 0.35, 0.25])
 

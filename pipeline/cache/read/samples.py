@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
+from torch import Tensor
 
 from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.layout import AnyArray
@@ -22,6 +23,16 @@ from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.writing import make_folder, whole_file, whole_path
 
 SAMPLE_FILES = (".npz", ".safetensors")
+
+
+def tokens_of(reader: TokenReader, rows: Sequence[int], views: Sequence[int], dequantise: Dequantiser) -> Tensor:
+    """Tokens of one view per clip, float32 [clip layer frame token channel], of the layers of `dequantise`.
+
+    Raises:
+        CacheIncomplete: a row is not stored. CacheCorrupt: bytes are damaged.
+    """
+    read = reader.read(rows, views, dequantise.layers)
+    return dequantise(read.codes, read.scale).float()  # type: ignore[no-any-return]
 
 
 def samples(
@@ -35,10 +46,9 @@ def samples(
     split = reader.split
     places = [(row, view) for row in rows for view in views]
     clip_rows, clip_views = [row for row, _ in places], [view for _, view in places]
-    read = reader.read(clip_rows, clip_views, layers)
-    tokens = Dequantiser.of(split, layers=layers)(read.codes, read.scale)
+    tokens = tokens_of(reader, clip_rows, clip_views, Dequantiser.of(split, layers=layers))
     return {
-        "tokens": tokens.float().numpy(),
+        "tokens": tokens.numpy(),
         "embedding": reader.embedding(clip_rows, clip_views).astype(np.float32),
         **view_arrays([reader.view(row, view) for row, view in places]),
         "label": split.labels[clip_rows],

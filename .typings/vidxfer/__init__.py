@@ -1,0 +1,1 @@
+../../stages/public/__init__.py
