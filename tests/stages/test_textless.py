@@ -254,6 +254,10 @@ def test_a_sigmoid_tower_adds_its_bias_and_scores_each_class_by_itself(world: Wo
     assert run.text() is not None
     (answer,) = predict(PredictRequest(videos=(world.video,), run=tmp_path / "run", device="cpu"))
     assert len(answer.top5) == 5
+    export_weights(ExportRequest(run=tmp_path / "run", out=tmp_path / "text.pyth", with_clip=False))
+    there = {"file": tmp_path / "text.pyth", "cache": world.cache("textless"), "run": tmp_path / "no"}
+    with pytest.raises(CacheError, match="textless has no text"):
+        import_weights(ImportRequest(**there, layers=(0, 1, 2)))  # type: ignore[arg-type]
     offer = offer_of(world.spec("sigmoid"), run.recipe, classes=8, text=text, logit_scale=SCALE, logit_bias=BIAS)
     head, batch = build_head(run.recipe, offer), offer.fake_batch(run.recipe.head.needs(offer), 2)
     same = build_head(run.recipe, replace(offer, logit_bias=None))
@@ -353,6 +357,7 @@ def test_a_plan_of_a_tower_without_text_counts_its_linear_head(world: World, toy
     bill = plan(request)
     assert bill.training_bytes
     assert any("has no text" in note for note in bill.splits[0].notes)
+    assert bill.frozen_bytes == 0, "extraction keeps none of it"
     published = named("dist-ssv2-b16-8f")
     with pytest.raises(CacheMismatch, match="--recipe dist-ssv2-b16"):
         plan(replace(request, recipe=published))
@@ -373,6 +378,9 @@ def test_a_linear_classifier_works_with_clip_too_and_knows_its_own_classes_alone
     train(TrainRequest(recipe=recipe, cache=toy.int8, run=tmp_path / "run", device="cpu"))
     run = Run.open(tmp_path / "run")
     assert (run.recipe, run.recipe.head.any_classes) == (recipe, False)
+    other = replace(recipe, head=replace(recipe.head, classifier="text"))
+    with pytest.raises(CacheMismatch, match="any_classes: that run has False, this one has True"):
+        train(TrainRequest(recipe=other, cache=toy.int8, run=tmp_path / "b", device="cpu", init_from=tmp_path / "run"))
     split = open_split(toy.int8, "val")
     extract(toy.request(tmp_path / "other", limit=2, splits=("val",)))
     path = tmp_path / "other/val/zarr.json"
