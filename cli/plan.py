@@ -133,6 +133,9 @@ def show_plan(title: str, recipe: str | None, report: PlanReport) -> None:
             for split in report.splits
         ],
     )  # fmt: skip
+    for one in report.splits:
+        for note in one.notes:
+            show.say(f"{one.split}: {note}")
     if report.frozen_bytes:
         show.say(
             f"Beside the splits: {show.size(report.frozen_bytes)} of CLIP's own weights, for heads that read them."

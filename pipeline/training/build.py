@@ -218,6 +218,7 @@ def facts_of_head(recipe: Recipe, spec: CacheSpec) -> dict[str, Any]:
     used = recipe.sparse_frames or spec.sparse_frames
     return {
         "head": recipe.head.kind,
+        "any_classes": recipe.head.any_classes,
         "layers": recipe.head.needs(offer_of(spec, recipe, classes=1)).layers,
         "sampling.dense_frames": used * spec.sampling.alpha,
     }

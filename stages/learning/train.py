@@ -66,16 +66,12 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     fabric = make_fabric(request)
     shown = progress if progress is not None and fabric.is_global_zero else Silent()
     sources = sources_of(request, fabric, shown)
-    recipe, chosen = settled(request.recipe, offer_of_split(sources["train"].split, request.recipe))
-    request = replace(request, recipe=recipe)
     rows = trainable_rows(sources["train"], request, shown)
     if request.recipe.batch_clips % fabric.world_size:
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
     expect_enough_clips(len(rows), request.recipe, fabric.world_size)
     split = sources["train"].split
-    drawn = notes_of_spec(split.spec, request.store) if request.online and request.data is not None else ()
-    for told in [*drawn, *chosen, *expect_trainable(sources, request)]:
-        shown.line(f"train: {told}")
+    request = trainable(request, sources, shown)
     where = Where(device=fabric.device, precision=head_precision(request.precision, fabric.device))
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
@@ -107,6 +103,21 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
             if trainer.scored is not None:
                 write_text(predictions_file(run.path, "val"), predictions(sources["val"].split, trainer.scored))
         return report
+
+
+def trainable(request: TrainRequest, sources: dict[str, Source], shown: Progress) -> TrainRequest:
+    """The request with what its recipe leaves to the tower decided, checked; tells what was decided and what differs.
+
+    Raises:
+        As `expect_trainable`.
+    """
+    split = sources["train"].split
+    recipe, chosen = settled(request.recipe, offer_of_split(split, request.recipe))
+    request = replace(request, recipe=recipe)
+    drawn = notes_of_spec(split.spec, request.store) if request.online and request.data is not None else ()
+    for told in [*drawn, *chosen, *expect_trainable(sources, request)]:
+        shown.line(f"train: {told}")
+    return request
 
 
 def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> list[str]:

@@ -155,7 +155,7 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
         epochs_until_it_paid=epochs_until_it_paid(took, ways),
         break_even_gb_per_second=even,
         advice="",
-        frozen_bytes=frozen_bytes(spec.layers, tower.info.blocks, spec.channels),
+        frozen_bytes=0 if tower.heads is None else frozen_bytes(spec.layers, tower.info.blocks, spec.channels),
         training_bytes=None if request.recipe is None else training_bytes(request.recipe, spec, classes),
     )
     return replace(bill, advice=advise(bill))

@@ -94,7 +94,7 @@ AGREE = {
     ),
     "beginning with run": Pair(
         sides=("that run has", "this one has"),
-        must=("head", *TOWER, *PICTURE, "square_pixels", *FRAMES, "class_names"),
+        must=("head", "any_classes", *TOWER, *PICTURE, "square_pixels", *FRAMES, "class_names"),
         said=("clip_precision", "codec", "templates"),
         what="a run of other settings cannot lend its weights (--init-from)",
         remedy="Begin with a run of the same CLIP, frames and layers, or without --init-from.",
