@@ -12,7 +12,7 @@ import torch
 
 from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of_run, facts_of_tower
 from vidxfer.pipeline.cache.spec import CacheSpec
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.draw import draw_guarded
 from vidxfer.pipeline.errors import UsageError, VideoError
 from vidxfer.pipeline.heads.base import Head, Needs
@@ -107,7 +107,7 @@ def predict(request: PredictRequest, progress: Progress | None = None) -> tuple[
     return tuple(answers)
 
 
-def tower_of(run: Run, trained: CacheSpec, request: PredictRequest, shown: Progress) -> ClipTower:
+def tower_of(run: Run, trained: CacheSpec, request: PredictRequest, shown: Progress) -> Tower:
     """The tower the run was trained with, in the arithmetic of its tokens unless another is asked for.
 
     Raises:
@@ -127,7 +127,7 @@ def tower_of(run: Run, trained: CacheSpec, request: PredictRequest, shown: Progr
 
 
 @torch.inference_mode()
-def _one(path: Path, spec: CacheSpec, tower: ClipTower, head: Head, names: tuple[str, ...], where: Where) -> Prediction:
+def _one(path: Path, spec: CacheSpec, tower: Tower, head: Head, names: tuple[str, ...], where: Where) -> Prediction:
     try:
         pixels, decoder = pixel_views(path, spec, head.needs)
     except VideoError as error:
@@ -169,7 +169,5 @@ def pixel_views(path: Path, spec: CacheSpec, needs: Needs) -> tuple[torch.Tensor
     for view in found.views:
         indices = frames_shown(view.indices, with_clip(needs), spec.sampling.alpha, found.frame_count)
         seen = replace(view, indices=indices)
-        clips.append(
-            replay(found.of(seen), seen, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
-        )
+        clips.append(replay(found.of(seen), seen, **spec.picture))
     return torch.stack(clips), found.decoder
