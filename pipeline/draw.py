@@ -79,6 +79,7 @@ def draw_view(spec: CacheSpec, video_id: str, number: int, frame_count: int, hei
             view=view,
             crops=spec.crops,
             crop=crop,
+            resize_mode=spec.resize.resize_mode,
         )
     )
 

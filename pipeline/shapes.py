@@ -12,6 +12,7 @@ Each class checks itself once, when it is made; after that nobody checks again. 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -153,6 +154,30 @@ class View:
             raise ValueError(f"a crop box (top, left, height, width) needs a positive area, not {self.crop}")
         if not self.resize_first and any(float(side) != int(side) for side in self.crop):
             raise ValueError(f"a box that is cut out before resizing has whole pixels, not {self.crop}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenFile:
+    """The file of CLIP's own parameters beside the splits. No part of the spec, which has the hash of all of them.
+
+    Attributes:
+        sha256: of its bytes.
+        heads: attention heads of CLIP's blocks, which cut queries and keys.
+    """
+
+    sha256: str
+    heads: int
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"frozen.sha256={self.sha256[:80]!r} must have 64 hex digits")
+        if self.heads < 1:
+            raise ValueError(f"frozen.heads={self.heads} must be at least 1")
+
+    @property
+    def name(self) -> str:
+        """Its name in the cache's folder."""
+        return f"frozen.{self.sha256[:16]}.safetensors"
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)

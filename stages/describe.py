@@ -12,7 +12,7 @@ from vidxfer.pipeline.cache.codecs.form import codec_form
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.clip.tower import ClipTower, TowerInfo
+from vidxfer.pipeline.clip.tower import Tower, TowerInfo
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.shapes import STEM
@@ -54,6 +54,11 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
             layers=layers,
             pixel_mean=tower.pixel_mean,
             pixel_std=tower.pixel_std,
+            interpolation=tower.resize.interpolation,
+            antialias=tower.resize.antialias,
+            resize_mode=tower.resize.resize_mode,
+            class_row=tower.class_row,
+            left_out=tower.left_out,
             sampling=Sampling(
                 dense_frames=dense_frames,
                 alpha=choice.alpha,
@@ -160,7 +165,7 @@ def prompts_of(choice: CacheChoice, *, textless: bool) -> tuple[str, ...]:
 
 
 def embedded_names(
-    tower: ClipTower, names: Sequence[str], templates: Sequence[str]
+    tower: Tower, names: Sequence[str], templates: Sequence[str]
 ) -> np.ndarray[Any, np.dtype[np.float32]] | None:
     """The tower's embeddings [class embed] of class names; None: it has no text."""
     if not tower.info.has_text:
@@ -183,9 +188,7 @@ def informs_of(tower: TowerInfo, data: DataSource, clip: ClipChoice, store: Cach
     }
 
 
-def split_in_memory(
-    dataset: Dataset, tower: ClipTower, data: DataSource, clip: ClipChoice, store: CacheChoice
-) -> Split:
+def split_in_memory(dataset: Dataset, tower: Tower, data: DataSource, clip: ClipChoice, store: CacheChoice) -> Split:
     """What a cache of these choices would say of itself, without its arrays."""
     spec = describe_split(store, tower.info, dataset)
     shape = (len(spec.layers), spec.channels)

@@ -1,6 +1,6 @@
 """What a cache or a run remembers, found again: the CLIP that made its tokens, and the videos they were made from.
 
-    "clip": name, weights ─▶ load, in the precision of the tokens ─▶ the same CLIP? ─▶ ClipTower
+    "clip": name, weights ─▶ load, in the precision of the tokens ─▶ the same CLIP? ─▶ Tower
     "data": layout, folder ─▶ list ─▶ the same videos? ─▶ id -> Video
 
 Consequence: every command that needs CLIP or the videos again follows the same rule and gives the same errors.
@@ -15,7 +15,7 @@ from typing import Any
 
 from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.stages.settings import ClipChoice, DataSource
@@ -47,7 +47,7 @@ def remembered_clip(
     )
 
 
-def tower_of_caches(splits: Sequence[Split], clip: ClipChoice) -> ClipTower:
+def tower_of_caches(splits: Sequence[Split], clip: ClipChoice) -> Tower:
     """The tower that made the tokens of these splits, of which there is at least one.
 
     Args:

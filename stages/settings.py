@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.clip.load import load_tower
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.datasets.load import layout_of, load_dataset, resolve_kind
 from vidxfer.pipeline.errors import UsageError
@@ -107,7 +107,7 @@ class ClipChoice:
     device: str = "auto"
     precision: str = "auto"
 
-    def load(self) -> ClipTower:
+    def load(self) -> Tower:
         """The tower itself; what it raises, `load_tower` says."""
         return load_tower(self.model, self.pretrained, device=self.device, precision=self.precision)
 

@@ -32,10 +32,11 @@ MAY_IMPORT = {
     "disk": {"errors", "writing"},
     "precision": {"errors"},
     "typed": {"errors"},
+    "resize": {"errors"},
     "datasets": BASE,
-    "video": BASE,
-    "clip": {*BASE, "precision"},
-    "cache": {*BASE, "disk", "typed"},
+    "video": {*BASE, "resize"},
+    "clip": {*BASE, "precision", "resize"},
+    "cache": {*BASE, "disk", "typed", "resize"},
     "heads": BASE,
     "draw": {*BASE, "video", "cache"},
     "training": {*BASE, "disk", "precision", "typed", "video", "cache", "heads"},
@@ -68,6 +69,7 @@ DOORS = {
     "decord": ("pipeline/video/",),
     "av": ("pipeline/video/",),
     "open_clip": ("pipeline/clip/",),
+    "timm": ("pipeline/clip/",),
     "zarr": ("pipeline/cache/",),
     "numcodecs": ("pipeline/cache/",),
     "crc32c": ("pipeline/cache/",),
@@ -88,7 +90,7 @@ DOORS = {
 }
 """The only folders that may say `import` of these."""
 
-HEAVY = ("torch", "torchvision", "open_clip", "av", "decord", "zarr", "numcodecs", "dask", "distributed",
+HEAVY = ("torch", "torchvision", "open_clip", "timm", "av", "decord", "zarr", "numcodecs", "dask", "distributed",
          "lightning_fabric", "torchmetrics", "tensorboard", "safetensors", "einops", "numpy")  # fmt: skip
 """What `vidxfer --help` must not load."""
 

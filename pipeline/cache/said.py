@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.cache.metadata import ATTRIBUTE, COPY_AGAIN
-from vidxfer.pipeline.cache.spec import FrozenFile
 from vidxfer.pipeline.cache.split import Extent
 from vidxfer.pipeline.errors import CacheError
+from vidxfer.pipeline.shapes import FrozenFile
 from vidxfer.pipeline.typed import Kept, checked
 
 

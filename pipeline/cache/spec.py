@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from vidxfer.pipeline.cache.codecs.form import Form, codec_form
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
+from vidxfer.pipeline.resize import Interpolation, Resize, ResizeMode
 from vidxfer.pipeline.shapes import STEM
 from vidxfer.pipeline.typed import checked
 from vidxfer.pipeline.video.sampling import SEGMENT, Sampling
@@ -24,18 +24,23 @@ from vidxfer.pipeline.video.sampling import SEGMENT, Sampling
 FORMAT = 1
 """Version of the promise on disk. A change of layout raises it; caches of every past format stay readable."""
 
+MAY_BE_ZERO = ("calibration_videos", "first_view", "left_out")
+AT_LEAST_ONE = ("channels", "tokens", "embed", "views", "crops")
 ViewKind = Literal["train", "test"]
 ClipPrecision = Literal["fp32", "bf16", "fp16"]
+ClassRow = Literal["token", "mean"]
 
 WHICH_VIDEOS = ("dataset", "dataset_fingerprint", "split")
 """Fields that say which videos a split holds. Every other one changes the tokens of a given video."""
 
-NOT_ALWAYS_THERE = ("first_view", "square_pixels", "textless", "rule")
-"""Fields that caches lack at their value of 0.1.0 (0, false, "segment"), and so keep settings and fingerprint."""
+BEFORE_THERE_WAS_A_CHOICE: dict[str, Any] = {
+    "first_view": 0, "square_pixels": False, "sampling.rule": SEGMENT, "interpolation": "bilinear",
+    "antialias": False, "resize_mode": "shortest", "class_row": "token", "left_out": 0, "textless": False,
+}  # fmt: skip
+"""Fields that caches lack where they have this value: so those of before the field keep settings and fingerprint."""
 
 LARGEST_SIZE = 1 << 24
 """Of any count among the settings: what is read from a file is not to make anybody reserve more."""
-
 SHARD_BYTES_TARGET = 1_000_000_000
 SHARD_VIDEOS_MOST = 64
 CHUNK_OVERHEAD_BYTES = 20  # crc32c (4) behind each chunk, offset and length (16) in the shard's index
@@ -46,8 +51,7 @@ class CacheSpec:
     """Every setting that changes what one split of a cache holds.
 
     Attributes:
-        clip_model: open_clip's name of the model.
-        clip_weights_sha256: hash of the weights file.
+        clip_model, clip_weights_sha256: the name the tower was loaded by, and a hash of its tensors.
         clip_precision: arithmetic of the tower: "fp32", "bf16" or "fp16".
         channels, tokens, embed: CLIP's width, tokens per frame including CLS, and width of the joint space.
         layers: tapped layers in ascending order; -1 is the stem.
@@ -55,11 +59,14 @@ class CacheSpec:
         sampling: how views are drawn.
         view_kind: "train" (random draws) or "test" (fixed temporal views × spatial crops).
         views, crops: stored views are `views` for training, `views * crops` for testing.
-        codec: how tokens are stored, as codec_form.py spells it.
+        codec: how tokens are stored, as codecs/form.py spells it.
         calibration_videos: size of the sample behind channel_mean, channel_std and what else the codec fits.
         dataset, dataset_fingerprint, split: which videos.
         first_view: number of the first of these views; above 0 in the part that `cache add --views` made.
-        square_pixels: pictures were resized so that their pixels are square; false: taken as stored.
+        square_pixels: pictures were resized so that their pixels are square; false: as stored.
+        interpolation, antialias, resize_mode: how pictures became the square that the tower saw; see `Resize`.
+        class_row: token 0 of every frame: "token", the tower's class token, or "mean", the mean of the patches.
+        left_out: further tokens before the patches, which the tower has and the cache does not: registers.
         textless: the tower has no text: there are no embeddings of class names.
     """
 
@@ -83,22 +90,27 @@ class CacheSpec:
     split: str
     first_view: int = 0
     square_pixels: bool = False
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = False
+    resize_mode: ResizeMode = "shortest"
+    class_row: ClassRow = "token"
+    left_out: int = 0
     textless: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("channels", "tokens", "embed", "views", "crops"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("calibration_videos", "first_view"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
+        for least, names in enumerate((MAY_BE_ZERO, AT_LEAST_ONE)):
+            for name in names:
+                if getattr(self, name) < least:
+                    raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.first_view and self.view_kind == "test":
             raise ValueError(f"first_view={self.first_view}: test views depend on how many there are; they begin at 0")
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < STEM:
             raise ValueError(f"layers={self.layers} must ascend without repeats from {STEM} (the stem)")
-        for name, choices in (("view_kind", ViewKind), ("clip_precision", ClipPrecision)):
+        for name, choices in (("view_kind", ViewKind), ("clip_precision", ClipPrecision), ("class_row", ClassRow)):
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(get_args(choices))}")
+        if self.resize.resize_mode == "squash" and self.crops > 1:
+            raise ValueError(f"crops={self.crops}: a squashed picture is seen whole, so there is one crop of it")
         if self.form.name != self.codec:
             raise ValueError(f"codec={self.codec!r} is spelled {self.form.name!r}")
         self.form.values(self.channels)
@@ -106,6 +118,17 @@ class CacheSpec:
             raise ValueError("pixel_mean and pixel_std hold three numbers each: red, green, blue")
         if not self.split or self.split.startswith(".") or "/" in self.split:
             raise ValueError(f"split={self.split!r} must be usable as the name of a folder")
+
+    @property
+    def resize(self) -> Resize:
+        """How pictures became the tower's square."""
+        return Resize(interpolation=self.interpolation, antialias=self.antialias, resize_mode=self.resize_mode)
+
+    @property
+    def picture(self) -> dict[str, Any]:
+        """What `replay` needs beside frames and a view."""
+        size, mean, std = self.sampling.image_px, self.pixel_mean, self.pixel_std
+        return {"image_px": size, "mean": mean, "std": std, "resize": self.resize}
 
     @property
     def form(self) -> Form:
@@ -199,9 +222,11 @@ class CacheSpec:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them: lists instead of tuples, the sampling as a nested dict."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        if self.sampling.rule == SEGMENT:
-            del plain["sampling"]["rule"]
-        return {name: value for name, value in plain.items() if value or name not in NOT_ALWAYS_THERE}
+        for name, before in BEFORE_THERE_WAS_A_CHOICE.items():
+            table, _, key = name.rpartition(".")
+            if (holder := plain[table] if table else plain)[key] == before:
+                del holder[key]
+        return plain
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> CacheSpec:
@@ -232,30 +257,6 @@ class CacheSpec:
             raise CacheMismatch(where, differing)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FrozenFile:
-    """The file of CLIP's own parameters beside the splits. No part of the spec, which has the hash of all of them.
-
-    Attributes:
-        sha256: of its bytes.
-        heads: attention heads of CLIP's blocks, which cut queries and keys.
-    """
-
-    sha256: str
-    heads: int
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"frozen.sha256={self.sha256[:80]!r} must have 64 hex digits")
-        if self.heads < 1:
-            raise ValueError(f"frozen.heads={self.heads} must be at least 1")
-
-    @property
-    def name(self) -> str:
-        """Its name in the cache's folder."""
-        return f"frozen.{self.sha256[:16]}.safetensors"
-
-
 def _flat(stored: Mapping[str, Any]) -> dict[str, object]:
     """Nested settings under dotted names: {"sampling": {"alpha": 2}} becomes {"sampling.alpha": 2}."""
     flat: dict[str, object] = {}
@@ -269,7 +270,7 @@ def _expect_keys(stored: object, kind: type, prefix: str) -> None:
     if not isinstance(stored, Mapping):
         raise CacheError(f"the cache's settings are not a table of names and values: {prefix.rstrip('.') or 'spec'}")
     known = {field.name for field in fields(kind)}
-    missing = sorted(prefix + name for name in known - set(stored) - set(NOT_ALWAYS_THERE))
+    missing = sorted(prefix + name for name in known - set(stored) if prefix + name not in BEFORE_THERE_WAS_A_CHOICE)
     unknown = sorted(prefix + str(name) for name in set(stored) - known)
     if missing or unknown:
         parts = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)

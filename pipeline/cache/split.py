@@ -21,9 +21,9 @@ from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import SplitLayout
 from vidxfer.pipeline.cache.ledger import Failure, Ledger, ShardRecord, merged
 from vidxfer.pipeline.cache.remote import is_remote
-from vidxfer.pipeline.cache.spec import WHICH_VIDEOS, CacheSpec, FrozenFile
+from vidxfer.pipeline.cache.spec import WHICH_VIDEOS, CacheSpec
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
-from vidxfer.pipeline.shapes import expect
+from vidxfer.pipeline.shapes import FrozenFile, expect
 
 GROWING = ("label", "text")
 """Fixed arrays that get longer when videos are added; what else is fixed is the codec's."""

@@ -37,10 +37,11 @@ from vidxfer.pipeline.cache.metadata import (
 from vidxfer.pipeline.cache.packed import ZSTD_LEVEL
 from vidxfer.pipeline.cache.remote import SPLIT_NAMES, RemotePath, local_folder, open_group, place_of, read_json
 from vidxfer.pipeline.cache.said import described_by
-from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec, FrozenFile
+from vidxfer.pipeline.cache.spec import FORMAT, CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.disk import FolderLock, disk_errors, expect_no_run
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError
+from vidxfer.pipeline.shapes import FrozenFile
 from vidxfer.pipeline.typed import checked
 from vidxfer.pipeline.writing import PART, make_folder, make_fresh_folder, remove, rename, sync_folder, sync_tree
 

@@ -1,25 +1,28 @@
-"""The frozen CLIP tower: pixels in, token features of chosen layers out. The only room that knows open_clip.
+"""A frozen tower: pixels in, token features of chosen layers out. The only room that knows open_clip and timm.
 
-    pixels [frame rgb height width] ─ stem (−1) ─ block 0 ─ block 1 ─ … ─ ln_post ─ proj ─▶ embedding [frame embed]
+    pixels [frame rgb height width] ─ stem (−1) ─ block 0 ─ block 1 ─ … ─ last norm ─ pool ─▶ embedding [frame embed]
                                         └────────────┴─────────┴──▶ tokens [layer frame token channel]
 
-Taps are the residual stream after each block, CLS at token 0, before ln_post (docs/spec/dist.md §1). Nothing here has a
-gradient, and the tower is always in eval mode.
+Taps are the residual stream after each block, before the last norm (docs/spec/dist.md §1). Token 0 is the class row:
+the tower's class token, or the mean of its patches where it has none. Behind it come the patches, row by row; further
+tokens (registers) are left out. Nothing here has a gradient, and a tower is always in eval mode.
 """
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from vidxfer.pipeline.errors import ClipError
 from vidxfer.pipeline.precision import autocast
+from vidxfer.pipeline.resize import AS_DIST, Resize
 from vidxfer.pipeline.shapes import STEM, Taps, expect
 
 
@@ -32,14 +35,19 @@ class TowerInfo:
         weights_sha256: over every tensor of the model, image and text.
         precision: of its forward.
         channels: width.
-        tokens: per frame, CLS included.
-        embed: joint space.
+        tokens: per frame as they are handed on: the class row and the patches.
+        embed: width of the embedding: the joint space where there is a text tower.
         blocks: number of transformer blocks.
         image_px: side of the picture.
         pixel_mean, pixel_std: per rgb channel.
-        logit_scale: exponentiated.
+        logit_scale: exponentiated; 1 without a text tower.
         has_text: it has a text tower, so `encode_text` works.
         logit_bias: added to scaled cosines by towers trained with a sigmoid loss; None: there is none.
+        resize: how pictures become its square.
+        class_row: token 0: its class "token", or the "mean" of its patches.
+        left_out: tokens between the class token and the patches, which are not handed on.
+        parameters: numbers in the image tower; 0: nobody counted.
+        flop: of one frame's forward, counted from its modules; None: those of a plain CLIP of these sizes.
     """
 
     model: str
@@ -55,21 +63,34 @@ class TowerInfo:
     logit_scale: float
     has_text: bool = True
     logit_bias: float | None = None
+    resize: Resize = AS_DIST
+    class_row: Literal["token", "mean"] = "token"
+    left_out: int = 0
+    parameters: int = 0
+    flop: int | None = None
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches along the (height, width) of the picture."""
+        side = round((self.tokens - 1) ** 0.5)
+        return side, side
 
     def flop_per_frame(self) -> int:
         """Floating-point operations of one frame's forward (2 per multiply-add; docs/spec/dist.md §7)."""
+        if self.flop is not None:
+            return self.flop
         width, tokens = self.channels, self.tokens
         blocks = self.blocks * (12 * width * width * tokens + 2 * tokens * tokens * width)
         patches = (tokens - 1) * 3 * (self.image_px**2 // (tokens - 1)) * width
         return 2 * (blocks + patches + width * self.embed)
 
 
-class ClipTower:
-    """A loaded, frozen CLIP model on one device.
+class Tower(ABC):
+    """A loaded, frozen tower on one device. An adapter of one library says how it is run.
 
     Args:
-        model: an open_clip `CLIP` with a `VisionTransformer`.
-        tokenizer: maps names to token ids.
+        model: the library's module. Where there is a text tower it has `encode_text`.
+        tokenizer: maps names to token ids; None without a text tower.
         info: what to remember of it.
         device: where it lives.
     """
@@ -80,19 +101,18 @@ class ClipTower:
         self._model = model.eval().requires_grad_(False).to(device)
         self._tokenizer = tokenizer
 
+    @abstractmethod
+    def run(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
+        """The image tower's forward over pixels on its device; see `taps`."""
+
     def state(self) -> dict[str, Tensor]:
-        """Every tensor of image and text tower under open_clip's names, not copied."""
+        """Every tensor of image and text tower under the library's names, not copied."""
         return dict(self._model.state_dict())
 
     @property
     def heads(self) -> int | None:
-        """Attention heads of the image tower's blocks; None where its blocks are not open_clip's."""
-        found = {
-            module.num_heads
-            for name, module in self._model.named_modules()
-            if name.startswith("visual.transformer.") and isinstance(module, torch.nn.MultiheadAttention)
-        }
-        return found.pop() if len(found) == 1 else None
+        """Attention heads of the blocks, where they are open_clip's own; None elsewhere."""
+        return None
 
     @torch.inference_mode()
     def taps(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
@@ -112,7 +132,7 @@ class ClipTower:
         expect("pixels", pixels, "frame rgb height width", rgb=3, height=side, width=side)
         try:
             with autocast(self.device, self.info.precision):
-                return run_taps(self._model.visual, pixels.to(self.device, non_blocking=True), layers)
+                return self.run(pixels.to(self.device, non_blocking=True), layers)
         except torch.OutOfMemoryError as error:
             raise ClipError(
                 f"{self.device} has not the memory for {len(pixels)} frames at once in {self.info.model} ({error}). "
@@ -125,7 +145,15 @@ class ClipTower:
 
         One prompt per name and template; several templates are averaged after normalisation, one is kept raw, as DiST
         does with the bare name (docs/spec/dist.md §3).
+
+        Raises:
+            ClipError: the tower has no text.
         """
+        if not self.info.has_text:
+            raise ClipError(
+                f"{self.info.model} has no text tower, so class names have no embeddings: take a head with a linear "
+                "classifier, or a tower with text (ViT-B-16-quickgelu, ViT-B-16-SigLIP2, PE-Core-B-16)"
+            )
         per_template = []
         for template in templates:
             ids = self._tokenizer([template.format(name) for name in names]).to(self.device)
@@ -135,26 +163,12 @@ class ClipTower:
         return torch.stack([one / one.norm(dim=-1, keepdim=True) for one in per_template]).mean(dim=0).cpu()
 
 
-def run_taps(visual: Any, pixels: Tensor, layers: Sequence[int]) -> Taps:
-    """Token features of one open_clip VisionTransformer: see `ClipTower.taps`."""
-    blocks = sorted({layer for layer in layers if layer != STEM})
-    found: dict[int, Tensor] = {}
-    if STEM in layers:
-        found[STEM] = visual._embeds(pixels)
-    seen = visual.forward_intermediates(
-        pixels,
-        indices=blocks or [len(visual.transformer.resblocks) - 1],  # an empty list is an error in open_clip
-        normalize_intermediates=False,
-        output_fmt="NLC",
-        output_extra_tokens=True,
-    )
-    prefixes, patches_of = seen["image_intermediates_prefix"], seen["image_intermediates"]
-    for layer, cls, patches in zip(blocks, prefixes, patches_of, strict=bool(blocks)):
-        found[layer] = torch.cat([cls, patches], dim=1)
+def stacked(found: dict[int, Tensor], embedding: Tensor, pixels: Tensor, layers: Sequence[int]) -> Taps:
+    """Tokens [frame token channel] by layer as one tensor, in the order asked for, of the widest type among them."""
     kind = reduce(torch.promote_types, [one.dtype for one in found.values()]) if found else pixels.dtype
     empty = pixels.new_zeros((0, len(pixels), 1, 1))
     tokens = torch.stack([found[layer].to(kind) for layer in layers]) if layers else empty
-    return Taps(tokens=tokens, embedding=seen["image_features"], layers=tuple(layers))
+    return Taps(tokens=tokens, embedding=embedding, layers=tuple(layers))
 
 
 def hash_weights(model: torch.nn.Module) -> str:

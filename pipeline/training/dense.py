@@ -271,4 +271,4 @@ def dense_frames(
         if needs is not None:
             view = replace(view, indices=shown(view.indices, needs, spec.sampling.alpha, source.frame_count))
         frames = source.read(view.indices)
-    return replay(frames.pixels, view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
+    return replay(frames.pixels, view, **spec.picture)

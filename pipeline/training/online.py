@@ -81,5 +81,5 @@ class OnlineLoader(AheadLoader):
             view = replace(view, indices=indices)
             frames = source.read(indices)
         self._whole.add(row)
-        dense = replay(frames.pixels, view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
+        dense = replay(frames.pixels, view, **spec.picture)
         return dense, view.flip

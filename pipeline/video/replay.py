@@ -1,6 +1,6 @@
 """Frames and a view in, CLIP's input out: the same numbers each time the view is replayed.
 
-uint8 [frame height width rgb] ──▶ /255 ──▶ cut / resize (bilinear, no antialias) ──▶ grey? ──▶ normalise ──▶ mirror?
+uint8 [frame height width rgb] ──▶ /255 ──▶ cut / resize (`Resize`) ──▶ grey? ──▶ normalise ──▶ mirror?
                                                      │                        float32 [frame rgb image_px image_px]
                                                      └─▶ uint8: `cut_out`, what a cache of dense frames keeps;
                                                          `finish` does the rest from there
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from vidxfer.pipeline.resize import AS_DIST, Resize
 from vidxfer.pipeline.shapes import View, _PrintsShapes, expect
 from vidxfer.pipeline.video.views import square_in_resized
 
@@ -29,6 +30,7 @@ def replay(
     image_px: int,
     mean: Sequence[float],
     std: Sequence[float],
+    resize: Resize = AS_DIST,
 ) -> torch.Tensor:
     """Turn decoded frames into the clip a view describes.
 
@@ -36,7 +38,8 @@ def replay(
         pixels: uint8 [frame height width rgb], upright: all dense frames of the view or some of them. Where there is
             one per entry of `view.indices`, repeated indices are resized once.
         image_px: side of the square output; for test views the `Sampling.image_px` the view was made with.
-        mean, std: CLIP's, one number per rgb channel of pictures scaled to 0 … 1.
+        mean, std: the tower's, one number per rgb channel of pictures scaled to 0 … 1.
+        resize: how pictures are resized; its mode is in the view already.
 
     Returns:
         float32 [frame rgb height width], height = width = image_px.
@@ -44,7 +47,7 @@ def replay(
     Raises:
         ValueError: pixels are not uint8 rgb frames, or the box leaves the picture.
     """
-    clip, repeats = _cut(pixels, view, image_px)
+    clip, repeats = _cut(pixels, view, image_px, resize)
     if view.grey:
         clip = _grey(clip)
     clip = (clip - _per_channel(mean)) / _per_channel(std)
@@ -53,12 +56,14 @@ def replay(
     return clip.contiguous() if repeats is None else clip[torch.from_numpy(repeats)].contiguous()
 
 
-def cut_out(pixels: np.ndarray[Any, np.dtype[np.uint8]], view: View, *, image_px: int) -> torch.Tensor:
+def cut_out(
+    pixels: np.ndarray[Any, np.dtype[np.uint8]], view: View, *, image_px: int, resize: Resize = AS_DIST
+) -> torch.Tensor:
     """What `replay` has after cutting and resizing, rounded: uint8 [frame height width rgb]. Arguments as there.
 
     Neither mirrored nor grey: both are a view's flags, and `finish` applies them exactly to whatever comes back.
     """
-    clip, repeats = _cut(pixels, view, image_px)
+    clip, repeats = _cut(pixels, view, image_px, resize)
     rounded = clip.mul(255.0).round_().to(torch.uint8).permute(0, 2, 3, 1)
     return rounded.contiguous() if repeats is None else rounded[torch.from_numpy(repeats)].contiguous()
 
@@ -95,7 +100,9 @@ def finish(cut: CutFrames, *, mean: Sequence[float], std: Sequence[float], devic
     return clips
 
 
-def _cut(pixels: np.ndarray[Any, np.dtype[np.uint8]], view: View, image_px: int) -> tuple[torch.Tensor, Any]:
+def _cut(
+    pixels: np.ndarray[Any, np.dtype[np.uint8]], view: View, image_px: int, resize: Resize
+) -> tuple[torch.Tensor, Any]:
     """float32 0 … 1 [frame rgb height width] of each distinct index, and how to repeat them (None: as they are)."""
     sizes = expect("pixels", pixels, "frame height width rgb", rgb=3)
     if pixels.dtype != np.uint8:
@@ -104,7 +111,7 @@ def _cut(pixels: np.ndarray[Any, np.dtype[np.uint8]], view: View, image_px: int)
     chosen = np.ascontiguousarray(pixels if repeats is None else pixels[first])
     source = torch.from_numpy(chosen if chosen.flags.writeable else chosen.copy())  # torch warns of read-only arrays
     cut = _resize_then_cut if view.resize_first else _cut_then_resize
-    return cut(source, view, image_px), repeats
+    return cut(source, view, image_px, resize), repeats
 
 
 def _grey(clip: torch.Tensor) -> torch.Tensor:
@@ -112,32 +119,34 @@ def _grey(clip: torch.Tensor) -> torch.Tensor:
     return weighted.sum(dim=-3, keepdim=True).expand(*clip.shape[:-3], 3, *clip.shape[-2:])
 
 
-def _cut_then_resize(source: torch.Tensor, view: View, image_px: int) -> torch.Tensor:
+def _cut_then_resize(source: torch.Tensor, view: View, image_px: int, resize: Resize) -> torch.Tensor:
     top, left, height, width = (int(number) for number in view.crop)
     bottom, right = top + height, left + width
     if top < 0 or left < 0 or bottom > source.shape[1] or right > source.shape[2]:
         raise ValueError(
             f"the box {view.crop} (top, left, height, width) leaves a picture of {source.shape[1]} x {source.shape[2]}"
         )
-    return _resize(source[:, top:bottom, left:right], image_px, image_px)
+    return _resize(source[:, top:bottom, left:right], image_px, image_px, resize)
 
 
-def _resize_then_cut(source: torch.Tensor, view: View, image_px: int) -> torch.Tensor:
+def _resize_then_cut(source: torch.Tensor, view: View, image_px: int, resize: Resize) -> torch.Tensor:
     _, height, width, _ = source.shape
     top, left, resized_height, resized_width = square_in_resized(view.crop, height, width, image_px)
     bottom, right = top + image_px, left + image_px
     if top < 0 or left < 0 or bottom > resized_height or right > resized_width:
         raise ValueError(f"the box {view.crop} does not lie in a picture of {height} x {width}: another video's view?")
-    return _resize(source, resized_height, resized_width)[:, :, top:bottom, left:right]
+    return _resize(source, resized_height, resized_width, resize)[:, :, top:bottom, left:right]
 
 
-def _resize(source: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """uint8 [frame height width rgb] to float32 0 … 1 [frame rgb height width]."""
+def _resize(source: torch.Tensor, height: int, width: int, resize: Resize) -> torch.Tensor:
+    """uint8 [frame height width rgb] to float32 0 … 1 [frame rgb height width]; bicubic values beyond are cut off."""
     # Colours stay interleaved in memory: bit-equal to planes, and three times as fast on a CPU.
     scaled = source.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
     if tuple(scaled.shape[2:]) == (height, width):
         return scaled
-    return F.interpolate(scaled, size=(height, width), mode="bilinear", align_corners=False, antialias=False)
+    mode, smooth = resize.interpolation, resize.antialias
+    resized = F.interpolate(scaled, size=(height, width), mode=mode, align_corners=False, antialias=smooth)
+    return resized if resize.interpolation == "bilinear" else resized.clamp_(0.0, 1.0)
 
 
 def _per_channel(numbers: Sequence[float]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
     train   random box in whole source pixels ──▶ cut out ──▶ resized to image_px² ──▶ grey? ──▶ mirrored?
     test    whole picture resized (short side = image_px) ──▶ square cut out: the box is that square, in source pixels
+            squash: the whole picture is the box
 
 No pixel is touched here; `replay.py` does that. What CLIP saw is fixed when the cache is made, so everything random
 about a training clip happens in `train_view` and nowhere else.
@@ -13,6 +14,7 @@ import math
 
 import numpy as np
 
+from vidxfer.pipeline.resize import ResizeMode
 from vidxfer.pipeline.shapes import View
 from vidxfer.pipeline.video.sampling import Sampling, test_indices, train_indices
 
@@ -82,10 +84,11 @@ def test_view(
     view: int,
     crops: int = 1,  # noqa: PT028  # a test view, not a test function
     crop: int = 0,  # noqa: PT028
+    resize_mode: ResizeMode = "shortest",  # noqa: PT028
 ) -> View:
     """The fixed test view: `view` of `views` in time, square `crop` of `crops` along the long side.
 
-    Three crops are left|top, centre, right|bottom; one crop is the centre.
+    Three crops are left|top, centre, right|bottom; one crop is the centre. A squashed picture has one crop.
 
     Raises:
         ValueError: crops is not 1 or 3, crop or view is out of range, frame_count or a side is below 1.
@@ -94,7 +97,8 @@ def test_view(
     if crops not in (1, 3) or not 0 <= crop < crops:
         raise ValueError(f"crop={crop} of crops={crops}: one crop (0) or three (0, 1, 2) are known")
     side = sampling.image_px
-    resized_height, resized_width = resized_size(height, width, side)
+    squash = resize_mode == "squash"
+    resized_height, resized_width = (side, side) if squash else resized_size(height, width, side)
     top, left = (resized_height - side) // 2, (resized_width - side) // 2
     if crops == 3 and crop != 1:
         at_end = crop == 2

@@ -17,7 +17,7 @@ from torch import Tensor
 from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of, facts_of_tower
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.write.frozen import frozen_parameters, read_frozen
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.errors import CacheError, ClipError
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.recipe import Recipe
@@ -29,7 +29,7 @@ def offer_from(
     split: Split,
     recipe: Recipe,
     *,
-    tower: ClipTower | None = None,
+    tower: Tower | None = None,
     layers: tuple[int, ...] | None = None,
     beside: Split | None = None,
 ) -> Offer:

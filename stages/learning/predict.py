@@ -13,7 +13,7 @@ import torch
 
 from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of_run, facts_of_tower
 from vidxfer.pipeline.cache.spec import CacheSpec
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.draw import draw_guarded
 from vidxfer.pipeline.errors import UsageError, VideoError
 from vidxfer.pipeline.heads.base import Head, Needs
@@ -89,7 +89,7 @@ class TrainedRun:
         self.class_names = tuple(self.run.made_from["class_names"])
 
     @cached_property
-    def tower(self) -> ClipTower:
+    def tower(self) -> Tower:
         """CLIP, as `tower_of` finds it; errors as there."""
         return tower_of(self.run, self.trained, self._request, self._shown)
 
@@ -190,7 +190,7 @@ def predict(request: PredictRequest, progress: Progress | None = None) -> tuple[
     return TrainedRun(request, shown).predict(*request.videos, views=request.views)
 
 
-def tower_of(run: Run, trained: CacheSpec, request: PredictRequest, shown: Progress) -> ClipTower:
+def tower_of(run: Run, trained: CacheSpec, request: PredictRequest, shown: Progress) -> Tower:
     """The tower the run was trained with, in the arithmetic of its tokens unless another is asked for.
 
     Raises:
@@ -210,7 +210,7 @@ def tower_of(run: Run, trained: CacheSpec, request: PredictRequest, shown: Progr
 
 
 @torch.inference_mode()
-def _one(path: Path, spec: CacheSpec, tower: ClipTower, loaded: TrainedRun) -> Prediction:
+def _one(path: Path, spec: CacheSpec, tower: Tower, loaded: TrainedRun) -> Prediction:
     try:
         pixels, decoder = pixel_views(path, spec, loaded.needs)
     except VideoError as error:
@@ -250,7 +250,5 @@ def pixel_views(path: Path, spec: CacheSpec, needs: Needs) -> tuple[torch.Tensor
     for view in drawn.views:
         indices = frames_shown(view.indices, with_clip(needs), spec.sampling.alpha, drawn.frame_count)
         seen = replace(view, indices=indices)
-        clips.append(
-            replay(drawn.of(seen), seen, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
-        )
+        clips.append(replay(drawn.of(seen), seen, **spec.picture))
     return torch.stack(clips), drawn.decoder

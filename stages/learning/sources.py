@@ -1,7 +1,7 @@
 """Where a training run's clips come from: a cache, or pixels with CLIP in every step.
 
     cached   zarr/train ─▶ Split on disk  ─▶ ClipLoader                    no CLIP
-    online   data set   ─▶ Split in memory ─▶ OnlineLoader ─▶ ClipTower    fresh views in every epoch, no cache needed
+    online   data set   ─▶ Split in memory ─▶ OnlineLoader ─▶ Tower    fresh views in every epoch, no cache needed
 
 Both give the same `Split` (settings, ids, labels, text) and the same raw batches: everything behind them is one path.
 """
@@ -21,7 +21,7 @@ from vidxfer.pipeline.cache.layout import PENDING
 from vidxfer.pipeline.cache.rows import Rows
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.draw import draw_view
 from vidxfer.pipeline.errors import DatasetError, UsageError
 from vidxfer.pipeline.heads.base import Needs, Offer
@@ -164,7 +164,7 @@ class OnlineSource(Source):
     """
 
     find_videos: Callable[[], dict[str, Video]]
-    tower: ClipTower
+    tower: Tower
 
     def offer(self, recipe: Recipe, layers: tuple[int, ...] | None = None) -> Offer:
         """As a cache's, with CLIP itself beside it."""

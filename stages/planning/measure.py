@@ -24,7 +24,7 @@ import torch
 
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.draw import draw_view
 from vidxfer.pipeline.errors import VideoError
@@ -90,7 +90,7 @@ def _read_rate(fd: int, file_bytes: int, chunk_bytes: int, threads: int) -> floa
     return done / (time.monotonic() - began) / 1e9
 
 
-def measure_clip(tower: ClipTower, spec: CacheSpec, batch_frames: int) -> float:
+def measure_clip(tower: Tower, spec: CacheSpec, batch_frames: int) -> float:
     """Frames per second of the tower's forward with all taps."""
     side = spec.sampling.image_px
     few = _seconds(lambda: tower.taps(torch.randn(2, 3, side, side), spec.layers), tower.device, most=0.0)

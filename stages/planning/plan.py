@@ -16,7 +16,7 @@ from pathlib import Path
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.write.frozen import frozen_bytes
 from vidxfer.pipeline.clip.load import untrained_tower
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import Needs
@@ -182,7 +182,7 @@ def bytes_read(spec: CacheSpec, needs: Needs) -> int:
 
 def measured(
     request: PlanRequest,
-    tower: ClipTower,
+    tower: Tower,
     spec: CacheSpec,
     needs: Needs,
     dataset: Dataset,
@@ -221,7 +221,7 @@ def measured(
     return Rates(**{**measured_rates, **given}), jpeg_bytes
 
 
-def _plan_split(choice: CacheChoice, tower: ClipTower, spec: CacheSpec, dataset: Dataset) -> SplitPlan:
+def _plan_split(choice: CacheChoice, tower: Tower, spec: CacheSpec, dataset: Dataset) -> SplitPlan:
     if not len(dataset):
         raise UsageError(f"the {dataset.split} split of {dataset.root} has no videos")
     store = frame_store(choice, spec.sampling.image_px)

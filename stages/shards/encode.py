@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.draw import Drawn, draw, draw_guarded, sparse
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import SourceFile, Video, View
@@ -81,10 +81,7 @@ def prepare(
     asked = video, spec, decoder, store is not None, *(() if store is None else (store.window, store.window_ends))
     drawn = draw_guarded(*asked, processes=processes) if processes else draw(*asked)
     seen = [sparse(view, spec) for view in drawn.views]
-    clips = [
-        replay(drawn.of(view), view, image_px=spec.sampling.image_px, mean=spec.pixel_mean, std=spec.pixel_std)
-        for view in seen
-    ]
+    clips = [replay(drawn.of(view), view, **spec.picture) for view in seen]
     jpegs = None if store is None else [_jpegs(drawn, view, spec, store) for view in drawn.views]
     return Prepared(
         views=drawn.views,
@@ -104,7 +101,7 @@ def prepare(
 def _jpegs(drawn: Drawn, view: View, spec: CacheSpec, store: FrameStore) -> tuple[list[bytes], int]:
     """The kept frames of one view, and the lowest quality that one of them took."""
     view = replace(view, indices=store.kept(view.indices, spec.sampling.alpha, drawn.frame_count))
-    cut = cut_out(drawn.of(view), view, image_px=spec.sampling.image_px).numpy()
+    cut = cut_out(drawn.of(view), view, image_px=spec.sampling.image_px, resize=spec.resize).numpy()
     return encode_frames(cut, quality=store.quality, subsampling=store.subsampling, most_bytes=store.most_bytes)
 
 
@@ -149,7 +146,7 @@ def prepare_all(
 
 
 def encode_all(
-    prepared: Iterable[Prepared | VideoError], spec: CacheSpec, tower: ClipTower, *, batch_frames: int
+    prepared: Iterable[Prepared | VideoError], spec: CacheSpec, tower: Tower, *, batch_frames: int
 ) -> Iterator[Encoded | VideoError]:
     """Run CLIP over consecutive videos, about `batch_frames` frames at a time; errors keep their place in the order."""
     group: list[Prepared | VideoError] = []
@@ -167,7 +164,7 @@ def encode_all(
 def encode_videos(
     videos: Iterable[Video],
     spec: CacheSpec,
-    tower: ClipTower,
+    tower: Tower,
     request: ExtractRequest,
     store: FrameStore | None = None,
 ) -> Iterator[Encoded | VideoError]:
@@ -191,7 +188,7 @@ def prepare_videos(
 
 
 def _encode_group(
-    group: Sequence[Prepared | VideoError], spec: CacheSpec, tower: ClipTower
+    group: Sequence[Prepared | VideoError], spec: CacheSpec, tower: Tower
 ) -> Iterator[Encoded | VideoError]:
     good = [video for video in group if isinstance(video, Prepared)]
     if good:

@@ -27,7 +27,7 @@ from vidxfer.pipeline.cache.ledger import Failure, ShardRecord
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.write.shard_writer import ShardWriter
 from vidxfer.pipeline.cache.write.staging import SealedShard, seal, staging_folder
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.video.container import SQUARE
@@ -100,7 +100,7 @@ def task_of(
     )
 
 
-def extract_shard(task: ShardTask, split: Split, tower: ClipTower, advance: Callable[[], None]) -> SealedShard:
+def extract_shard(task: ShardTask, split: Split, tower: Tower, advance: Callable[[], None]) -> SealedShard:
     """Write one shard: all its rows, stored or failed with a reason; `advance` is called after each.
 
     Raises:
@@ -114,7 +114,7 @@ def extract_shard(task: ShardTask, split: Split, tower: ClipTower, advance: Call
 def extract_shards(
     tasks: Sequence[ShardTask],
     split: Split,
-    tower: ClipTower,
+    tower: Tower,
     advance: Callable[[], None],
     done: Callable[[SealedShard], None],
 ) -> None:

@@ -19,7 +19,7 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import create_split, open_split, splits
 from vidxfer.pipeline.cache.write.frozen import frozen_parameters, mend_frozen, write_frozen
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.disk import disk_errors
 from vidxfer.pipeline.errors import CacheMismatch
@@ -33,7 +33,7 @@ from vidxfer.stages.shards.quantise import calibrate
 
 
 def prepare_splits(
-    request: ExtractRequest, datasets: Sequence[Dataset], tower: ClipTower, shown: Progress
+    request: ExtractRequest, datasets: Sequence[Dataset], tower: Tower, shown: Progress
 ) -> dict[str, str]:
     """Open and compare the splits that are there, make the others; returns name -> `cache_id`.
 
@@ -105,7 +105,7 @@ def _remedy(error: CacheMismatch) -> str:
     return error.remedy if was is None else f"{'--flips' if was else '--no-flips'} is the cache's. {error.remedy}"
 
 
-def parameters_of(tower: ClipTower, spec: CacheSpec) -> dict[str, AnyArray]:
+def parameters_of(tower: Tower, spec: CacheSpec) -> dict[str, AnyArray]:
     """CLIP's own parameters that a cache of this spec keeps beside the tokens."""
     return {
         name: tensor.detach().float().cpu().numpy()
@@ -120,7 +120,7 @@ def _other_data(split: Split, dataset: Dataset) -> dict[str, tuple[object, objec
     return differing_fields(tuple(ours), ours, theirs)
 
 
-def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress) -> Split:
+def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Tower, shown: Progress) -> Split:
     """Calibrate the codec where it needs that, and make the empty split."""
     fitted = calibrate(request, dataset, spec, tower, shown)
     return create_split(

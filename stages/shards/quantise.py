@@ -20,7 +20,7 @@ from vidxfer.pipeline.cache.codecs.fit import Fitted, Fitting
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.write.shard_writer import TOKEN_ARRAYS
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.settings import ExtractRequest
@@ -30,7 +30,7 @@ Quantised: TypeAlias = tuple[Tensor, Tensor | None]
 """Codes and, where the codec has them, scales."""
 
 
-def calibrate(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: ClipTower, shown: Progress) -> Fitted:
+def calibrate(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Tower, shown: Progress) -> Fitted:
     """What the codec needs to know, from an even sample of the split's videos; no CLIP where it needs nothing."""
     if spec.form.is_exact:
         shape = (len(spec.layers), spec.channels)

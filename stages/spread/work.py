@@ -19,7 +19,7 @@ from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.write.staging import SealedShard
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.errors import ClusterError, VidxferError
 from vidxfer.stages.settings import ClipChoice, ExtractRequest
 from vidxfer.stages.shards.extract import ShardTask, extract_shard
@@ -30,7 +30,7 @@ SAY_SECONDS = 0.5
 
 
 @lru_cache(maxsize=1)
-def _tower(clip: ClipChoice, run: str) -> ClipTower:
+def _tower(clip: ClipChoice, run: str) -> Tower:
     """This process's tower; another run reads the weights again, since they may have changed."""
     return clip.load()
 

@@ -28,7 +28,7 @@ from vidxfer.pipeline.cache.write.more_views import (
     views_to_add,
 )
 from vidxfer.pipeline.cache.write.writer import SplitWriter
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheBusy
 from vidxfer.pipeline.shapes import Video
@@ -131,7 +131,7 @@ def add(request: AddRequest, progress: Progress | None = None) -> tuple[AddRepor
 
 
 def _add_split(
-    request: AddRequest, clip: ClipChoice, tower: ClipTower, split: Split, dataset: Dataset, shown: Progress
+    request: AddRequest, clip: ClipChoice, tower: Tower, split: Split, dataset: Dataset, shown: Progress
 ) -> AddReport:
     videos = {video.id: video for video in dataset.videos}
     addition = addition_of(split, dataset, request.data, tower)

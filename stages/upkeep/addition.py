@@ -12,7 +12,7 @@ from typing import Any
 
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.write.grow import Addition
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.video.mirror import flip_pairs
@@ -52,7 +52,7 @@ def views_wanted(split: Split, begun: Split | None, asked: int | None) -> int:
     return asked
 
 
-def addition_of(split: Split, dataset: Dataset, data: DataSource, tower: ClipTower) -> Addition:
+def addition_of(split: Split, dataset: Dataset, data: DataSource, tower: Tower) -> Addition:
     """What of a data set is new to a split, in the split's class numbers.
 
     Raises:

@@ -21,7 +21,7 @@ from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.read.wanted import open_splits
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.draw import sparse
 from vidxfer.pipeline.errors import CacheIncomplete, VideoError
 from vidxfer.pipeline.shapes import Video
@@ -116,7 +116,7 @@ def parity(request: ParityRequest, progress: Progress | None = None) -> tuple[Sp
     return tuple(parities)
 
 
-def _of_split(reader: TokenReader, tower: ClipTower, request: ParityRequest, shown: Progress) -> SplitParity:
+def _of_split(reader: TokenReader, tower: Tower, request: ParityRequest, shown: Progress) -> SplitParity:
     split, rows = reader.split, even_rows(reader.stored_rows(), max(1, request.videos))
     if not rows:
         raise CacheIncomplete(f"{split.path}: not one video is stored; there is nothing to compare")
@@ -144,7 +144,7 @@ def _of_split(reader: TokenReader, tower: ClipTower, request: ParityRequest, sho
     )
 
 
-def taps_of(reader: TokenReader, row: int, video: Video, tower: ClipTower) -> Tensor:
+def taps_of(reader: TokenReader, row: int, video: Video, tower: Tower) -> Tensor:
     """CLIP's tokens of the stored views of a row, computed now: float32 [view layer frame token channel].
 
     Raises:
@@ -162,7 +162,7 @@ def taps_of(reader: TokenReader, row: int, video: Video, tower: ClipTower) -> Te
 class _Comparison:
     """Largest errors so far, per layer."""
 
-    def __init__(self, split: Split, tower: ClipTower) -> None:
+    def __init__(self, split: Split, tower: Tower) -> None:
         self._split, self._slack = split, SLACK[split.spec.clip_precision]
         self._quantise = Quantiser.of(split).to(tower.device)
         self._decode = Dequantiser.of(split).to(tower.device)

@@ -30,7 +30,7 @@ from vidxfer.pipeline.cache.store import create_split
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.clip.tiny import write_tiny_clip
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.dist.head import FORMS, DistConfig
 from vidxfer.pipeline.heads.dist.net import DistNet
@@ -51,7 +51,7 @@ class Case:
     config: DistConfig
 
 
-def spec_of(case: Case, tower: ClipTower) -> CacheSpec:
+def spec_of(case: Case, tower: Tower) -> CacheSpec:
     """A cache of all blocks of the tower, one view per video."""
     info = tower.info
     return CacheSpec(

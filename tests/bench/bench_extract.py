@@ -28,7 +28,7 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.clip.tiny import write_tiny_clip
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.datasets.toy import ToyDesign
 from vidxfer.pipeline.datasets.toy_write import write_toy
@@ -79,14 +79,14 @@ def decode(dataset: Dataset, spec: CacheSpec, request: ExtractRequest) -> list[P
     return [one for one in found if isinstance(one, Prepared)]
 
 
-def forward(ready: list[Prepared], spec: CacheSpec, tower: ClipTower, request: ExtractRequest) -> None:
+def forward(ready: list[Prepared], spec: CacheSpec, tower: Tower, request: ExtractRequest) -> None:
     """CLIP over what is decoded already, in the groups of an extraction; nothing is quantised or kept."""
     for _ in encode_all(ready, spec, tower, batch_frames=request.batch_frames):
         if tower.device.type == "cuda":
             torch.cuda.synchronize()
 
 
-def write(dataset: Dataset, tower: ClipTower, request: ExtractRequest) -> int:
+def write(dataset: Dataset, tower: Tower, request: ExtractRequest) -> int:
     """The extraction itself, after the statistics: videos decoded, seen by CLIP, quantised, written, made durable."""
     split = open_split(request.cache, dataset.split)
     videos = dict(enumerate(dataset.videos))

@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.clip.load import untrained_tower
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.heads.base import Head, HeadConfig, Offer
 from vidxfer.pipeline.heads.dist.head import DistConfig
 from vidxfer.pipeline.heads.evl.head import EvlConfig
@@ -72,7 +72,7 @@ def share_of_products(run: Callable[[], object]) -> float:
     return sum(time for key, time in inside.items() if key.rstrip("_").endswith(PRODUCTS) or "attention" in key) / whole
 
 
-def row(name: str, tower: ClipTower, clip: Timing, precision: str, folder: Path, asked: argparse.Namespace) -> str:
+def row(name: str, tower: Tower, clip: Timing, precision: str, folder: Path, asked: argparse.Namespace) -> str:
     """One line of the table, at B/16 of eight frames."""
     (config, alpha), clips, dtype = METHODS[name], asked.clips, AUTOCAST[precision]
     spec = replace(cache_spec(PUBLISHED[0]), calibration_videos=0)

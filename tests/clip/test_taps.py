@@ -12,7 +12,8 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tiny import write_tiny_clip
-from vidxfer.pipeline.clip.tower import ClipTower, run_taps
+from vidxfer.pipeline.clip.tower import Tower
+from vidxfer.pipeline.clip.vit import run_taps
 from vidxfer.pipeline.errors import ClipError, UsageError
 
 TINY = {"image_px": 32, "patch_px": 8, "channels": 64, "blocks": 3, "embed": 16}
@@ -24,7 +25,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tower(tiny: Path) -> ClipTower:
+def tower(tiny: Path) -> Tower:
     return load_tower(str(tiny), device="cpu")
 
 
@@ -52,7 +53,7 @@ def test_taps_equal_the_official_clip(golden: Any) -> None:
     torch.testing.assert_close(taps.embedding, official["output.cls_x"], atol=1e-5, rtol=0)
 
 
-def test_layers_come_in_the_asked_order_and_once_per_mention(tower: ClipTower) -> None:
+def test_layers_come_in_the_asked_order_and_once_per_mention(tower: Tower) -> None:
     pixels = torch.randn(2, 3, 32, 32)
     taps = tower.taps(pixels, (2, -1, 0))
     assert taps.layers == (2, -1, 0)
@@ -60,20 +61,20 @@ def test_layers_come_in_the_asked_order_and_once_per_mention(tower: ClipTower) -
         torch.testing.assert_close(taps.tokens[place], tower.taps(pixels, (layer,)).tokens[0], atol=0, rtol=0)
 
 
-def test_frames_do_not_see_each_other(tower: ClipTower) -> None:
+def test_frames_do_not_see_each_other(tower: Tower) -> None:
     pixels = torch.randn(5, 3, 32, 32)
     together = tower.taps(pixels, (0, 2))
     alone = tower.taps(pixels[3:4], (0, 2))
     torch.testing.assert_close(together.tokens[:, 3:4], alone.tokens, atol=1e-5, rtol=1e-5)
 
 
-def test_without_layers_only_the_embedding_is_computed(tower: ClipTower) -> None:
+def test_without_layers_only_the_embedding_is_computed(tower: Tower) -> None:
     taps = tower.taps(torch.randn(2, 3, 32, 32), ())
     assert taps.tokens.shape[:2] == (0, 2)
     assert taps.embedding.shape == (2, TINY["embed"])
 
 
-def test_a_layer_the_tower_does_not_have_is_named(tower: ClipTower) -> None:
+def test_a_layer_the_tower_does_not_have_is_named(tower: Tower) -> None:
     with pytest.raises(ClipError, match=r"blocks 0…2 and the stem -1, not \[7\]"):
         tower.taps(torch.randn(1, 3, 32, 32), (0, 7))
 
@@ -85,7 +86,7 @@ def test_the_weights_hash_follows_the_weights_and_not_the_file(tiny: Path, tmp_p
     assert first.weights_sha256 == again.weights_sha256 != other.weights_sha256
 
 
-def test_text_embeddings_tell_mirrored_names_apart(tower: ClipTower) -> None:
+def test_text_embeddings_tell_mirrored_names_apart(tower: Tower) -> None:
     text = tower.encode_text(["moving left", "moving right", "moving left"])
     text = text / text.norm(dim=-1, keepdim=True)
     assert text.shape == (3, TINY["embed"])

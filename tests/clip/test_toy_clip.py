@@ -11,14 +11,14 @@ import torch
 
 from vidxfer.pipeline.clip.load import load_tower
 from vidxfer.pipeline.clip.tiny import TOY_CLIP_CONFIG, TOY_CLIP_FOLDER, copy_toy_clip
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.datasets.toy import MOTIONS, ToyDesign, draw_picture
 
 DESIGN = ToyDesign(appearances=4)
 
 
 @pytest.fixture(scope="module")
-def tower(tmp_path_factory: pytest.TempPathFactory) -> ClipTower:
+def tower(tmp_path_factory: pytest.TempPathFactory) -> Tower:
     return load_tower(str(copy_toy_clip(tmp_path_factory.mktemp("clip"))), device="cpu")
 
 
@@ -31,7 +31,7 @@ def test_what_is_carried_is_small_and_is_what_its_configuration_says() -> None:
     assert json.loads((TOY_CLIP_FOLDER / "open_clip_config.json").read_text()) == TOY_CLIP_CONFIG
 
 
-def test_it_tells_pictures_it_never_saw_by_the_names_of_colour_and_shape(tower: ClipTower) -> None:
+def test_it_tells_pictures_it_never_saw_by_the_names_of_colour_and_shape(tower: Tower) -> None:
     pictures, expected = [], []
     for number in range(120):
         thing = number % 4
@@ -46,7 +46,7 @@ def test_it_tells_pictures_it_never_saw_by_the_names_of_colour_and_shape(tower: 
     assert float((best == torch.tensor(expected)).float().mean()) > 0.8
 
 
-def test_every_class_has_a_text_embedding_of_its_own(tower: ClipTower) -> None:
+def test_every_class_has_a_text_embedding_of_its_own(tower: Tower) -> None:
     """DiST compares with these: two classes of one embedding could never be told apart."""
     text = normal(tower.encode_text(DESIGN.class_names))
     cosines = text @ text.T - 2 * torch.eye(len(text))

@@ -14,7 +14,7 @@ from open_clip import get_tokenizer
 from open_clip.model import CLIP
 from torch import Tensor
 
-from vidxfer.pipeline.clip.tower import run_taps
+from vidxfer.pipeline.clip.vit import run_taps
 from vidxfer.pipeline.heads.dist.head import DistConfig, DistHead
 from vidxfer.pipeline.heads.dist.keys import SortedKeys, sort_keys
 from vidxfer.pipeline.heads.dist.release import problems, read_sizes

@@ -12,7 +12,7 @@ from einops import rearrange
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from vidxfer.pipeline.clip.tower import run_taps
+from vidxfer.pipeline.clip.vit import run_taps
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.evl.head import FORMS, EvlConfig, EvlHead
 from vidxfer.pipeline.heads.evl.net import beside

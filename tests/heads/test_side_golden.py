@@ -15,7 +15,7 @@ from einops import rearrange
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from vidxfer.pipeline.clip.tower import run_taps
+from vidxfer.pipeline.clip.vit import run_taps
 from vidxfer.pipeline.heads import RELEASES
 from vidxfer.pipeline.heads.base import Head
 from vidxfer.pipeline.heads.family import Released

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vidxfer.pipeline.cache.spec import FrozenFile
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.cache.write.frozen import frozen_bytes, frozen_parameters, write_frozen
 from vidxfer.pipeline.cache.write.grow import write_attributes
@@ -22,7 +21,7 @@ from vidxfer.pipeline.clip.tiny import write_tiny_clip
 from vidxfer.pipeline.errors import CacheCorrupt, CacheError, CacheMismatch
 from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
 from vidxfer.pipeline.heads.recipe import Optimiser, Recipe
-from vidxfer.pipeline.shapes import ClipBatch
+from vidxfer.pipeline.shapes import ClipBatch, FrozenFile
 from vidxfer.pipeline.training.build import build_head
 from vidxfer.pipeline.training.recipes import named, with_settings
 from vidxfer.stages.extract import extract

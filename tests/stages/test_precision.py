@@ -359,6 +359,6 @@ def test_a_device_that_is_too_small_is_told_with_what_to_lower(
     from vidxfer.pipeline.clip.load import load_tower
 
     tower = load_tower(str(toy.clip), device="cpu")
-    monkeypatch.setattr("vidxfer.pipeline.clip.tower.run_taps", full)
+    monkeypatch.setattr("vidxfer.pipeline.clip.vit.run_taps", full)
     with pytest.raises(ClipError, match=r"5 frames at once .*--batch-frames"):
         tower.taps(torch.zeros(5, 3, 32, 32), (0,))

@@ -12,9 +12,9 @@ from torch import nn
 
 from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.clip.tower import ClipTower
+from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.errors import CacheError
-from vidxfer.pipeline.heads.base import Needs, Offer
+from vidxfer.pipeline.heads.base import Head, Needs, Offer
 from vidxfer.pipeline.shapes import View
 from vidxfer.pipeline.training.build import build_head
 from vidxfer.pipeline.training.loader import online_features
@@ -51,7 +51,7 @@ class FakeLoader:
             yield SimpleNamespace(rows=tuple(row for row, _ in clips), clips=clips)
 
 
-class Normed(nn.Module):
+class Normed(Head):
     """Gives the clips' logits, standardised by statistics that were gathered in training: mean 1, variance 4."""
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ def test_prompts_are_averaged_after_normalisation_and_one_alone_stays_as_it_is()
     def tokens(texts: list[str]) -> torch.Tensor:
         return torch.tensor([0 if text == "a b" else 1 for text in texts])
 
-    tower = ClipTower(FakeText(), tokens, SimpleNamespace(precision="fp32"), torch.device("cpu"))  # type: ignore[arg-type]
+    tower = Tower(FakeText(), tokens, SimpleNamespace(precision="fp32"), torch.device("cpu"))  # type: ignore[arg-type]
     torch.testing.assert_close(tower.encode_text(["b"], ["a {}"]), torch.tensor([[3.0, 4.0]]))
     both = tower.encode_text(["b"], ["a {}", "no {}"])  # (0.6, 0.8) and (0, 1)
     torch.testing.assert_close(both, torch.tensor([[0.3, 0.9]]))

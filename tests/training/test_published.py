@@ -151,14 +151,14 @@ def test_bytes_per_view_follow_from_the_cache(row: Published) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"sparse_frames": 16}, "dense_frames: cache has 32, run needs 16"),
-        ({"alpha": 1}, "dense_frames: cache has 8, run needs 16"),
-        ({"alpha": 4, "sparse_frames": 4}, "sparse_frames: cache has 4, run needs 8"),
-        ({"channels": 1024}, "clip.width: cache has 1024, run needs 768"),
-        ({"grid": (7, 7)}, "clip.patch_px: cache has 32, run needs 16"),
-        ({"image_px": 336, "grid": (21, 21)}, "clip.image_px: cache has 336, run needs 224"),
-        ({"embed": 768}, "clip.embed: cache has 768, run needs 512"),
-        ({"layers": tuple(range(24))}, "clip.blocks: cache has 'at least 24', run needs 12"),
+        ({"sparse_frames": 16}, "dense_frames: cache has 32, recipe needs 16"),
+        ({"alpha": 1}, "dense_frames: cache has 8, recipe needs 16"),
+        ({"alpha": 4, "sparse_frames": 4}, "sparse_frames: cache has 4, recipe needs 8"),
+        ({"channels": 1024}, "clip.width: cache has 1024, recipe needs 768"),
+        ({"grid": (7, 7)}, "clip.patch_px: cache has 32, recipe needs 16"),
+        ({"image_px": 336, "grid": (21, 21)}, "clip.image_px: cache has 336, recipe needs 224"),
+        ({"embed": 768}, "clip.embed: cache has 768, recipe needs 512"),
+        ({"layers": tuple(range(24))}, "clip.blocks: cache has 'at least 24', recipe needs 12"),
     ],
 )
 def test_a_cache_of_other_frames_or_another_clip_is_refused(change: dict[str, Any], text: str) -> None:

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.spec import BEFORE_THERE_WAS_A_CHOICE, CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheMismatch, difference
 from vidxfer.pipeline.spelled import spelled
 
 Facts = Mapping[str, Any]
 
-TOWER = ("clip_weights_sha256", "channels", "tokens", "embed")
-PICTURE = ("pixel_mean", "pixel_std", "sampling.image_px")
+TOWER = ("clip_weights_sha256", "channels", "tokens", "embed", "class_row", "left_out")
+PICTURE = ("pixel_mean", "pixel_std", "sampling.image_px", "interpolation", "antialias", "resize_mode")
 FRAMES = ("sampling.alpha", "sampling.dense_frames", "layers")
 """Of these two a head may read a part: training/build.py says which."""
 DRAWS = (
@@ -137,7 +137,7 @@ def facts_of(split: Split) -> dict[str, Any]:
 
 def facts_of_spec(spec: CacheSpec) -> dict[str, Any]:
     """What the settings of a cache say of its tokens; what caches lack is what it was before there was a choice."""
-    return {"first_view": 0, "square_pixels": False, "sampling.rule": "segment", **spec.passport["tokens"]}
+    return {**BEFORE_THERE_WAS_A_CHOICE, **spec.passport["tokens"]}
 
 
 def facts_of_run(made_from: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,6 +157,11 @@ def facts_of_tower(info: Any) -> dict[str, Any]:
         "pixel_mean": info.pixel_mean,
         "pixel_std": info.pixel_std,
         "sampling.image_px": info.image_px,
+        "interpolation": info.resize.interpolation,
+        "antialias": info.resize.antialias,
+        "resize_mode": info.resize.resize_mode,
+        "class_row": info.class_row,
+        "left_out": info.left_out,
     }
 
 

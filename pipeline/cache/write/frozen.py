@@ -21,10 +21,10 @@ from safetensors.numpy import load, save
 
 from vidxfer.pipeline.cache.layout import AnyArray
 from vidxfer.pipeline.cache.remote import read_whole
-from vidxfer.pipeline.cache.spec import FrozenFile
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.disk import disk_errors
 from vidxfer.pipeline.errors import CacheCorrupt, PathError
+from vidxfer.pipeline.shapes import FrozenFile
 from vidxfer.pipeline.writing import make_folder, whole_file
 
 PARAMETERS = ("ln_1.weight", "ln_1.bias", "attn.in_proj_weight", "attn.in_proj_bias")

@@ -1,0 +1,186 @@
+"""timm's transformers, alone or inside open_clip's `TimmModel`: SigLIP, PE-Core, EVA-02, DINOv2, DINOv3, AugReg …
+
+    patch_embed ─ class token, registers ─ norm_pre (−1) ─ blocks 0, 1, … ─ norm ─ pool ─ projection ─▶ embedding
+                                                  └───────────────┴──┴──▶ tokens: class row, then patches
+
+The model runs as it always does, and its blocks are listened to: what is handed on is what the library computes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vidxfer.pipeline.clip.sizes import TowerSizes
+from vidxfer.pipeline.clip.tower import Tower, stacked
+from vidxfer.pipeline.shapes import STEM, Taps, expect
+
+LIKE_VIT = ("vision_transformer", "vision_transformer_hybrid", "vision_transformer_relpos", "deit", "eva", "beit",
+            "vitamin")  # fmt: skip
+"""timm's files of architectures with equal blocks over class token, registers and one square grid of patches."""
+
+
+class TrunkTower(Tower):
+    """A model whose image tower is a timm transformer; without a text tower the model is that transformer."""
+
+    def run(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
+        """See `Tower.taps`."""
+        image = getattr(self._model, "visual", self._model)
+        trunk = trunk_of(image)
+        wanted, found = set(layers), dict[int, Tensor]()
+
+        def note(layer: int, tokens: Tensor) -> None:
+            found[layer] = self._handed_on(tokens)
+
+        with ExitStack() as hooks:
+            if STEM in wanted:
+                first = trunk.blocks[0]
+                hooks.enter_context(_hook(first.register_forward_pre_hook(lambda _, given: note(STEM, given[0]))))
+            for layer in wanted - {STEM}:
+                block = trunk.blocks[layer]
+                hooks.enter_context(
+                    _hook(block.register_forward_hook(lambda _, __, made, layer=layer: note(layer, made)))
+                )
+            embedding = image(pixels)
+        expect("embedding", embedding, "frame embed", embed=self.info.embed)
+        return stacked(found, embedding, pixels, layers)
+
+    def _handed_on(self, tokens: Tensor) -> Tensor:
+        """All tokens of a block [frame token channel] as a class row and the patches."""
+        patches = tokens[:, -(self.info.tokens - 1) :]
+        before = tokens.shape[1] - patches.shape[1]
+        expect("tokens of a block", tokens, "frame token channel", token=self._all_tokens, channel=self.info.channels)
+        if self.info.class_row == "token":
+            return tokens if before == 1 else torch.cat([tokens[:, :1], patches], dim=1)
+        return torch.cat([patches.float().mean(dim=1, keepdim=True).to(patches.dtype), patches], dim=1)
+
+    @property
+    def _all_tokens(self) -> int:
+        return self.info.tokens + self.info.left_out - (self.info.class_row == "mean")
+
+
+class _hook:  # noqa: N801  # read as a verb: with _hook(handle)
+    """A registered hook as a context: taken away at its end, whatever happens."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+
+def trunk_of(image: Any) -> Any:
+    """timm's transformer: that of open_clip's `TimmModel`, or the model itself."""
+    return getattr(image, "trunk", image)
+
+
+def why_no_trunk(trunk: Any) -> str | None:
+    """Why a timm model is no tower of blocks over a square grid; None: it is one."""
+    import timm
+
+    kind = type(trunk).__name__
+    file = type(trunk).__module__.rpartition(".")[2]
+    if file not in LIKE_VIT:
+        return why_no_file(file, kind)
+    embed = trunk.patch_embed
+    size, grid = getattr(embed, "img_size", None), getattr(embed, "grid_size", None)
+    if size is None or grid is None:
+        return f"{kind} takes pictures of any size; a cache holds one square grid per frame"
+    if size[0] != size[1] or grid[0] != grid[1]:
+        return f"it sees pictures of {size[0]} x {size[1]} px (height x width); views are square"
+    if not trunk.global_pool:
+        return f"{kind} of timm {timm.__version__} is made without pooling (global_pool=''), so it has no embedding"
+    return None
+
+
+def why_no_file(file: str, kind: str) -> str:
+    """Why architectures of that file of timm are refused."""
+    if "naflex" in file:
+        return f"{kind} sees pictures of any aspect (NaFlex), so its grids differ from frame to frame"
+    shrinking = ("swin", "hiera", "mvit", "pvt", "twins", "davit", "nest", "focalnet", "levit", "pit", "volo", "gcvit")
+    if any(word in file for word in shrinking):
+        return f"{kind} has grids of several sizes: its tokens shrink from stage to stage"
+    if file in ("cait", "xcit", "vision_transformer_sam", "convit", "tnt", "crossvit", "coat"):
+        return f"{kind} has not one kind of block over class token and patches from first to last"
+    return f"{kind} is a convolutional trunk, or another without tokens of equal blocks"
+
+
+def trunk_sizes(image: Any) -> TowerSizes:
+    """What a model that `why_no_trunk` accepts is like. Its blocks may differ; each is counted."""
+    trunk = trunk_of(image)
+    width, grid = int(trunk.embed_dim), int(trunk.patch_embed.grid_size[0])
+    before, has_class = int(trunk.num_prefix_tokens), getattr(trunk, "cls_token", None) is not None
+    tokens = before + grid**2
+    blocks = sum(_multiplies(block, tokens) for block in trunk.blocks)
+    per_frame = blocks + _of_patches(trunk.patch_embed) + _of_pool(image, tokens)
+    return TowerSizes(
+        channels=width,
+        tokens=1 + grid**2,
+        embed=_embed(image),
+        blocks=len(trunk.blocks),
+        image_px=int(trunk.patch_embed.img_size[0]),
+        class_row="token" if has_class else "mean",
+        left_out=before - has_class,
+        parameters=sum(one.numel() for one in image.parameters()),
+        flop=2 * per_frame,
+    )
+
+
+def _multiplies(block: Any, tokens: int) -> int:
+    """Multiply-adds of one block: its matrices for every token, queries by keys, weights by values."""
+    linear = sum(one.weight.numel() for one in block.modules() if isinstance(one, nn.Linear))
+    inner = int(block.attn.proj.in_features)
+    return linear * tokens + 2 * tokens * tokens * inner
+
+
+def _of_patches(embed: Any) -> int:
+    """Of the convolutions that make patches of a picture: one in most models, a small network in some."""
+    counted: list[int] = []
+
+    def count(conv: Any, _: object, made: Tensor) -> None:
+        counted.append(conv.weight.numel() * math.prod(made.shape[2:]))
+
+    def count_linear(one: Any, given: Any, _: Tensor) -> None:
+        counted.append(one.weight.numel() * given[0].numel() // one.in_features)
+
+    kinds = ((nn.Conv2d, count), (nn.Linear, count_linear))
+    where = next(embed.parameters())
+    with ExitStack() as hooks, torch.no_grad():
+        for module in embed.modules():
+            for kind, hook in kinds:
+                if isinstance(module, kind):
+                    hooks.enter_context(_hook(module.register_forward_hook(hook)))
+        embed(torch.zeros(1, 3, *embed.img_size, device=where.device, dtype=where.dtype))
+    return sum(counted)
+
+
+def _of_pool(image: Any, tokens: int) -> int:
+    """Of attention pooling, where there is any, and of the projection."""
+    trunk = trunk_of(image)
+    multiplies = sum(one.weight.numel() for one in _projections(image))
+    if (pool := getattr(trunk, "attn_pool", None)) is not None:
+        linear = {name: one.weight.numel() for name, one in pool.named_modules() if isinstance(one, nn.Linear)}
+        multiplies += sum(count * (tokens if name == "kv" else 1) for name, count in linear.items())
+        multiplies += 2 * tokens * int(trunk.embed_dim)
+    return multiplies
+
+
+def _embed(image: Any) -> int:
+    """Width of the embedding: of the last projection, or of the pooled features where there is none."""
+    behind = _projections(image)
+    return int(behind[-1].out_features if behind else trunk_of(image).num_features)
+
+
+def _projections(image: Any) -> list[nn.Linear]:
+    """Matrices between the pooled features and the embedding: of the trunk's head, then of `TimmModel`'s."""
+    trunk = trunk_of(image)
+    behind = [trunk.head] if image is trunk else [trunk.head, image.head]
+    return [one for part in behind for one in part.modules() if isinstance(one, nn.Linear)]
