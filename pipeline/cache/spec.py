@@ -225,10 +225,10 @@ class CacheSpec:
         Raises:
             CacheMismatch: names each differing field with the cache's and the run's value.
         """
-        mine, wanted = _flat(self.to_dict()), _flat(other.to_dict())
-        names = dict.fromkeys([*mine, *wanted])
-        found = {name: (mine.get(name), wanted.get(name)) for name in names}
-        differing = {name: pair for name, pair in found.items() if pair[0] != pair[1]}
+        stored, wanted = _flat(self.to_dict()), _flat(other.to_dict())
+        names = dict.fromkeys([*stored, *wanted])
+        pairs = {name: (stored.get(name), wanted.get(name)) for name in names}
+        differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         if differing:
             raise CacheMismatch(where, differing)
 

@@ -83,12 +83,12 @@ class ClipTower:
     @property
     def heads(self) -> int | None:
         """Attention heads of the image tower's blocks; None where its blocks are not open_clip's."""
-        found = {
+        sizes = {
             module.num_heads
             for name, module in self._model.named_modules()
             if name.startswith("visual.transformer.") and isinstance(module, torch.nn.MultiheadAttention)
         }
-        return found.pop() if len(found) == 1 else None
+        return sizes.pop() if len(sizes) == 1 else None
 
     @torch.inference_mode()
     def taps(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
@@ -128,15 +128,15 @@ class ClipTower:
             per_template.append(torch.cat([self._model.encode_text(part).float() for part in ids.split(256)]))
         if len(per_template) == 1:
             return per_template[0].cpu()
-        return torch.stack([one / one.norm(dim=-1, keepdim=True) for one in per_template]).mean(dim=0).cpu()
+        return torch.stack([text / text.norm(dim=-1, keepdim=True) for text in per_template]).mean(dim=0).cpu()
 
 
 def run_taps(visual: Any, pixels: Tensor, layers: Sequence[int]) -> Taps:
     """Token features of one open_clip VisionTransformer: see `ClipTower.taps`."""
     blocks = sorted({layer for layer in layers if layer != STEM})
-    found: dict[int, Tensor] = {}
+    outputs: dict[int, Tensor] = {}
     if STEM in layers:
-        found[STEM] = visual._embeds(pixels)
+        outputs[STEM] = visual._embeds(pixels)
     seen = visual.forward_intermediates(
         pixels,
         indices=blocks or [len(visual.transformer.resblocks) - 1],  # an empty list is an error in open_clip
@@ -146,10 +146,10 @@ def run_taps(visual: Any, pixels: Tensor, layers: Sequence[int]) -> Taps:
     )
     prefixes, patches_of = seen["image_intermediates_prefix"], seen["image_intermediates"]
     for layer, cls, patches in zip(blocks, prefixes, patches_of, strict=bool(blocks)):
-        found[layer] = torch.cat([cls, patches], dim=1)
-    kind = reduce(torch.promote_types, [one.dtype for one in found.values()]) if found else pixels.dtype
+        outputs[layer] = torch.cat([cls, patches], dim=1)
+    kind = reduce(torch.promote_types, [output.dtype for output in outputs.values()]) if outputs else pixels.dtype
     empty = pixels.new_zeros((0, len(pixels), 1, 1))
-    tokens = torch.stack([found[layer].to(kind) for layer in layers]) if layers else empty
+    tokens = torch.stack([outputs[layer].to(kind) for layer in layers]) if layers else empty
     return Taps(tokens=tokens, embedding=seen["image_features"], layers=tuple(layers))
 
 
