@@ -57,7 +57,7 @@ class Drawn:
 
 def draw_views(spec: CacheSpec, video_id: str, frame_count: int, height: int, width: int) -> tuple[View, ...]:
     """All stored views of one video."""
-    return tuple(draw_view(spec, video_id, n, frame_count, height, width) for n in spec.view_numbers)
+    return tuple(draw_view(spec, video_id, number, frame_count, height, width) for number in spec.view_numbers)
 
 
 def draw_view(spec: CacheSpec, video_id: str, number: int, frame_count: int, height: int, width: int) -> View:
@@ -117,7 +117,7 @@ def draw(
         seen = [(view if dense else sparse(view, spec)).indices for view in views]
         if window_frames:
             middles = [sparse(view, spec).indices for view in views]
-            seen += [window_indices(one, window_frames, source.frame_count, window_ends) for one in middles]
+            seen += [window_indices(middle, window_frames, source.frame_count, window_ends) for middle in middles]
         wanted = sorted({index for indices in seen for index in indices})
         frames = source.read(wanted)
         return Drawn(

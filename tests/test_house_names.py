@@ -1,10 +1,15 @@
-"""A name means one thing: no two files define a public class, a type or a shared constant of the same name."""
+"""A name means one thing, and says what it holds.
+
+No two files define a public class, a type or a shared constant of the same name. Local names are no empty words.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("pipeline", "stages", "cli")
@@ -15,6 +20,12 @@ PROTOCOLS = {
     "RECIPES": "as PUBLISHED",
 }
 """Names that several files define because one table reads them all."""
+
+SPEAKING = ("pipeline",)
+"""Folders whose local names say what they hold."""
+
+EMPTY = frozenset({"at", "found", "got", "it", "mine", "n", "one", "some", "thing", "things", "this"})
+"""Words that say nothing of a value; `match`, `offset` or `view` do."""
 
 
 def types_and_constants(tree: ast.Module) -> Iterator[str]:
@@ -62,3 +73,56 @@ def test_homonyms_are_found_and_local_limits_are_not() -> None:
     third = "from vidxfer.one import AHEAD, Run\n"
     found = meaning_several_things({"one.py": one, "other.py": other, "third.py": third})
     assert found == {"AHEAD": ["one.py", "other.py"], "Run": ["one.py", "other.py"]}
+
+
+NAMED = ast.ExceptHandler | ast.MatchAs | ast.MatchStar | ast.FunctionDef
+"""What gives a name by a word of its own, and not by a node."""
+
+
+def local_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, name) of parameters, targets, caught errors and functions; no methods and fields of a class."""
+    members = [node for cls in ast.walk(tree) if isinstance(cls, ast.ClassDef) for node in cls.body]
+    own = {id(node.target if isinstance(node, ast.AnnAssign) else node) for node in members}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in own:
+            yield node.lineno, node.id
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, NAMED) and node.name and id(node) not in own:
+            yield node.lineno, node.name
+
+
+@pytest.mark.parametrize("folder", SPEAKING)
+def test_local_names_say_what_they_hold(folder: str) -> None:
+    silent = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, name in local_names(ast.parse(path.read_text(encoding="utf-8")))
+        if name in EMPTY
+    ]
+    assert silent == [], "give these names a word that says what is in them"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "found = 1",
+        "def f(one): pass",
+        "f = lambda at: 0",
+        "for n in x: pass",
+        "[0 for some in x]",
+        "with x as it: pass",
+        "if (got := x): pass",
+        "a, (b, *mine) = x",
+        "try:\n    x\nexcept OSError as this:\n    pass",
+        "match x:\n    case [thing]:\n        pass",
+        "def f():\n    def some(): pass",
+    ],
+)
+def test_an_empty_name_is_seen_wherever_it_is_given(text: str) -> None:
+    assert len([name for _, name in local_names(ast.parse(text)) if name in EMPTY]) == 1
+
+
+def test_a_method_a_field_and_a_read_name_are_no_local_names() -> None:
+    text = "class A:\n    things: int\n    def at(self): return found\n"
+    assert [name for _, name in local_names(ast.parse(text)) if name in EMPTY] == []

@@ -251,9 +251,9 @@ class CacheSpec:
         Raises:
             CacheMismatch: names each differing field with the cache's and the run's value.
         """
-        mine, wanted = _flat(self.to_dict()), _flat(other.to_dict())
-        found = {name: (mine.get(name), wanted.get(name)) for name in {**mine, **wanted}}
-        if differing := {name: pair for name, pair in found.items() if pair[0] != pair[1]}:
+        stored, wanted = _flat(self.to_dict()), _flat(other.to_dict())
+        pairs = {name: (stored.get(name), wanted.get(name)) for name in {**stored, **wanted}}
+        if differing := {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}:
             raise CacheMismatch(where, differing)
 
 

@@ -106,7 +106,7 @@ class _Archive:
         self._archive, self._left_bytes = archive, file_bytes
         self._storages: dict[str, Tensor] = {}
         names = archive.namelist()
-        wrong = [one for one in names if one.startswith(("/", "\\")) or ".." in one.replace("\\", "/").split("/")]
+        wrong = [name for name in names if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/")]
         if wrong or len(set(names)) != len(names):
             raise ValueError(f"members are named {(wrong or names)[:3]}: outside the archive, or twice")
         (self._root,) = (name.removesuffix("constants.pkl") for name in names if name.endswith("/constants.pkl"))
@@ -118,7 +118,7 @@ class _Archive:
         tree = _Tree(io.BytesIO(raw)).load()
         if not isinstance(tree, _Holder):
             raise ValueError(f"it holds a {type(tree).__name__}, expected a module")
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         waiting, seen = [("", tree)], {id(tree)}
         while waiting:
             prefix, module = waiting.pop()
@@ -127,10 +127,10 @@ class _Archive:
                     seen.add(id(value))
                     waiting.append((f"{prefix}{name}.", value))
                 elif isinstance(value, _Declared) and name not in NOT_WEIGHTS:
-                    found[f"{prefix}{name}"] = self._tensor(value)
-        if not found:
+                    tensors[f"{prefix}{name}"] = self._tensor(value)
+        if not tensors:
             raise ValueError("there is no tensor in it")
-        return found
+        return tensors
 
     def _tensor(self, declared: _Declared) -> Tensor:
         storage = self._storage(*declared.storage)
@@ -144,10 +144,10 @@ class _Archive:
         if key not in self._storages:
             raw = self._member(f"data/{key}", self._left_bytes)
             self._storages[key] = torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
-        found = self._storages[key]
-        if found.dtype != dtype or len(found) != numbers:
-            raise ValueError(f"data/{key} has {len(found)} numbers of {found.dtype}, declared {numbers} of {dtype}")
-        return found
+        storage = self._storages[key]
+        if storage.dtype != dtype or len(storage) != numbers:
+            raise ValueError(f"data/{key} has {len(storage)} numbers of {storage.dtype}, declared {numbers} of {dtype}")
+        return storage
 
     def _member(self, name: str, most: int) -> bytes:
         info = self._archive.getinfo(self._root + name)

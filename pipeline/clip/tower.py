@@ -160,7 +160,7 @@ class Tower(ABC):
             per_template.append(torch.cat([self._model.encode_text(part).float() for part in ids.split(256)]))
         if len(per_template) == 1:
             return per_template[0].cpu()
-        return torch.stack([one / one.norm(dim=-1, keepdim=True) for one in per_template]).mean(dim=0).cpu()
+        return torch.stack([text / text.norm(dim=-1, keepdim=True) for text in per_template]).mean(dim=0).cpu()
 
 
 def stacked(found: dict[int, Tensor], embedding: Tensor, pixels: Tensor, layers: Sequence[int]) -> Taps:

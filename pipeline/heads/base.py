@@ -179,13 +179,13 @@ class Offer:
         frames = needs.sparse_frames or self.sparse_frames
         shown = needs.pixel_frames(frames, self.alpha)
 
-        def some(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.randn(clips, *shape, device=device, dtype=dtype)
 
         return ClipBatch(
-            tokens=some(len(needs.layers), frames, self.tokens, self.channels, dtype=dtype) if needs.layers else None,
-            embedding=some(frames, self.embed) if needs.embedding else None,
-            dense=some(shown, 3, self.image_px, self.image_px) if shown else None,
+            tokens=random(len(needs.layers), frames, self.tokens, self.channels, dtype=dtype) if needs.layers else None,
+            embedding=random(frames, self.embed) if needs.embedding else None,
+            dense=random(shown, 3, self.image_px, self.image_px) if shown else None,
             targets=None,
             labels=torch.zeros(clips, dtype=torch.int64, device=device),
             ids=tuple(map(str, range(clips))),

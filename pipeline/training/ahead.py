@@ -1,8 +1,8 @@
-"""Batches made ahead of their use, in threads of the trainer's own process.
+"""Prefetching of batches, in threads of the trainer's own process.
 
     plan [(row, view), …] per step ─▶ one thread: batch k + 1, k + 2 … ─▶ decode threads ─▶ RawBatch k, in order
 
-No worker processes, no copies between them. What a batch consists of is the subclass's matter.
+There are no worker processes, and so no copies between processes. The subclass defines what a batch holds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.video.replay import CutFrames
 
 AHEAD = 2
-"""Batches under way while one is used; one more buffer than that is kept, since the used one is still being read."""
+"""Batches that are prepared while one is used. There is one buffer more, because the used batch still needs its own."""
 
 Plan = Sequence[Sequence[tuple[int, int]]]
 """Per step, the (row, view) of every clip."""
@@ -29,15 +29,15 @@ Plan = Sequence[Sequence[tuple[int, int]]]
 
 @dataclass(frozen=True, kw_only=True)
 class RawBatch:
-    """One batch as a loader delivers it, on the CPU; `codes` lives in a buffer that a later batch reuses.
+    """One batch as a loader delivers it, on the CPU. A later batch reuses the buffer of `codes`.
 
     Attributes:
         codes: cached tokens; None on the online path.
         embedding: [clip frame embed].
-        dense: [clip dense rgb height width], normalised, or what is still to be finished on the device.
-        labels: int64 [clip], swapped where a view is mirrored.
-        rows: row of the split of every clip.
-        ids: of the videos.
+        dense: [clip dense rgb height width], normalised; or frames that the device still has to finish.
+        labels: int64 [clip]. The label of a mirrored view is that of its mirror class.
+        rows: each clip's row in the split.
+        ids: ids of the videos.
     """
 
     codes: Codes | None
@@ -49,12 +49,12 @@ class RawBatch:
 
 
 class AheadLoader(ABC):
-    """Runs `load` ahead of use; a context manager that ends its threads.
+    """Runs `load` ahead of use. It is a context manager, which ends its threads.
 
     Attributes:
-        split: what the rows of a plan mean.
-        refused: id -> reason of videos that could not be read on the way.
-        epoch: (seed, epoch) of the draws made anew in every epoch; None: nothing is random.
+        split: the split that the rows of a plan belong to.
+        refused: id -> reason, of videos that could not be read during loading.
+        epoch: (seed, epoch) of the random draws of this epoch; None: nothing is random.
     """
 
     def __init__(self, split: Split, *, decode_threads: int) -> None:
@@ -72,7 +72,7 @@ class AheadLoader(ABC):
         self._decode.shutdown(cancel_futures=True)
 
     def batches(self, plan: Plan) -> Generator[RawBatch]:
-        """Batches in the order of `plan`. A batch's `codes` are valid until the next one is taken."""
+        """Batches in the order of `plan`. A batch's `codes` are valid until the next batch is taken."""
         self.prepare(plan)
         waiting: deque[Future[RawBatch]] = deque()
         try:
@@ -91,9 +91,9 @@ class AheadLoader(ABC):
 
     @abstractmethod
     def load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
-        """Make one batch of (row, view); runs in the thread that works ahead."""
+        """Make one batch of (row, view). Runs in the prefetching thread."""
 
     def label_of(self, row: int, flipped: bool) -> int:
-        """The row's label, or its mirror class where the view is mirrored and the names say there is one."""
+        """The row's label; for a mirrored view its mirror class, if the class names define one."""
         label = int(self.split.labels[row])
         return self.split.flip_pairs.get(label, label) if flipped else label

@@ -1,11 +1,11 @@
-"""More cached frames than a head uses: each epoch draws its own among them, so temporal jitter stays free of CLIP.
+"""A cache with more frames than a head uses: each epoch draws other frames, so temporal jitter costs no CLIP forward.
 
     cached sparse frames   0  1 | 2  3 | 4  5 | 6  7        M = 8 of the stored view, groups of M / t
     drawn for this epoch      1   2        5    6            t = 4, one of each group
     dense frames           the drawn ones at α·i, and between them frames drawn anew from the video
 
-CLIP sees each frame by itself, so a cached frame is worth the same in whatever company it is read. Validation takes the
-first of each group and the stored dense frames at even distances: nothing is random there.
+CLIP encodes each frame alone, so a cached frame's tokens do not depend on the other frames. Validation takes the first
+frame of each group, and the stored dense frames at even distances. Nothing is random there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vidxfer.pipeline.video.sampling import view_rng
 
 @dataclass(frozen=True, kw_only=True)
 class BankDraw:
-    """What one clip shows of a stored view.
+    """The frames of a stored view that one clip shows.
 
     Attributes:
         places: positions on the cache's frame axis, one per sparse frame of the head.
@@ -38,7 +38,7 @@ class Bank:
 
     Attributes:
         stored: sparse frames per stored view (M).
-        used: of the head (t).
+        used: sparse frames that the head sees (t).
         alpha: dense frames per sparse frame.
 
     Raises:
@@ -52,8 +52,8 @@ class Bank:
     def __post_init__(self) -> None:
         if self.used < 1 or self.stored % self.used:
             raise UsageError(
-                f"the cache holds {self.stored} frames per view, the head wants {self.used}: the first must be a "
-                "multiple of the second. Choose --set sparse_frames=…, or extract with another --dense-frames."
+                f"the cache holds {self.stored} sparse frames per view, and the head reads {self.used}. The first must "
+                "be a multiple of the second. Set --set sparse_frames=…, or extract with another --dense-frames."
             )
 
     @property
@@ -66,9 +66,9 @@ class Bank:
         return BankDraw(places=tuple(range(0, self.stored, self.group)), indices=view.indices[:: self.group])
 
     def draw(self, view: View, video_id: str, seed: int, epoch: int) -> BankDraw:
-        """One of each group at random; dense frames between a drawn frame and the next, sorted, drawn from the video.
+        """Draw one frame of each group, and dense frames from the video between a drawn frame and the next, sorted.
 
-        Behind the last drawn frame they reach to the last dense frame of the stored view.
+        After the last drawn frame, dense frames are drawn up to the last dense frame of the stored view.
         """
         rng = view_rng(seed, video_id, -1 - epoch)  # negative: never the draw of a stored view
         offsets = (rng.random(self.used) * self.group).astype(int)

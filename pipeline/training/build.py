@@ -1,4 +1,4 @@
-"""From a recipe and what a cache holds to a head: the one place where both meet."""
+"""Builds a head from a recipe and what a cache holds. No other module combines the two."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.spelled import spelled
 
 _STREAM = 0x68656164
-"""Last word of the seed: keeps what is random inside a head apart from the order and the mixing of clips."""
+"""Last number of the seed. It separates random operations inside a head from the order and the mixing of clips."""
 
 
 def offer_of(
@@ -37,11 +37,11 @@ def offer_of(
     logit_bias: float | None = None,
     tower: Any = None,
 ) -> Offer:
-    """What a cache of this spec delivers to a head of this recipe, which may see fewer frames.
+    """What a cache of this spec delivers to a head of this recipe. The head may see fewer frames.
 
     Args:
-        spec: of the cache.
-        recipe: whose head it is for.
+        spec: settings of the cache.
+        recipe: recipe of the head.
         classes: number of class names.
         text: their raw text embeddings [class embed].
         logit_scale, logit_bias: see `Offer`.
@@ -78,7 +78,7 @@ def offer_with(offer: Offer, tower: Any) -> Offer:
 
 
 def offer_of_split(split: Split, recipe: Recipe, *, tower: Any = None) -> Offer:
-    """What an opened split delivers, its class names' text included, CLIP's parameters not; see `offer_of`."""
+    """What an opened split delivers, with its class names' text and without CLIP's parameters; see `offer_of`."""
     return offer_of(
         split.spec,
         recipe,
@@ -91,10 +91,10 @@ def offer_of_split(split: Split, recipe: Recipe, *, tower: Any = None) -> Offer:
 
 
 def build_head(recipe: Recipe, offer: Offer) -> Head:
-    """A freshly initialised head; the same seed gives the same weights.
+    """A freshly initialised head. The same seed gives the same weights.
 
     Args:
-        recipe: names the head and its sizes.
+        recipe: gives the head and its sizes.
         offer: what the cache holds.
 
     Raises:
@@ -111,7 +111,7 @@ def build_head(recipe: Recipe, offer: Offer) -> Head:
 
 
 def head_of_shapes(recipe: Recipe, spec: CacheSpec, classes: int) -> tuple[Head, Offer]:
-    """A head on the meta device, and what a cache of this spec offers it: shapes alone, nothing is allocated.
+    """A head on the meta device, and its offer from a cache of this spec. Nothing is allocated.
 
     Raises:
         CacheMismatch, CacheError: as `build_head`.
@@ -122,15 +122,15 @@ def head_of_shapes(recipe: Recipe, spec: CacheSpec, classes: int) -> tuple[Head,
 
 
 def head_of_weights(recipe: Recipe, offer: Offer) -> Head:
-    """As `build_head`, for a head that is asked for its weights or sizes alone: CLIP's own need not be at hand."""
+    """As `build_head`, for a head of which only weights or sizes are read. CLIP's own parameters are not needed."""
     return build_head(recipe, offer.for_sizes(recipe.head.needs(offer)))
 
 
 @contextmanager
 def head_randomness(seed: int, step: int, rank: int, device: torch.device) -> Iterator[None]:
-    """Let what is random inside a head (dropout, drop-path) follow from (seed, global step, rank) and nothing else.
+    """Seed random operations inside a head (dropout, drop-path) by (seed, global step, rank) alone.
 
-    A resumed run then continues the same curve, whatever the head, and the processes of one run draw differently.
+    A resumed run then continues the same curve with any head. The processes of one run draw different numbers.
     """
     words = np.random.SeedSequence([seed, step, rank, _STREAM]).generate_state(2, np.uint32)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -139,7 +139,7 @@ def head_randomness(seed: int, step: int, rank: int, device: torch.device) -> It
 
 
 def expect_made_for(recipe: Recipe, offer: Offer) -> None:
-    """Check that a cache holds the frames and the CLIP a recipe is for, where the recipe says so.
+    """Check that a cache holds the frames and the CLIP that a recipe names. A recipe may leave them open.
 
     Raises:
         CacheMismatch: names each differing field with both values, and the options that give what the recipe is for.
@@ -210,7 +210,7 @@ def settled(recipe: Recipe, offer: Offer) -> tuple[Recipe, list[str]]:
 
 
 def facts_of_head(recipe: Recipe, spec: CacheSpec) -> dict[str, Any]:
-    """What of a cache a head of this recipe reads: facts beside those of the spec.
+    """The part of a cache that a head of this recipe reads, as facts in addition to those of the spec.
 
     Raises:
         CacheError: the cache lacks what the head reads.
@@ -227,25 +227,25 @@ def facts_of_head(recipe: Recipe, spec: CacheSpec) -> dict[str, Any]:
 def expect_readable(
     pair: str, where: object, stored: Facts, spec: CacheSpec, recipe: Recipe, trained: Facts
 ) -> list[str]:
-    """Check that a split gives a head what it was, or will be, trained on.
+    """Check that a split gives a head the same kind of input that it was, or will be, trained on.
 
     Args:
         pair: key of `AGREE`.
-        where: what the error names.
+        where: the split or run that the error names.
         stored: facts of the split.
-        spec: its settings.
-        recipe: of the head.
-        trained: facts of what it is trained on, those of the head among them.
+        spec: settings of the split.
+        recipe: recipe of the head.
+        trained: facts of the training data, with those of the head.
 
     Returns:
-        Lines to be told, as `expect_agree` does.
+        Lines for the user, as from `expect_agree`.
 
     Raises:
         CacheMismatch: names each differing field with both values.
     """
     stored, read = dict(stored), tuple(cast("Iterable[int]", trained["layers"]))
     frames = cast("int", trained["sampling.dense_frames"])
-    if set(read) <= set(spec.layers):  # what lies beside them is not read
+    if set(read) <= set(spec.layers):  # the head does not read the other layers
         stored["layers"] = read
     whole = spec.sampling.dense_frames % frames == 0
     if whole and (recipe.sparse_frames or not recipe.head.fixed_frames):  # as many as the head sees are drawn

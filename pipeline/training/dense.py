@@ -88,9 +88,9 @@ def why_not(split: Split, needs: Needs) -> str | None:
     if kept is None:
         return f"the cache keeps none; extract {option} stores them"
     if windows and not kept.holds_windows(needs.window_frames, needs.window_ends):
-        found = f"windows of {kept.window} frames, {kept.window_ends} at the ends" if kept.window else "no windows"
+        stored = f"windows of {kept.window} frames, {kept.window_ends} at the ends" if kept.window else "no windows"
         wanted = f"{needs.window_frames} source frames around each of CLIP's, {needs.window_ends} at the ends"
-        return f"it keeps {found}; the head sees {wanted}; extract {option} stores them"
+        return f"it keeps {stored}; the head sees {wanted}; extract {option} stores them"
     used = needs.sparse_frames or spec.sparse_frames
     if spec.view_kind == "train" and used != spec.sparse_frames and needs.pixels == "dense":
         return f"each epoch draws its own {used} of {spec.sparse_frames} cached frames, and dense frames between them"
@@ -140,7 +140,7 @@ class CachedFrames:
     def _on_device(self, clips: list[tuple[list[Pixels], list[int]]]) -> Tensor:
         decoded = decode_frames([file for files, _ in clips for file in files], self._device)
         apart = torch.split(decoded, [len(files) for files, _ in clips])
-        return torch.stack([one[shown] for one, (_, shown) in zip(apart, clips, strict=True)])
+        return torch.stack([pixels[shown] for pixels, (_, shown) in zip(apart, clips, strict=True)])
 
     def _decoded(self, clip: Clip) -> Tensor:
         files, shown = self._files(clip)
@@ -214,7 +214,7 @@ class VideoFrames:
     def _replayed(self, clip: Clip) -> Tensor:
         video, rows = self._videos[self._rows.video_ids[clip.row]], self._rows
         stored = rows.file_of(clip.row)
-        found = dense_frames(
+        frames = dense_frames(
             video,
             clip.view,
             rows.split.spec,
@@ -226,7 +226,7 @@ class VideoFrames:
         if not self._same[clip.row] and not self._may_differ:  # last: what the pictures say is said better
             expect_same_file(video, stored, way_on=self._way_on)
         self._same[clip.row] = True
-        return found
+        return frames
 
 
 def dense_frames(

@@ -1,6 +1,6 @@
-"""metrics.jsonl and TensorBoard: the same numbers twice, one to read by program and one to look at.
+"""metrics.jsonl and TensorBoard: the same numbers for programs and for people.
 
-After a crash both are cut back to the step of the checkpoint, so that the curve has neither a gap nor a double part.
+After a crash both are cut back to the step of the checkpoint. The curve then has no gap and no repeated part.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ MOST_LINE_BYTES = 1 << 20
 
 
 STATUS = Path("/proc/self/status")
-"""Where Linux tells a process of itself."""
+"""Linux's file about the process itself."""
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory so far: what torch held on a CUDA device, elsewhere what this process had of the machine's."""
+    """Peak memory so far: torch's on a CUDA device, or this process's resident memory on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if STATUS.is_file():  # getrusage has what the process had that started this one, if that was more
@@ -40,11 +40,11 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 class Journal:
-    """Appends metrics of a run; a context manager.
+    """Appends metrics of a run. It is a context manager.
 
     Args:
         path: the run folder.
-        after_step: lines of later steps are dropped (they will be done again).
+        after_step: lines of later steps are dropped, because those steps will be done again.
     """
 
     def __init__(self, path: Path, *, after_step: int) -> None:
@@ -54,7 +54,7 @@ class Journal:
         make_folder(board, below=path)
         self._lines = os.fdopen(open_growing(self._file), "a", encoding="utf-8")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # tensorboard's own imports
+            warnings.simplefilter("ignore", DeprecationWarning)  # from tensorboard's own imports
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(
@@ -71,7 +71,7 @@ class Journal:
         self._board.close()
 
     def add(self, step: int, **numbers: Any) -> None:
-        """One line: {"step": step, …}; numbers also go to TensorBoard."""
+        """Append one line {"step": step, …}. Numbers also go to TensorBoard."""
         self._lines.write(json.dumps({"step": step, **numbers}) + "\n")
         self._lines.flush()
         for name, value in numbers.items():
@@ -80,14 +80,14 @@ class Journal:
 
 
 def _cut_back(file: Path, after_step: int) -> None:
-    """Write the file anew without the lines of later steps, one line in memory at a time."""
+    """Rewrite the file without the lines of later steps. Only one line is in memory at a time."""
     try:
         with opened(file, error=RunError) as old, whole_file(file) as new:
             for line in lines(old, file, most=MOST_LINE_BYTES, error=RunError):
                 try:
                     entry = parsed(line)
                 except ValueError:
-                    continue  # torn by a crash; its step is done again
+                    continue  # a crash cut this line; its step will be done again
                 step = entry.get("step", after_step + 1) if isinstance(entry, dict) else None
                 if isinstance(step, int | float) and step <= after_step:
                     new.write(line.rstrip(b"\n") + b"\n")

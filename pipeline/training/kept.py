@@ -1,9 +1,9 @@
-"""What a run folder says of itself, checked when it is read: types and ranges, with the file and the value named.
+"""Checks of the JSON files in a run folder when they are read: types and ranges. Errors name file and value.
 
     run.json        ─▶ made_from_of      result.json    ─▶ result_of      progress.json ─▶ run.py, by its class
 
-A run folder may come from elsewhere, or from another version: whatever is read in it later is of the type it should be,
-or its absence is a sentence.
+A run folder may come from another machine or another version. Every value read later has the right type, or its absence
+is an error with a clear message.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MADE_FROM = {
     "device": str, "precision": str, "code": str, "head": str,
 }  # fmt: skip
 PRECISION_OF_010 = {"32-true": "fp32", "bf16-mixed": "bf16"}
-"""What 0.1.0 called the precisions of a head -> what they are called now."""
+"""A head's precision as 0.1.0 called it -> its name now."""
 
 RESULT = {
     "score": Mapping[str, Any] | None, "epoch_seconds": float | None, "data_wait_share": float | None,
@@ -35,10 +35,10 @@ SCORE = {
 
 
 def made_from_of(file: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """What `run.json` holds, checked; a name that is missing is a RunError when it is asked for.
+    """The values of `run.json`, checked. Reading a missing name later raises RunError.
 
     Raises:
-        ValueError: names the value that is of another type.
+        ValueError: a value has another type; the text names it.
     """
     typed = {name: checked(value, MADE_FROM.get(name, Any), name) for name, value in stored.items()}
     if "class_names" in typed:
@@ -51,10 +51,10 @@ def made_from_of(file: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def result_of(file: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """What `result.json` holds, checked likewise.
+    """The values of `result.json`, checked in the same way.
 
     Raises:
-        ValueError: names the value that is of another type.
+        ValueError: a value has another type; the text names it.
     """
     typed = {name: checked(value, RESULT.get(name, Any), name) for name, value in stored.items()}
     if typed.get("score") is not None:
@@ -66,8 +66,8 @@ def result_of(file: Path, stored: Mapping[str, Any]) -> dict[str, Any]:
 def _complete(file: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
     def refuse(name: str) -> RunError:
         return RunError(
-            f"{file} does not say {name!r}, which is needed here: it is damaged, or of another version of vidxfer. "
-            "Put it back, or train into another folder with --run."
+            f"{file} lacks {name!r}, which is needed here: it is damaged, or another version of vidxfer wrote it. "
+            "Put the original file back, or train into another folder with --run."
         )
 
     return Kept(typed, refuse)

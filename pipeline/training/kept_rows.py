@@ -1,10 +1,10 @@
-"""The rows a run is trained on, kept in its folder: what it goes on with, whatever the cache holds by then.
+"""The rows that a run is trained on, stored in its folder. A resumed run uses the same rows, even if the cache grew.
 
 rows.json            ids of the videos, in the order that every epoch permutes
-run.json  "rows"     how many, of how many stored views, and the sha256 of the ids
+run.json  "rows"     number of ids, number of stored views, and the sha256 of the ids
 
-all of them still there ─▶ exactly those, in that order; newer ones are counted and left out
-some are gone           ─▶ RunError: the order of an unbroken run cannot be had any more
+all videos are there    ─▶ exactly these rows, in this order; newer videos are counted and left out
+some videos are gone    ─▶ RunError: the order of an uninterrupted run cannot be repeated
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from vidxfer.pipeline.errors import PathError, RunError
 from vidxfer.pipeline.reading import read_json
 
 MOST_NAMED = 5
-"""Missing videos that are named one by one."""
+"""Number of missing videos that an error names."""
 
 
 MOST_ROWS_BYTES = 1 << 30
-"""Of rows.json: ten million ids of a hundred characters."""
+"""Largest rows.json: ten million ids of a hundred characters."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeptRows:
-    """Ids of the videos of one epoch, in order, and how many stored views each draws from."""
+    """Ids of the videos of one epoch, in order, and the number of stored views per video."""
 
     ids: tuple[str, ...]
     views: int
 
     def facts(self) -> dict[str, Any]:
-        """What `run.json` holds of them."""
+        """The entry `rows` of `run.json`."""
         return {
             "videos": len(self.ids),
             "views": self.views,
@@ -43,15 +43,15 @@ class KeptRows:
         }
 
     def text(self) -> str:
-        """What `rows.json` holds: plain ASCII, whatever an id consists of."""
+        """The text of `rows.json`. It is plain ASCII for any id."""
         return json.dumps(self.ids, indent=0)
 
 
 def read_rows(folder: Path, facts: dict[str, Any]) -> KeptRows:
-    """The rows of the run in `folder`, checked against what its run.json says of them.
+    """The rows of the run in `folder`, checked against its run.json.
 
     Raises:
-        RunError: rows.json is missing, or does not hold those ids.
+        RunError: rows.json is missing, or holds other ids.
     """
     file = folder / "rows.json"
     try:
@@ -61,7 +61,7 @@ def read_rows(folder: Path, facts: dict[str, Any]) -> KeptRows:
         raise RunError(f"{file} is missing or damaged ({error}). {_other(folder)}") from error
     if kept.facts() != facts:
         raise RunError(
-            f"{file} does not hold the videos this run began with: {len(kept.ids)} ids, run.json says "
+            f"{file} does not hold the videos that this run began with: found {len(kept.ids)} ids, run.json has "
             f"{facts.get('videos')} with another sha256. {_other(folder)}"
         )
     return kept
@@ -73,30 +73,31 @@ def find_rows(
     """The rows in `where` of the videos a run is trained on, in the run's order.
 
     Args:
-        folder: of the run.
-        where: what is trained on.
-        ids: of all its rows.
-        rows: those that can be trained on now.
-        views: stored views of each now.
+        folder: folder of the run.
+        kept: the rows that the run was begun with.
+        where: the cache that is trained on.
+        ids: ids of all its rows.
+        rows: rows that can be trained on now.
+        views: stored views of each row now.
 
     Raises:
-        RunError: some of the videos, or of their views, are not there any more.
+        RunError: some of the videos, or some of their views, do not exist any more.
     """
     row_of = {ids[row]: row for row in rows}
     missing = [name for name in kept.ids if name not in row_of]
     if missing:
         more = f" and {len(missing) - MOST_NAMED:,} more" if len(missing) > MOST_NAMED else ""
         raise RunError(
-            f"{folder} is trained on {len(kept.ids):,} videos, and {len(missing):,} of them are not there any more, or "
-            f"have lost their label, in {where}: {', '.join(missing[:MOST_NAMED])}{more}.\n"
-            f"Put them back (the same `vidxfer extract` stores them again). {_other(folder)}"
+            f"{folder} is trained on {len(kept.ids):,} videos, and {where} does not hold {len(missing):,} of them any "
+            f"more, or not with a label: {', '.join(missing[:MOST_NAMED])}{more}.\n"
+            f"Run the same `vidxfer extract` again, which stores them again. {_other(folder)}"
         )
     if views < kept.views:
         raise RunError(
-            f"{folder} draws from {kept.views} stored views of each video, {where} holds {views}. {_other(folder)}"
+            f"{folder} draws from {kept.views} stored views of each video, and {where} holds {views}. {_other(folder)}"
         )
     return [row_of[name] for name in kept.ids]
 
 
 def _other(folder: Path) -> str:
-    return f"Or begin a new run with what this one has learned: --run OTHER --init-from {folder}"
+    return f"Or begin a new run with the weights of this one: --run OTHER --init-from {folder}"

@@ -107,8 +107,8 @@ class ClipLoader(AheadLoader):
             largest = max((len(clips) for clips in plan), default=0)
             if self._buffers and len(self._buffers[0].codes) >= largest:
                 return  # one ring for all epochs: pinning memory takes longer than filling it
-            one = partial(self.reader.buffer, largest, self.needs.layers, self.bank.used)
-            self._buffers = deque(one() for _ in range(AHEAD + 1))
+            new_buffer = partial(self.reader.buffer, largest, self.needs.layers, self.bank.used)
+            self._buffers = deque(new_buffer() for _ in range(AHEAD + 1))
 
     def load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
         """See `AheadLoader.load`."""
@@ -119,12 +119,12 @@ class ClipLoader(AheadLoader):
         pixels = None
         if self._dense is not None:
             shown = [
-                Clip(row=row, number=number, view=replace(view, indices=one.indices), places=one.places)
-                for (row, number), view, one in zip(clips, stored, drawn, strict=True)
+                Clip(row=row, number=number, view=replace(view, indices=draw.indices), places=draw.places)
+                for (row, number), view, draw in zip(clips, stored, drawn, strict=True)
             ]
             pixels = self._dense.begin(shown, self._decode)
         codes = None
-        places = [one.places for one in drawn]
+        places = [draw.places for draw in drawn]
         if self.needs.layers:
             kept = places if self.bank.group > 1 else None
             codes = self.reader.read(rows, views, self.needs.layers, frames=kept, out=self._buffers[0])
@@ -132,7 +132,7 @@ class ClipLoader(AheadLoader):
         embedding = None
         if self.needs.embedding:
             whole = self.reader.embedding(rows, views)
-            embedding = torch.from_numpy(np.stack([one[list(at)] for one, at in zip(whole, places, strict=True)]))
+            embedding = torch.from_numpy(np.stack([clip[list(kept)] for clip, kept in zip(whole, places, strict=True)]))
         return RawBatch(
             codes=codes,
             embedding=embedding,

@@ -4,12 +4,11 @@
     CutMix   a, with one box of b pasted in      1 − λ = the box's share of the picture
     targets  λ·y(a) + (1 − λ)·y(b)
 
-"pixels" is the published order: dense frames are mixed before CLIP sees them, so only the online path can do it.
-"tokens" is what a cache allows, and another thing: CLIP is not linear, tokens of a mixed clip are not mixed tokens.
-There the box lies on CLIP's patch grid, the same one for tokens and pixels. CLS has no place in the picture: it and the
-image embedding are mixed with λ. Source: docs/spec/dist.md §3.
-The draw follows from (seed, step) alone: a resumed run, and
-every device of one run, makes the same one.
+"pixels" is the published order: dense frames are mixed before CLIP sees them. Only the online path can do that.
+"tokens" is what a cache allows. It is another operation: CLIP is not linear, so tokens of a mixed clip are not mixed
+tokens. Its box lies on CLIP's patch grid, and is the same for tokens and pixels. CLS has no position in the picture, so
+CLS and the image embedding are mixed with λ. Source: docs/spec/dist.md §3.
+The draw depends only on (seed, step). A resumed run, and every device of one run, makes the same draw.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from vidxfer.pipeline.heads.recipe import Mixing
 from vidxfer.pipeline.shapes import ClipBatch
 
 _STREAM = 0x6D6978
-"""Third word of the seed: keeps these draws apart from the order of clips, which is seeded by two words."""
+"""Third number of the seed. It separates these draws from the order of clips, whose seed has two numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +33,9 @@ class Mix:
     """One draw.
 
     Attributes:
-        share: λ, the weight of the clip itself; for CutMix exactly 1 − the box's share of the picture.
-        box: (top, bottom, left, right), ends excluded, in units of the grid it was drawn on; None: mixup.
-        unit_px: pixels per unit of `box`: 1, or CLIP's patch.
+        share: λ, the weight of the clip itself; for CutMix it is exactly 1 − the box's share of the picture.
+        box: (top, bottom, left, right), ends excluded, in units of its grid; None: mixup.
+        unit_px: pixels per unit of `box`: 1, or the side of CLIP's patch.
     """
 
     share: float
@@ -51,26 +50,27 @@ class Mix:
 
 
 def expect_mixable(mixing: Mixing, *, online: bool) -> None:
-    """Check that what is to be mixed exists.
+    """Check that the values to be mixed exist on this path.
 
     Raises:
-        UsageError: pixels before CLIP, on a cache, where CLIP has already seen them.
+        UsageError: pixels are to be mixed before CLIP, but a cache holds CLIP's outputs.
     """
     if mixing.kind == "pixels" and not online:
         raise UsageError(
-            "mixing.kind=pixels mixes pictures before CLIP sees them, and a cache holds what CLIP saw. "
-            "Train with --online, or use mixing.kind=tokens, which is another kind of mixing."
+            "mixing.kind=pixels mixes pictures before CLIP sees them, and a cache holds CLIP's outputs. "
+            "Train with --online, or use mixing.kind=tokens, which is another operation."
         )
 
 
 def draw_mix(mixing: Mixing, *, image_px: int, patch_px: int, seed: int, step: int) -> Mix | None:
-    """The draw of one optimiser step; None where nothing is to be mixed.
+    """The draw of one optimiser step; None: nothing is mixed.
 
     Args:
         mixing: the settings.
         image_px: side of the picture.
-        patch_px: of CLIP's patch; boxes of "tokens" snap to it.
-        seed, step: of the run, and optimiser steps done before this one.
+        patch_px: side of CLIP's patch; boxes of "tokens" lie on this grid.
+        seed: seed of the run.
+        step: number of optimiser steps done before this one.
     """
     if mixing.kind == "none":
         return None
@@ -87,7 +87,7 @@ def draw_mix(mixing: Mixing, *, image_px: int, patch_px: int, seed: int, step: i
 
 
 def cut(share: float, centre: tuple[int, int], *, height: int, width: int, unit_px: int = 1) -> Mix:
-    """A CutMix of a drawn λ and centre (row, column): clipped at the edges, λ corrected to the area that is left."""
+    """A CutMix of a drawn λ and centre (row, column). The box is clipped at the edges; its area gives λ."""
     half_height, half_width = (int(side * math.sqrt(1.0 - share)) // 2 for side in (height, width))
     top, bottom = max(0, centre[0] - half_height), min(height, centre[0] + half_height)
     left, right = max(0, centre[1] - half_width), min(width, centre[1] + half_width)
@@ -96,7 +96,7 @@ def cut(share: float, centre: tuple[int, int], *, height: int, width: int, unit_
 
 
 def mix_pixels(pixels: Tensor, mix: Mix) -> Tensor:
-    """Mixed copies of pictures [clip … height width], the same box or λ for every clip and frame."""
+    """Mixed copies of pictures [clip … height width]. Every clip and frame has the same box or λ."""
     if mix.box is None:
         return _blend(pixels, mix.share)
     top, bottom, left, right = mix.box_px
@@ -106,7 +106,7 @@ def mix_pixels(pixels: Tensor, mix: Mix) -> Tensor:
 
 
 def mix_tokens(tokens: Tensor, mix: Mix) -> Tensor:
-    """Mixed copies of tokens [clip layer frame token channel]; a box is in patches, CLS is mixed with λ."""
+    """Mixed copies of tokens [clip layer frame token channel]. The box is in patches. CLS is mixed with λ."""
     if mix.box is None:
         return _blend(tokens, mix.share)
     top, bottom, left, right = mix.box
@@ -120,12 +120,12 @@ def mix_tokens(tokens: Tensor, mix: Mix) -> Tensor:
 
 
 def mix_targets(targets: Tensor, mix: Mix) -> Tensor:
-    """Soft targets [clip class], each row mixed with its partner's; smoothing, if any, is in them already."""
+    """Soft targets [clip class], each row mixed with its partner's row. Smoothing was applied before."""
     return _blend(targets, mix.share)
 
 
 def mix_batch(batch: ClipBatch, mix: Mix) -> ClipBatch:
-    """Everything a cached batch holds, mixed alike; `labels` and `ids` stay those of the clips themselves."""
+    """A cached batch with all its values mixed by the same draw. `labels` and `ids` are not changed."""
     return replace(
         batch,
         tokens=None if batch.tokens is None else mix_tokens(batch.tokens, mix),

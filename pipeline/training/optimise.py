@@ -1,7 +1,7 @@
 """AdamW groups, the learning rate of every step, and the loss (docs/spec/dist.md §3, §5).
 
 epoch      0 ── warm-up, linear ── w ───────── half a cosine ───────── E
-rate     from                  cosine(w)                               0     "cosine": its beginning is cut off
+rate     from                  cosine(w)                               0     "cosine": warm-up replaces its beginning
 rate     from                    peak                                  0     "cosine-after-warmup": it begins at w
 """
 
@@ -27,7 +27,7 @@ def build_optimiser(head: Head, recipe: Recipe) -> torch.optim.AdamW:
     named = {name: parameter for name, parameter in head.named_parameters() if parameter.requires_grad}
     free = head.undecayed() if optimiser.decay == "head" else frozenset()
     if unknown := sorted(free - dict(head.named_parameters()).keys()):
-        raise ValueError(f"{type(head).__name__}.undecayed names {unknown}, which are no parameters of it")
+        raise ValueError(f"{type(head).__name__}.undecayed names {unknown}, which are no parameters of the head")
     groups = [
         {"params": [p for name, p in named.items() if name not in free], "weight_decay": recipe.weight_decay},
         {"params": [p for name, p in named.items() if name in free], "weight_decay": 0.0},
@@ -36,7 +36,7 @@ def build_optimiser(head: Head, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def learning_rate_at(epoch: float, recipe: Recipe) -> float:
-    """The learning rate at a fractional epoch (epochs are passes over the data; the first step is at 0.0)."""
+    """The learning rate at a fractional epoch. An epoch is a pass over the data, and the first step is at 0.0."""
     warmup, begin = recipe.warmup_epochs, recipe.optimiser.warmup_from
     skipped = warmup if recipe.optimiser.schedule == "cosine-after-warmup" else 0.0
 
@@ -47,7 +47,7 @@ def learning_rate_at(epoch: float, recipe: Recipe) -> float:
 
 
 def refreshed(step: int, every: int) -> int:
-    """The step of an epoch at which the learning rate of step `step` was set: 0, then each `every`-th, counted from 1.
+    """The step of an epoch at which the learning rate of `step` was set: step 0, then each `every`-th, counted from 1.
 
     With every=10 that is step 0 for 0 … 8, step 9 for 9 … 18, step 19 for 19 … 28.
     """

@@ -1,8 +1,9 @@
-"""Which clip at which step: a pure function of (seed, epoch, step), so that a run can go on in the middle of an epoch.
+"""The order of clips: a pure function of (seed, epoch, step), so that a run can resume in the middle of an epoch.
 
     epoch e:   permutation(seed, e) of the rows ─▶ cut into global batches ─▶ every rank takes each world-th clip
 
-Nothing here depends on how often the process died before, nor (for a fixed global batch) on the number of devices.
+The order does not depend on earlier crashes of the run. For a fixed global batch it does not depend on the number of
+devices.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from vidxfer.pipeline.heads.recipe import Recipe
 
 
 def expect_enough_clips(rows: int, recipe: Recipe, devices: int) -> None:
-    """Check that no step leaves a device too few clips for what the head's batch norms need.
+    """Check that every device gets enough clips for the head's batch norms in every step.
 
     Args:
-        rows: clips of an epoch.
-        recipe: its head and its batch.
-        devices: that share each batch.
+        rows: number of clips of an epoch.
+        recipe: gives the head and the batch size.
+        devices: number of devices that share each batch.
 
     Raises:
-        UsageError: a device would get one clip or none, and its statistics would be those of nothing else.
+        UsageError: a device would get one clip or none.
     """
     statistics = recipe.head.batch_statistics
     if statistics == "none":
@@ -37,18 +38,18 @@ def expect_enough_clips(rows: int, recipe: Recipe, devices: int) -> None:
     raise UsageError(
         f"recipe {recipe.name}: a training step would have {least if statistics == 'device' else whole} clips {over} "
         f"(batch_clips={recipe.batch_clips}, {rows} videos to train on, {devices} devices), and the head's batch norms "
-        "take their statistics from at least 2: a clip alone is its own mean, and any video then gives the same "
+        "need at least 2 for their statistics: one clip equals its own mean, and any video then gives the same "
         "feature. Use more clips (--set batch_clips=…, more videos) or fewer devices (--devices)."
     )
 
 
 def steps_per_epoch(rows: int, batch_clips: int) -> int:
-    """Whole batches per epoch; one smaller batch when there are fewer rows than one batch holds."""
+    """Number of whole batches per epoch. With fewer rows than one batch holds, there is one smaller batch."""
     return max(1, rows // batch_clips)
 
 
 def epoch_order(rows: Sequence[int], views: int, *, seed: int, epoch: int) -> list[tuple[int, int]]:
-    """(row, view) of every clip of one epoch, in order: each row once, with one of its stored views drawn at random."""
+    """(row, view) of every clip of one epoch, in order. Each row occurs once, with a randomly drawn stored view."""
     draw = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
     order = draw.permutation(len(rows))
     chosen = draw.integers(views, size=len(rows))

@@ -1,4 +1,4 @@
-"""Whose a run folder is: one process at a time writes there, and only into a run or where nothing is yet.
+"""Ownership of a run folder: one process at a time writes there, and only into a run or an empty folder.
 
 RUN/run.lock    held by train, evaluate and import to their end; the lock ends with the process
 """
@@ -16,16 +16,16 @@ from vidxfer.pipeline.writing import PART, make_folder
 
 LOCK = "run.lock"
 UNFINISHED = {LOCK, "rows.json", "run.json", "recipe.json"}
-"""What a run leaves that was ended before it had begun, beside parts of these files."""
+"""Files that an interrupted start of a run leaves behind, besides unfinished parts of these files."""
 
 MOST_NAMED = 3
 
 
 def expect_run_or_nothing(folder: Path) -> None:
-    """Check that a folder holds a run, or nothing that a run would be mixed with.
+    """Check that a folder holds a run, or no files of anything else.
 
     Raises:
-        UsageError: it is a file, a cache, or holds other things.
+        UsageError: it is a file, a cache, or holds other files.
     """
     if folder.is_dir():
         if (folder / "recipe.json").is_file():
@@ -40,7 +40,7 @@ def expect_run_or_nothing(folder: Path) -> None:
             more = " …" if len(others) > MOST_NAMED else ""
             raise UsageError(
                 f"{folder} is no run folder and is not empty: it holds {', '.join(others[:MOST_NAMED])}{more}. "
-                "Name a run, or a folder that is not there yet, with --run"
+                "Name a run, or a new folder, with --run"
             )
     elif folder.exists() or folder.is_symlink():
         raise UsageError(f"{folder} is not a folder: name another one with --run")
@@ -48,7 +48,7 @@ def expect_run_or_nothing(folder: Path) -> None:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Own a folder for writing a run, or what is made of one; it is made where it is missing.
+    """Own a folder while a run or its products are written there. A missing folder is made.
 
     Raises:
         CacheBusy: another process owns it. CacheError, CacheFull: it cannot be written.

@@ -1,4 +1,6 @@
-"""predictions.SPLIT.jsonl: what a run, or CLIP alone, said of every scored video; written by train and evaluate.
+"""predictions.SPLIT.jsonl: the predictions of a run, or of CLIP alone, for every scored video.
+
+`vidxfer train` and `vidxfer evaluate` write it, one line per video:
 
 {"id": …, "label": 3, "label_name": …, "right": true, "top5": [[name, share], …], "top5_labels": [3, 0, …]}
 """
@@ -13,12 +15,12 @@ from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.reading import lines, opened, parsed
 
 MOST_LINE_BYTES = 1 << 20
-"""Of one video: its id and the names of six classes."""
+"""Largest line: the id of a video and the names of six classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeptPrediction:
-    """One video: its label, what that is called, and whether the best class, and one of the best five, is the label."""
+    """One video: label, name of the label, and whether the best class, or one of the best five, is the label."""
 
     id: str
     label: int
@@ -36,7 +38,7 @@ def read_predictions(folder: Path, split: str) -> Iterator[KeptPrediction]:
     """Every line.
 
     Raises:
-        RunError: there is no such file, or a line is none of an evaluation.
+        RunError: there is no such file, or a line was not written by an evaluation.
     """
     file = predictions_file(folder, split)
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""What it takes to run a published configuration: bytes of its cache and numbers to train; computed, never typed.
+"""The cost of a published configuration: bytes of its cache and number of trainable parameters. Both are computed.
 
 PUBLISHED row ──▶ cache_spec ──▶ bytes per view        offer ──▶ trainable_parameters
 """
@@ -15,7 +15,7 @@ from vidxfer.pipeline.video.sampling import Sampling
 
 
 def cache_spec(row: Published, codec: str = "int8", split: str = "train") -> CacheSpec:
-    """Settings of a cache of one view per video with every layer that the recipe reads, for its sizes only."""
+    """Settings of a cache with one view per video and every layer that the recipe reads. Only its sizes count."""
     clip = row.clip
     whole = Offer(
         layers=(STEM, *range(clip.blocks)), sparse_frames=row.sparse_frames, alpha=row.alpha, grid=clip.grid,
@@ -44,6 +44,6 @@ def cache_spec(row: Published, codec: str = "int8", split: str = "train") -> Cac
 
 
 def trainable_parameters(recipe: Recipe, row: Published) -> int:
-    """Numbers in a published recipe's head; nothing is allocated."""
+    """Number of trainable parameters of a published recipe's head. Nothing is allocated."""
     head, _ = head_of_shapes(recipe, cache_spec(row), classes=row.classes)
     return sum(parameter.numel() for parameter in head.parameters())

@@ -1,12 +1,12 @@
-"""Named recipes, settings from the command line, and recipes out of run folders of this version and older ones.
+"""Named recipes, settings from the command line, and recipes read from run folders of this and older versions.
 
     recipe = named("dist-ssv2-b16-8f")              published settings of DiST, docs/spec/dist.md §5–6
     short  = with_settings(recipe, ["epochs=2", "head.pooling_layers=1"])
 
-`dist-ssv2-b16` and `dist-k400-b16` are the same settings for any number of frames and any CLIP. The published mixing of
-pixels is not switched on by any of them, because a cache cannot have it: see `mixing`.
+`dist-ssv2-b16` and `dist-k400-b16` are the same settings for any number of frames and any CLIP. No recipe switches on
+the published mixing of pixels, because training from a cache cannot do it: see `mixing`.
 
-Order of precedence: a named recipe, then --set field=value. A run folder keeps the resolved result.
+Order of precedence: a named recipe, then --set field=value. A run folder stores the resolved recipe.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vidxfer.pipeline.training.own_heads import add_head, known_heads
 from vidxfer.pipeline.typed import checked
 
 PARTS = ("head", "optimiser", "mixing", "clip")
-"""Fields of a recipe that have fields of their own."""
+"""Fields of a recipe that have own fields."""
 
 RENAMED = {
     "betas": "optimiser.betas",
@@ -33,7 +33,7 @@ RENAMED = {
     "warmup_learning_rate": "optimiser.warmup_from",
     "clip_channels": "clip",
 }
-"""Fields of 0.1.0 -> where they are now. `dist.x`, for a head of that kind, is `head.x`."""
+"""Field of 0.1.0 -> its path now. `dist.x` is now `head.x` of a DiST head."""
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -46,7 +46,7 @@ def named(name: str) -> Recipe:
     """The recipe of that name.
 
     Raises:
-        UsageError: no such recipe; names the nearest ones.
+        UsageError: no such recipe; the text names the nearest ones.
     """
     by_name = {recipe.name: recipe for recipe in RECIPES}
     if name not in by_name:
@@ -80,17 +80,17 @@ def recipe(
 
 
 def with_settings(recipe: Recipe, settings: list[str], tell: Callable[[str], None] = lambda line: None) -> Recipe:
-    """Apply `field=value` or `head.field=value` settings (any of `PARTS`); values are JSON (or a bare word).
+    """Apply settings like `field=value` or `head.field=value` (any of `PARTS`). Values are JSON or a bare word.
 
-    `head=KIND` takes the default settings of that kind; settings of the head then are those of that kind.
+    `head=KIND` takes the default settings of that kind. Later settings `head.field` are then fields of that kind.
 
     Args:
-        recipe: to be changed.
-        settings: in order; the last of two equal ones counts.
-        tell: given one line where names of 0.1.0 are used.
+        recipe: the recipe to change.
+        settings: the settings in order; of two for the same field, the last one counts.
+        tell: receives one line if names of 0.1.0 are used.
 
     Raises:
-        UsageError: not of that form, an unknown field, or a value of another type than the default's.
+        UsageError: another form, an unknown field, or a value of another type than the default's.
     """
     split = [_split(setting) for setting in settings]
     for kind in [value for path, value, _ in split if path == "head"]:
@@ -112,14 +112,14 @@ def with_settings(recipe: Recipe, settings: list[str], tell: Callable[[str], Non
         chosen[part][name] = _checked(target, name, value, setting)
     if old:
         tell("names of 0.1.0, still understood: " + ", ".join(f"{was} is now {now}" for was, now in old.items()))
-    # All at once: epochs and warmup_epochs must fit each other, not each the other's default.
+    # All settings at once: epochs and warmup_epochs must fit each other, and not each other's default.
     own = chosen.pop("")
     parts = {part: replace(getattr(recipe, part), **new) for part, new in chosen.items() if new}
     return replace(recipe, **{**parts, **own})
 
 
 def _split(setting: str) -> tuple[str, Any, str]:
-    """Path of the field, its value, and the setting as it was given."""
+    """The field's path, its value, and the setting as it was given."""
     path, equals, text = setting.partition("=")
     if not equals:
         raise UsageError(f"--set {setting!r} is not field=value")
@@ -131,7 +131,7 @@ def _split(setting: str) -> tuple[str, Any, str]:
 
 
 def _renamed(path: str, recipe: Recipe, setting: str) -> str:
-    """Where a field of 0.1.0 is now; a field of today as it is."""
+    """The present path of a field of 0.1.0. A present field is returned unchanged."""
     outer, dot, inner = path.partition(".")
     if outer == "dist" and dot:
         if recipe.head.kind != "dist":
@@ -149,9 +149,9 @@ def _kind(name: Any) -> type[HeadConfig]:
 
 
 def _checked(target: Any, name: str, value: Any, setting: str) -> Any:
-    """The value as the field's type, or an error that names the field's type and value."""
+    """The value, converted to the field's type. The error names the field's type and value."""
     if not is_dataclass(target):
-        raise UsageError(f"--set {setting}: this recipe is for any CLIP; there is no shape of which to set {name!r}")
+        raise UsageError(f"--set {setting}: this recipe is for any CLIP. It has no CLIP shape with a field {name!r}.")
     known = {field.name: field for field in fields(target)}
     if name == "classifier" and name not in known and isinstance(target, HeadConfig):
         raise UsageError(
@@ -165,7 +165,7 @@ def _checked(target: Any, name: str, value: Any, setting: str) -> Any:
     if value is None and known[name].default is None:
         return None
     if isinstance(target, Recipe) and name in PARTS:
-        raise UsageError(f"--set {setting}: {name} has fields of its own: set {name}.FIELD=value")
+        raise UsageError(f"--set {setting}: {name} has own fields. Set one of them: {name}.FIELD=value")
     if isinstance(value, list):
         value = tuple(value)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -179,14 +179,14 @@ def from_dict(kept: dict[str, Any]) -> Recipe:
     """The inverse of `Recipe.to_dict`, also for the recipes that 0.1.0 wrote.
 
     Raises:
-        UsageError: unknown fields, a kind of head there is not, or a value of another type or range.
+        UsageError: unknown fields, an unknown kind of head, or a value of another type or range.
     """
     stored = _of_today(kept) if isinstance(kept.get("head"), str) or "dist" in kept else dict(kept)
     known = {field.name for field in fields(Recipe)}
     if unknown := sorted(set(stored) - known):
         raise UsageError(f"a recipe has no fields {unknown}. {nearest(unknown[0], sorted(known))}")
     if missing := [name for name in ("head", "epochs", "batch_clips") if name not in stored]:
-        raise UsageError(f"a resolved recipe says {', '.join(missing)} too")
+        raise UsageError(f"a resolved recipe must also have the fields {', '.join(missing)}")
     try:
         head = dict(checked(stored.get("head"), Mapping, "recipe.head"))
         if head.get("kind") == "dist":  # recipes of before there was a choice
@@ -199,10 +199,10 @@ def from_dict(kept: dict[str, Any]) -> Recipe:
 
 
 def _of_today(stored_010: dict[str, Any]) -> dict[str, Any]:
-    """A recipe of 0.1.0 in today's fields.
+    """A recipe of 0.1.0, with the present fields.
 
-    It knew CLIP's width alone. Where that is the width of the recipe of the same name, its CLIP is meant; elsewhere the
-    width is left out: the run folder holds the whole settings of the cache it was made from, which are compared too.
+    It knew only CLIP's width. If the recipe of the same name has that width, its CLIP is taken. Otherwise the width is
+    left out: the run folder also holds the settings of its cache, and these are compared too.
     """
     stored = {name: value for name, value in stored_010.items() if name not in ("dist", *RENAMED)}
     kind = stored_010.get("head", "dist")

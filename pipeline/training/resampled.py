@@ -1,10 +1,10 @@
-"""How sure a score is: bootstrap intervals over videos, and McNemar's exact test of two runs on the same videos.
+"""Uncertainty of a score: bootstrap intervals over videos, and McNemar's exact test of two runs on the same videos.
 
-    right of so many videos ── as many videos drawn again, 10,000 times ─▶ 2.5 and 97.5 per cent of the shares
-    b, c: only one of two is right ─ the same draws ─▶ of the differences          b of b + c, fair coin ─▶ p
+    right answers of N videos ── N videos drawn with replacement, 10,000 times ─▶ 2.5 and 97.5 % quantiles of the shares
+    b, c: only one of two runs is right ─ the same draws ─▶ quantiles of the differences;   b of b + c, fair coin ─▶ p
 
-A video counts once, over all its views. What a draw of videos scores is known from how many of its videos are right: so
-counts are drawn (multinomial), which has the same distribution, and takes no list of videos.
+A video counts once, over all its views. The score of a draw depends only on the number of right videos in it. Therefore
+counts are drawn (multinomial). This has the same distribution and needs no list of videos.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 
 RESAMPLES = 10_000
 ENDS = (0.025, 0.975)
-"""Of a 95 % interval."""
+"""Quantiles of a 95 % interval."""
 
 Interval = tuple[float, float]
 
 
 def share_interval(right: int, videos: int, *, seed: int = 0) -> Interval | None:
-    """The 95 % bootstrap interval of `right` of `videos`, as shares; None without a video."""
+    """The 95 % bootstrap interval of the share `right` / `videos`; None without a video."""
     if not videos:
         return None
     drawn = np.random.default_rng(seed).binomial(videos, right / videos, RESAMPLES)
@@ -30,11 +30,12 @@ def share_interval(right: int, videos: int, *, seed: int = 0) -> Interval | None
 
 
 def difference_interval(only_first: int, only_second: int, videos: int, *, seed: int = 0) -> Interval | None:
-    """The same of the difference second − first of two runs over the same videos; None without a video.
+    """The 95 % bootstrap interval of the difference second − first of two runs; None without a video.
 
     Args:
-        only_first, only_second: videos that only this one has right.
-        videos: that both scored.
+        only_first: number of videos that only the first run has right.
+        only_second: number of videos that only the second run has right.
+        videos: number of videos that both runs scored.
     """
     if not videos:
         return None
@@ -44,7 +45,7 @@ def difference_interval(only_first: int, only_second: int, videos: int, *, seed:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p of McNemar's exact test: as uneven a split or more of such videos, if both were equally good."""
+    """Two-sided p of McNemar's exact test: the chance of a split at least as uneven, if both runs were equally good."""
     uneven, least = only_first + only_second, min(only_first, only_second)
     tail = sum(comb(uneven, count) for count in range(least + 1))
     return float(min(1.0, 2 * tail / 2**uneven))

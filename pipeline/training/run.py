@@ -1,4 +1,4 @@
-"""The run folder: what was asked, what it was made from, how it went, and where it can go on.
+"""The run folder: the recipe, the inputs, the metrics, and the checkpoint of a training run.
 
     recipe.json        the resolved recipe
     run.json           cache fingerprint, CLIP, class names, code commit, versions, device
@@ -8,7 +8,7 @@
     checkpoint/        weights.safetensors, optimiser.pt, progress.json; text.safetensors, where the tower has text
     result.json        how the finished run went: score, seconds per epoch
 
-A checkpoint is written beside the old one and swapped in by renames, so that there is a whole one at every moment.
+A new checkpoint is written beside the old one and swapped in by renames. A whole checkpoint exists at every moment.
 """
 
 from __future__ import annotations
@@ -40,23 +40,24 @@ from vidxfer.pipeline.typed import checked
 from vidxfer.pipeline.writing import make_folder, make_fresh_folder, remove, rename, sync_folder, whole_file, write_text
 
 MOST_RUN_BYTES = 64 << 20
-"""Of a small file of a run: a result names every video without a score."""
+"""Largest small file of a run: a result names every video without a score."""
 
 TEXT_BYTES = 1 << 16
-"""Of the embedding of one class, float32: no CLIP has so many numbers."""
+"""Largest embedding of one class, float32: no CLIP has more numbers."""
 
 MOST_OVERHEAD_BYTES = 64 << 20
-"""Of a file of weights beside its numbers: names, shapes and types."""
+"""Largest part of a weights file that is not numbers: names, shapes and types."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlace:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        epoch, step: the next step to be done: epoch number and step inside it.
-        global_step: optimiser steps done.
-        finished: all epochs are done.
+        epoch: epoch of the next step.
+        step: the next step within that epoch.
+        global_step: number of optimiser steps done.
+        finished: whether all epochs are done.
     """
 
     epoch: int = 0
@@ -71,7 +72,7 @@ class Run:
     Args:
         path: the folder.
         recipe: its recipe.
-        made_from: what `run.json` holds.
+        made_from: the values of `run.json`.
     """
 
     def __init__(self, path: Path, recipe: Recipe, made_from: dict[str, Any]) -> None:
@@ -79,7 +80,7 @@ class Run:
 
     @classmethod
     def start(cls, path: Path, recipe: Recipe, made_from: dict[str, Any], rows: KeptRows | None = None) -> Self:
-        """Begin a run on `rows`, or take up the one that is there. The folder is owned (owned.py).
+        """Begin a run on `rows`, or resume the run in the folder. The folder must be owned (owned.py).
 
         Raises:
             RunError: the folder holds a run of another recipe or cache; the text names each difference.
@@ -90,7 +91,7 @@ class Run:
             differing = _differences(old.recipe.to_dict(), recipe.to_dict())
             differing |= differing_fields(row.must, old.made_from, made_from)
             differing |= _differences(*({"init_from": facts.get("init_from")} for facts in (old.made_from, made_from)))
-            if "cache_fingerprint" in differing:  # which of the settings behind it
+            if "cache_fingerprint" in differing:  # name the settings that differ
                 differing |= _differences(old.made_from.get("spec", {}), made_from.get("spec", {}))
             if differing:
                 lines = [f"  {difference(name, *pair, row.sides)}" for name, pair in differing.items()]
@@ -104,14 +105,14 @@ class Run:
         return fresh
 
     def remember(self, rows: KeptRows | None) -> None:
-        """Write run.json, and first the rows, where there are any."""
+        """Write the rows, if there are any, and then run.json."""
         if rows is not None:
             write_text(self.path / "rows.json", rows.text())
             self.made_from = {**self.made_from, "rows": rows.facts()}
         write_text(self.path / "run.json", json.dumps(self.made_from, indent=1, ensure_ascii=False))
 
     def rows(self) -> KeptRows | None:
-        """The rows the run is trained on; None: it was begun by a version that kept no list.
+        """The rows that the run is trained on; None: a version that stored no list began the run.
 
         Raises:
             RunError: the list is missing or damaged.
@@ -137,16 +138,16 @@ class Run:
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError, UsageError, PathError) as error:
             raise RunError(
-                f"{path}: recipe.json or run.json is damaged, or of another version of vidxfer ({error}). "
-                "Put it back, or train into another folder with --run."
+                f"{path}: recipe.json or run.json is damaged, or another version of vidxfer wrote it ({error}). "
+                "Put the original file back, or train into another folder with --run."
             ) from error
         return cls(path, recipe, made_from)
 
     @property
     def checkpoint(self) -> Path:
-        """Folder of the current checkpoint; after a crash between the two renames of `save`, the fresh or the old one.
+        """Folder of the current checkpoint. After a crash between the renames of `save` it is the new or the old one.
 
-        Who only reads renames nothing: the run's owner may be at it.
+        Reading renames nothing, because the run's owner may be writing.
         """
         named = self.path / "checkpoint"
         if not named.exists():
@@ -156,7 +157,7 @@ class Run:
         return named
 
     def progress(self) -> RunPlace:
-        """How far the current checkpoint is; the beginning when there is none."""
+        """The progress of the current checkpoint. Without a checkpoint it is the beginning."""
         file = self.checkpoint / "progress.json"
         if not file.exists() and not file.is_symlink():
             return RunPlace()
@@ -192,7 +193,7 @@ class Run:
         """Load the checkpoint's weights into a head of the run's recipe.
 
         Raises:
-            RunError: no checkpoint, a damaged file, or weights that do not fit; every mismatch is named.
+            RunError: there is no checkpoint, a file is damaged, or weights do not fit; the text names every mismatch.
         """
         file, wanted = self.checkpoint / "weights.safetensors", head.state_dict()
         if not file.exists():
@@ -232,7 +233,7 @@ class Run:
             return text
 
     def keep_result(self, result: dict[str, Any]) -> None:
-        """Remember how the finished run went; a later, empty repetition keeps what the run itself measured."""
+        """Write the results of the finished run. A later call with None values keeps the earlier measurements."""
         before = self.result() or {}
         kept = {name: before.get(name) if value is None else value for name, value in result.items()}
         if before.get("epoch_seconds") is not None and result.get("epoch_seconds") is None:
@@ -241,7 +242,7 @@ class Run:
         write_text(self.path / "result.json", json.dumps(kept, indent=1, ensure_ascii=False))
 
     def result(self) -> dict[str, Any] | None:
-        """What `keep_result` kept; None while the run is not finished."""
+        """The results of the run; None while it is not finished."""
         file = self.path / "result.json"
         if not file.exists() and not file.is_symlink():
             return None
@@ -249,7 +250,7 @@ class Run:
             return result_of(file, _table(file))
 
     def recover(self) -> None:
-        """Give the current checkpoint its own name back."""
+        """Rename the current checkpoint to its own name again."""
         named = self.path / "checkpoint"
         if (current := self.checkpoint) != named:
             rename(current, named)
@@ -257,7 +258,7 @@ class Run:
 
 @contextmanager
 def _damage_named(file: Path) -> Iterator[None]:
-    """Turn what a missing or damaged file of a checkpoint makes its reader raise into a RunError that names it."""
+    """Convert errors from reading a missing or damaged checkpoint file to a RunError that names the file."""
     try:
         yield
     except (OSError, PathError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError,
@@ -268,10 +269,10 @@ def _damage_named(file: Path) -> Iterator[None]:
 
 
 def _table(file: Path) -> dict[str, Any]:
-    """A JSON file that holds one object; ValueError if it holds something else."""
+    """The JSON object in a file. Raises ValueError if the file holds something else."""
     table = read_json(file, most=MOST_RUN_BYTES)
     if not isinstance(table, dict):
-        raise ValueError(f"{file.name} holds no object")
+        raise ValueError(f"{file.name} holds no JSON object")
     return table
 
 

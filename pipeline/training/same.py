@@ -1,9 +1,9 @@
-"""Is a video that is read today the one that a cache was made from? Stored views mean nothing in any other.
+"""Checks that a video is the one that a cache was made from. Stored views are valid only for that video.
 
-    before the first reading    bytes, and a hash of both ends       once per video and loader; not in caches of 0.1.0
-    at every reading            number of frames, picture size, turn               known by then, so they cost nothing
+    before the first reading    size in bytes, and a hash of both ends    once per video and loader; not in 0.1.0
+    at every reading            number of frames, picture size, turn      already known then, so the check costs nothing
 
-The date of a file is never looked at: copies and moved data sets stay what they were.
+The date of a file is not compared, because a copied or moved data set has the same content.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ NO_IDENTITIES = (
 
 
 def expect_same_file(video: Video, stored: SourceFile | None, *, way_on: str = PUT_BACK) -> None:
-    """Check that a video is the file a cache was made from; None: the cache does not say.
+    """Check that a video is the file that a cache was made from; `stored`=None: the cache does not record it.
 
     Raises:
-        VideoError: it cannot be read. CacheError: its bytes are others.
+        VideoError: it cannot be read. CacheError: its bytes differ.
     """
     if stored is None or (now := identity_of(video.path)) == stored[:2]:
         return
     lengths = f"{stored[0]:,} bytes, now {now[0]:,}" if stored[0] != now[0] else f"{now[0]:,} bytes, then and now"
     raise CacheError(
-        f"{video.path}: {video.id!r} is not the file that the cache was made from: its bytes are others ({lengths}). "
-        f"{way_on} Where every picture is the same and only the container is another: --frames-from changed-videos."
+        f"{video.path}: {video.id!r} is not the file that the cache was made from: its bytes differ ({lengths}). "
+        f"{way_on} If only the container changed and every picture is the same: --frames-from changed-videos."
     )
 
 
@@ -45,14 +45,16 @@ def expect_same_pictures(
     quarter_turns: tuple[int | None, int] = (None, 0),
     way_on: str = PUT_BACK,
 ) -> None:
-    """Check what a view depends on; each argument is (when the cache was made, now), its first None or 0: not known.
+    """Check the properties that a view depends on.
+
+    Each argument is (value when the cache was made, value now). A first value of None or 0 is not known.
 
     Args:
-        video: the one that was read.
-        frame_count: of it or of its segment.
+        video: the video that was read.
+        frame_count: frames of the video or of its segment.
         source_px: (height, width), upright.
-        quarter_turns: that put its pictures upright.
-        way_on: what can be done where it is another one.
+        quarter_turns: quarter turns that make its pictures upright.
+        way_on: text of the error that tells what to do.
 
     Raises:
         CacheError: one of them differs.

@@ -18,11 +18,11 @@ from vidxfer.pipeline.training.loader import Assembler
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Summed view probabilities.
+    """View probabilities, summed per video.
 
     Attributes:
         rows: rows of the split, in order.
-        ids: their videos.
+        ids: ids of their videos.
         labels: int64 [video].
         probabilities: [video class].
     """
@@ -47,12 +47,13 @@ def score_rows(
     """Run a head over every stored view of `rows`.
 
     Args:
-        head: in any mode; put back as it was.
-        loader, assemble: of the split.
+        head: in any mode; its mode is restored.
+        loader: loads the split.
+        assemble: makes batches on the device.
         rows: rows of the split.
-        batch_clips: clips per forward.
-        advance: told the number of clips done.
-        where: the precision of the forward; None: float32.
+        batch_clips: clips per forward pass.
+        advance: called with the number of clips done.
+        where: device and precision of the forward pass; None: float32.
     """
     split = loader.split
     views = split.spec.stored_views

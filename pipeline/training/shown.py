@@ -1,10 +1,10 @@
-"""Which frames of a view are shown as pixels: to the head as its needs say, and on the online path to CLIP too.
+"""Which frames of a view are decoded to pixels: the head's, and on the online path CLIP's too.
 
-pixels     frames, of the dense ones of a view                 CLIP's among them
-none       -                       (online: CLIP's alone)      all
-sparse     those CLIP sees                                     all
-dense      every one                                           each alpha-th
-window     source frames around each of CLIP's                 the middle of each window
+pixels     frames, out of a view's dense frames                which of them CLIP sees
+none       -                       (online: the sparse ones)   all
+sparse     the sparse ones                                     all
+dense      all                                                 each alpha-th
+window     source frames around each sparse one                the middle of each window
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from vidxfer.pipeline.video.sampling import window_indices
 
 
 def with_clip(needs: Needs) -> Needs:
-    """What must be decoded where CLIP looks too: its frames, also for a head that sees none."""
+    """The needs of a head and CLIP together: the sparse frames are decoded even if the head sees no pixels."""
     return replace(needs, pixels="sparse") if needs.pixels == "none" else needs
 
 
 def shown(indices: tuple[int, ...], needs: Needs, alpha: int, frame_count: int) -> tuple[int, ...]:
-    """Frames to be shown.
+    """Indices of the frames to decode.
 
     Args:
-        indices: dense frames of the view, into the video.
-        needs: of the head, or `with_clip` of them.
+        indices: dense frames of the view, as indices into the video.
+        needs: needs of the head, or `with_clip` of them.
         alpha: dense frames per sparse one.
-        frame_count: of the video.
+        frame_count: frames of the video.
     """
     if needs.pixels == "window":
         return window_indices(indices[::alpha], needs.window_frames, frame_count, needs.window_ends)
@@ -37,7 +37,7 @@ def shown(indices: tuple[int, ...], needs: Needs, alpha: int, frame_count: int) 
 
 
 def of_clip(pixels: Tensor, needs: Needs, alpha: int) -> Tensor:
-    """The frames CLIP sees among [clip frame rgb height width] that were shown for `with_clip(needs)`."""
+    """The frames that CLIP sees, out of [clip frame rgb height width] decoded for `with_clip(needs)`."""
     first, step = {"dense": (0, alpha), "window": (needs.window_frames // 2, needs.window_frames)}.get(
         needs.pixels, (0, 1)
     )

@@ -1,9 +1,9 @@
-"""Batches from several caches: each clip is read, and its tokens are decoded, by the cache it lies in.
+"""Batches from several caches: each clip is read from its own cache, and decoded with that cache's codec.
 
     plan [(union row, view), …] ─▶ per member [(its row, view), …] ─▶ its ClipLoader ─▶ its RawBatch ─┐
     ClipBatch, clips in the plan's order ◀─ one after the other, then put in order ◀─ its Assembler ◀─┘
 
-Consequence: batches mix the sources as one data set would, and no member need be of the same codec as another.
+Consequence: batches mix the sources like one data set, and the members may have different codecs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vidxfer.pipeline.training.loader import Assembler
 
 @dataclass(frozen=True, kw_only=True)
 class UnitedBatch(RawBatch):
-    """Parts by member, and for each clip of the batch its place in the parts put one behind the other."""
+    """The parts of each member, and for each clip of the batch its index in the concatenated parts."""
 
     parts: tuple[tuple[int, RawBatch], ...]
     order: tuple[int, ...]
@@ -33,8 +33,9 @@ class UnitedLoader(AheadLoader):
     """Loads from every member of a union.
 
     Args:
-        union: what the rows of a plan mean.
-        loaders: of its members, ended with this one.
+        union: the union that the rows of a plan belong to.
+        loaders: loaders of its members; they end with this one.
+        label_maps: per member, class -> class of the union.
     """
 
     def __init__(self, union: Union, loaders: Sequence[AheadLoader], label_maps: Sequence[Sequence[int]]) -> None:
@@ -84,7 +85,7 @@ class UnitedLoader(AheadLoader):
 
 
 class UnitedAssembler(Assembler):
-    """Assembles every part as its own cache has it, and puts the clips in the batch's order. Arguments as above."""
+    """Assembles every part with its own cache's codec, and puts the clips in the batch's order. Arguments as above."""
 
     def __init__(self, union: Union, needs: Needs, device: torch.device, **settings: Any) -> None:
         super().__init__(union.split, needs, device, **settings)
@@ -101,7 +102,7 @@ class UnitedAssembler(Assembler):
         return self._joined(raw, list(tokens)), self._joined(raw, list(embeddings))
 
     def _joined(self, raw: RawBatch, parts: list[Tensor | None]) -> Tensor | None:
-        """The parts in the order of the batch; None where the head needs none."""
+        """The parts in the order of the batch; None: the head needs none."""
         delivered = [part for part in parts if part is not None]
         if not delivered:
             return None

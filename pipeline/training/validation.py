@@ -1,4 +1,4 @@
-"""What a run is scored on, kept in its folder: runs are set side by side only where it is the same.
+"""The validation data of a run, stored in its folder. Runs are compared only if their validation data are the same.
 
 validation split ─▶ validation.json    ids, labels and class names, in the order of the rows
 """
@@ -24,7 +24,7 @@ FIELDS = {"class_names": tuple[str, ...], "ids": tuple[str, ...], "labels": tupl
 
 
 def validation_of(split: Split) -> dict[str, Any]:
-    """Ids, labels and class names of a split that is scored; gaps between added videos are left out."""
+    """Ids, labels and class names of a scored split, without the gaps between added videos."""
     rows = split.video_rows.tolist()
     return {
         "ids": [split.video_ids[row] for row in rows],
@@ -34,7 +34,7 @@ def validation_of(split: Split) -> dict[str, Any]:
 
 
 def keep_validation(run: Run, split: Split) -> list[str]:
-    """Note what the run is scored on from now on; returns, in words, what has changed since it was last noted."""
+    """Store the present validation data of a run. Returns lines that describe what changed since the last call."""
     current, before = validation_of(split), validation_kept(run.path)
     write_text(run.path / FILE, json.dumps(current))
     if before is None:
@@ -45,7 +45,7 @@ def keep_validation(run: Run, split: Split) -> list[str]:
 
 
 def validation_kept(run: Path) -> dict[str, Any] | None:
-    """What `keep_validation` noted; None where it did not, as in runs of 0.1.0 or without a validation split.
+    """What `keep_validation` stored; None for runs of 0.1.0 and runs without a validation split.
 
     Raises:
         RunError: the file is damaged.
@@ -66,7 +66,7 @@ def validation_kept(run: Path) -> dict[str, Any] | None:
 
 
 def _short(first: Any, second: Any) -> tuple[object, object]:
-    """Labels are as many as videos: the first that differ, and how many there are."""
+    """Two lists of labels in short: the first difference, or their lengths. Other values are unchanged."""
     lists = isinstance(first, list | tuple) and isinstance(second, list | tuple)
     if not lists or all(isinstance(item, str) for item in first):
         return first, second

@@ -1,4 +1,4 @@
-"""Weights from files of others, and files for others: tensors only, nothing in a file can run.
+"""Reads weight files from other projects and writes files for them. Only tensors are read: no code in a file can run.
 
 FILE.pyth          torch pickle {"model_state" or "model": {key: tensor}, …}, read with weights_only=True
 FILE.safetensors   {key: tensor}, settings as JSON in its metadata
@@ -24,9 +24,9 @@ from vidxfer.pipeline.reading import expect_unpacked, opened
 from vidxfer.pipeline.writing import make_folder, whole_file
 
 STATES = ("model_state", "model_state_dict", "model")
-"""Keys below which released files have their tensors; others have them at the top."""
+"""Keys that hold the tensors in released files. Other files have their tensors at the top level."""
 SETTINGS = "vidxfer"
-"""Key of the metadata of our safetensors files."""
+"""Key of the settings in the metadata of our safetensors files."""
 
 _DAMAGE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError,
            AttributeError, AssertionError, MemoryError, struct.error, SafetensorError)  # fmt: skip
@@ -34,10 +34,10 @@ _DAMAGE = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, 
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint by its key, on the CPU, as it is stored.
+    """Every tensor of a checkpoint by its key, on the CPU, in its stored type.
 
     Raises:
-        WeightsError: no such file, not a checkpoint, damaged, or holding something else than tensors.
+        WeightsError: there is no such file, it is no checkpoint or damaged, or it holds other objects than tensors.
     """
     if not path.is_file():
         raise WeightsError(f"{path} is not a file: give the checkpoint itself, like FILE.pyth")
@@ -78,7 +78,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Tensor], under: str) -> Non
     """Write {under: state} as torch.load(weights_only=True) reads it, whole or not at all.
 
     Raises:
-        WeightsError: there is something at `path` already, or it cannot be written.
+        WeightsError: `path` exists, or it cannot be written.
     """
     _make_room(path)
     with whole_file(path) as file:
@@ -89,7 +89,7 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], settings: Mapping
     """Write tensors and their settings, whole or not at all.
 
     Raises:
-        WeightsError: there is something at `path` already, or it cannot be written.
+        WeightsError: `path` exists, or it cannot be written.
     """
     _make_room(path)
     named = {name: value.detach().cpu().contiguous() for name, value in state.items()}
@@ -106,10 +106,10 @@ def _make_room(path: Path) -> None:
 
 
 def expect_free(path: Path) -> None:
-    """Check that nothing would be written over.
+    """Check that no file would be overwritten.
 
     Raises:
-        WeightsError: there is something.
+        WeightsError: `path` exists.
     """
     if path.exists():
-        raise WeightsError(f"{path} is there already and is kept: name another file, or remove it first")
+        raise WeightsError(f"{path} already exists and is not overwritten: name another file, or remove it first")

@@ -152,7 +152,7 @@ def test_copies_and_dates_do_not_matter_other_bytes_do_and_may_be_allowed(own: P
     os.utime(file_of(own, 3), (1, 1))
     assert torch.equal(dense_of(own, 3), expected)
     remuxed(file_of(own, 3))
-    with pytest.raises(CacheError, match=r"its bytes are others \([\d,]+ bytes, ") as caught:
+    with pytest.raises(CacheError, match=r"its bytes differ \([\d,]+ bytes, ") as caught:
         dense_of(own, 3)
     assert "--frames-from changed-videos" in str(caught.value)
     assert torch.equal(dense_of(own, 3, "changed-videos"), expected)
@@ -164,7 +164,7 @@ def test_other_bytes_of_the_same_length_are_another_file(own: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(CacheError, match=rf"its bytes are others \({len(content):,} bytes, then and now\)"):
+    with pytest.raises(CacheError, match=rf"its bytes differ \({len(content):,} bytes, then and now\)"):
         dense_of(own, 3)
 
 
@@ -272,9 +272,9 @@ def test_parity_and_fidelity_refuse_another_file(own: Path) -> None:
     (held,) = parity(ParityRequest(**request))
     assert held.holds
     remuxed(file_of(own, 1))
-    with pytest.raises(CacheError, match="its bytes are others"):
+    with pytest.raises(CacheError, match="its bytes differ"):
         parity(ParityRequest(**request))
-    with pytest.raises(CacheError, match="its bytes are others"):
+    with pytest.raises(CacheError, match="its bytes differ"):
         fidelity(FidelityRequest(**request))
     of_another_size(file_of(own, 1))
     with pytest.raises(CacheError, match="when the cache was made"):

@@ -52,5 +52,5 @@ def test_a_bank_of_the_heads_own_size_is_the_stored_view() -> None:
 
 
 def test_frames_that_do_not_divide_are_refused_with_both_numbers() -> None:
-    with pytest.raises(UsageError, match=r"holds 16 frames per view, the head wants 6"):
+    with pytest.raises(UsageError, match=r"holds 16 sparse frames per view, and the head reads 6"):
         Bank(stored=16, used=6, alpha=2)

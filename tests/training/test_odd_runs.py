@@ -112,7 +112,7 @@ def test_the_value_is_named_with_what_was_expected(finished: tuple[Path, Path]) 
         with pytest.raises(RunError, match="class_names is 5, expected a list"):
             Run.open(finished[0])
         file.write_text(json.dumps({n: v for n, v in json.loads(before).items() if n != "logit_scale"}))
-        with pytest.raises(RunError, match="does not say 'logit_scale', which is needed here"):
+        with pytest.raises(RunError, match="lacks 'logit_scale', which is needed here"):
             print(Run.open(finished[0]).made_from["logit_scale"])
     finally:
         file.write_text(before)
