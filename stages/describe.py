@@ -18,7 +18,8 @@ from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.shapes import STEM
 from vidxfer.pipeline.video.mirror import flip_pairs, say_sides
 from vidxfer.pipeline.video.sampling import SEGMENT, Sampling
-from vidxfer.stages.settings import VIEW_KIND, CacheChoice, ClipChoice, DataSource, library_versions
+from vidxfer.stages.settings import VIEW_KIND, CacheChoice, ClipChoice, DataSource
+from vidxfer.stages.versions import library_versions
 
 
 def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> CacheSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -266,17 +265,3 @@ class TrainReport:
     def to_dict(self) -> dict[str, Any]:
         """As it is kept in the run folder."""
         return {**asdict(self), "run": str(self.run)}
-
-
-VERSIONS_OF = ("vidxfer", "torch", "open_clip_torch", "zarr", "av", "decord", "numpy")
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what made a cache or a run; decord may be absent where it has no wheels."""
-    versions = {}
-    for name in VERSIONS_OF:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions

@@ -36,6 +36,7 @@ from vidxfer.pipeline.training.kept import made_from_of, result_of
 from vidxfer.pipeline.training.kept_rows import KeptRows, read_rows
 from vidxfer.pipeline.training.own_heads import expect_known_head
 from vidxfer.pipeline.training.recipes import from_dict
+from vidxfer.pipeline.training.weights import misfits
 from vidxfer.pipeline.typed import checked
 from vidxfer.pipeline.writing import make_folder, make_fresh_folder, remove, rename, sync_folder, whole_file, write_text
 
@@ -200,14 +201,7 @@ class Run:
             raise RunError(f"{self.path} has no checkpoint yet: {file} is missing. Train first: vidxfer train")
         with _damage_named(file):
             weights = load(read_bytes(file, most=_bytes_of(wanted.values()) + MOST_OVERHEAD_BYTES))
-        wrong = [f"  {k}: in the file only" for k in sorted(weights.keys() - wanted.keys())]
-        wrong += [f"  {k}: missing in the file" for k in sorted(wanted.keys() - weights.keys())]
-        wrong += [
-            f"  {k}: file has {tuple(weights[k].shape)}, head has {tuple(wanted[k].shape)}"
-            for k in sorted(weights.keys() & wanted.keys())
-            if weights[k].shape != wanted[k].shape
-        ]
-        if wrong:
+        if wrong := misfits(weights, wanted):
             raise RunError("\n".join([f"{file} does not fit the head:", *wrong]))
         head.load_state_dict(weights)
 

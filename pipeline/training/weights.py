@@ -113,3 +113,14 @@ def expect_free(path: Path) -> None:
     """
     if path.exists():
         raise WeightsError(f"{path} already exists and is not overwritten: name another file, or remove it first")
+
+
+def misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Every name and every shape in which the tensors of a file are not those of a head, a line each."""
+    lines = [f"  {name}: in the file only" for name in sorted(weights.keys() - wanted.keys())]
+    lines += [f"  {name}: missing in the file" for name in sorted(wanted.keys() - weights.keys())]
+    return lines + [
+        f"  {name}: file has {tuple(weights[name].shape)}, head has {tuple(wanted[name].shape)}"
+        for name in sorted(weights.keys() & wanted.keys())
+        if weights[name].shape != wanted[name].shape
+    ]

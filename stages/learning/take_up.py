@@ -11,7 +11,11 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
+from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of_run, other_text
+from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import RunError, VidxferError
+from vidxfer.pipeline.training.build import facts_of_head
 from vidxfer.pipeline.training.kept_rows import KeptRows, find_rows
 from vidxfer.pipeline.training.order import steps_per_epoch
 from vidxfer.pipeline.training.owned import expect_run_or_nothing, owned
@@ -99,3 +103,39 @@ def expect_place(run: Run, place: RunPlace, videos: int) -> None:
             "progress.json was changed. Begin a new run with what this one has learned: --run OTHER --init-from "
             f"{run.path}"
         )
+
+
+def beginning(request: TrainRequest, remembered: dict[str, Any], shown: Progress) -> dict[str, Any]:
+    """What a run that begins with another's weights remembers of it; nothing where it begins with none.
+
+    Raises:
+        RunError: no run there. CacheMismatch: its head, its CLIP or what it reads is another; each field is named.
+    """
+    if request.init_from is None:
+        return {}
+    path, recipe = request.init_from, request.recipe
+    other = Run.open(path)
+    theirs, ours = (
+        {**facts_of_run(made), **facts_of_head(head_recipe, CacheSpec.from_dict(made["spec"]))}
+        for head_recipe, made in ((other.recipe, other.made_from), (recipe, remembered))
+    )
+    may = ("class_names",) * recipe.head.any_classes + ("sampling.dense_frames",) * (not recipe.head.fixed_frames)
+    for line in expect_agree("beginning with run", path, theirs, ours, may=may):
+        shown.line(f"train: --init-from: {line}")
+    step = other.progress().global_step
+    return {"init_from": {"run": str(path.absolute()), "recipe": other.recipe.name, "global_step": step}}
+
+
+def expect_text(run: Run, split: Split) -> None:
+    """Check that a run is gone on with over the prompts it began with, where it keeps their embeddings alone (0.1.0).
+
+    Raises:
+        RunError: other prompts.
+    """
+    if "templates" in run.made_from or not run.progress().global_step:
+        return
+    if (text := run.text()) is None or split.text is None:
+        return
+    differs = other_text(run.made_from["class_names"], text.numpy(), split.class_names, split.text)
+    if differs is not None:
+        raise RunError(f"{run.path} holds a run with other settings:\n  {differs}\nChoose another folder with --run.")

@@ -5,23 +5,20 @@ cache ─▶ trainable rows ─▶ run folder (new, or gone on with) ─▶ Trai
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of, facts_of_run, other_text
-from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.cache.read.agree import facts_of
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import splits
 from vidxfer.pipeline.clip.load import choose_device
-from vidxfer.pipeline.errors import CacheIncomplete, RunError, UsageError
+from vidxfer.pipeline.errors import CacheIncomplete, UsageError
 from vidxfer.pipeline.heads.delivered import expect_delivered
 from vidxfer.pipeline.precision import Where, head_precision
 from vidxfer.pipeline.training.build import (
@@ -35,17 +32,17 @@ from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.order import expect_enough_clips
 from vidxfer.pipeline.training.own_heads import add_head, place_of
 from vidxfer.pipeline.training.predictions import predictions_file
-from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.validation import keep_validation
 from vidxfer.pipeline.writing import write_text
 from vidxfer.stages.describe import notes_of_spec
 from vidxfer.stages.learning.evaluate import predictions
 from vidxfer.stages.learning.sources import Source, online_sources
-from vidxfer.stages.learning.take_up import ids_of, owned_run, rows_of_run
+from vidxfer.stages.learning.take_up import beginning, expect_text, ids_of, owned_run, rows_of_run
 from vidxfer.stages.learning.trainer import Trainer
 from vidxfer.stages.learning.union import source_of
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.settings import TrainReport, TrainRequest, library_versions
+from vidxfer.stages.settings import TrainReport, TrainRequest
+from vidxfer.stages.versions import code_version, library_versions
 
 __all__ = ["TrainReport", "TrainRequest", "train"]
 
@@ -142,42 +139,6 @@ def expect_trainable(sources: dict[str, Source], request: TrainRequest) -> list[
     return expect_readable("val with train", val.path, facts_of(val), val.spec, request.recipe, trained)
 
 
-def beginning(request: TrainRequest, remembered: dict[str, Any], shown: Progress) -> dict[str, Any]:
-    """What a run that begins with another's weights remembers of it; nothing where it begins with none.
-
-    Raises:
-        RunError: no run there. CacheMismatch: its head, its CLIP or what it reads is another; each field is named.
-    """
-    if request.init_from is None:
-        return {}
-    path, recipe = request.init_from, request.recipe
-    other = Run.open(path)
-    theirs, ours = (
-        {**facts_of_run(made), **facts_of_head(head_recipe, CacheSpec.from_dict(made["spec"]))}
-        for head_recipe, made in ((other.recipe, other.made_from), (recipe, remembered))
-    )
-    may = ("class_names",) * recipe.head.any_classes + ("sampling.dense_frames",) * (not recipe.head.fixed_frames)
-    for line in expect_agree("beginning with run", path, theirs, ours, may=may):
-        shown.line(f"train: --init-from: {line}")
-    step = other.progress().global_step
-    return {"init_from": {"run": str(path.absolute()), "recipe": other.recipe.name, "global_step": step}}
-
-
-def expect_text(run: Run, split: Split) -> None:
-    """Check that a run is gone on with over the prompts it began with, where it keeps their embeddings alone (0.1.0).
-
-    Raises:
-        RunError: other prompts.
-    """
-    if "templates" in run.made_from or not run.progress().global_step:
-        return
-    if (text := run.text()) is None or split.text is None:
-        return
-    differs = other_text(run.made_from["class_names"], text.numpy(), split.class_names, split.text)
-    if differs is not None:
-        raise RunError(f"{run.path} holds a run with other settings:\n  {differs}\nChoose another folder with --run.")
-
-
 def trainable_rows(source: Source, request: TrainRequest, shown: Progress) -> list[int]:
     """Labelled rows that can be read.
 
@@ -272,18 +233,5 @@ def made_from(split: Split, *, online: bool, where: Where = ON_CPU, world: int =
         "device": str(where.device),
         "precision": where.precision,
         "code": code_version(),
-        **{"versions": library_versions()},
+        "versions": library_versions(),
     }
-
-
-def code_version() -> str:
-    """The commit of the source tree with "+changes" if it was edited, or "installed" outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return "installed"
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True)
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return "unknown (git does not answer)"
-    return commit.stdout.strip() + ("+changes" if changed.stdout.strip() else "")

@@ -36,10 +36,11 @@ from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress, Silent, say
 from vidxfer.stages.remembered import remembered_clip, tower_of_caches
 from vidxfer.stages.room import expect_room_for, layout_for
-from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest, library_versions
+from vidxfer.stages.settings import CacheChoice, ClipChoice, DataSource, ExtractRequest
 from vidxfer.stages.shards.extract import ShardTask, task_of
 from vidxfer.stages.spread.engines import engine_for
 from vidxfer.stages.upkeep.addition import addition_of, expect_asked, views_wanted
+from vidxfer.stages.versions import library_versions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,10 +36,10 @@ from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError
 from vidxfer.stages.progress import Bar, Progress, Silent, say
-from vidxfer.stages.settings import library_versions
 from vidxfer.stages.upkeep.made_of import open_sources, to_write
 from vidxfer.stages.upkeep.rewrite import as_they_are, fail_rows, rewrite_shard
 from vidxfer.stages.upkeep.stored import decoded, fit_on_cache, read_row
+from vidxfer.stages.versions import library_versions
 
 FITTED = ("channel_mean", "channel_std", "rotation", "component_std", "codebook")  # what a codec has per layer
 
