@@ -1,4 +1,4 @@
-"""Tokens to codes and back, on whatever device the tokens are.
+"""Converts tokens to codes and back, on the device of the tokens.
 
     z = (x - mean) / std          static, per (layer, channel), from a calibration sample: tames outlier channels
     u = rotation z / component_std  only after rotate+ and pcaK+: the directions of the sample, most variance first
@@ -41,13 +41,13 @@ def encode_int8(tokens: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tens
         codes int8 [... layer frame token channel] and scale float16 [... layer frame token].
 
     Raises:
-        ClipError: a token is not finite, or lies beyond 8 million standard deviations.
+        ClipError: a token is not finite, or lies more than 8 million standard deviations from the mean.
     """
     return _int8((tokens.float() - mean[:, None, None, :]) / std[:, None, None, :])
 
 
 def _int8(normal: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes and scales of normalised values, which are overwritten."""
+    """Codes and scales of normalised values. The input is overwritten."""
     largest = _expect_finite(normal.abs().amax(dim=-1), FLOAT16_MOST * CODE_MOST)
     scale = (largest / CODE_MOST).clamp(SCALE_LEAST, FLOAT16_MOST).half()
     codes = normal.div_(scale.float().unsqueeze(-1)).round_().clamp_(-CODE_MOST, CODE_MOST)
@@ -84,13 +84,13 @@ def encode_float16(tokens: Tensor) -> Tensor:
 
 
 class _Layers(nn.Module):
-    """What a codec has fitted, for the layers at hand. Base of both directions.
+    """The fitted arrays of a codec, for the wanted layers. Base class of both directions.
 
     Args:
         form: the codec.
         mean, std: channel_mean and channel_std, float32 [layer channel], of all stored layers.
         fitted: rotation, component_std and codebook where the codec has them, of all stored layers.
-        positions: which of the layers, in the order wanted.
+        positions: positions of the wanted layers, in the wanted order.
     """
 
     mean: Tensor
@@ -128,12 +128,12 @@ class Quantiser(_Layers):
 
     @torch.no_grad()
     def forward(self, tokens: Tensor, out: tuple[Tensor, Tensor | None] | None = None) -> tuple[Tensor, Tensor | None]:
-        """tokens [... layer frame token channel] → codes [... layer frame token code] and scales, None for float16.
+        """tokens [... layer frame token channel] → codes [... layer frame token code], scales (none for float16).
 
         Scales are float16 [... layer frame token], or [... layer frame token group] of int6 and int4.
 
         Args:
-            out: what to write them into, of these shapes and on any device; None: new ones where the tokens are.
+            out: tensors of these shapes to write into, on any device; None: new tensors on the device of the tokens.
 
         Raises:
             ClipError: a token is not finite, or too large to be stored.
@@ -170,7 +170,7 @@ class Quantiser(_Layers):
 
 
 class Dequantiser(_Layers):
-    """Codes as they were read, to tokens as the head wants them.
+    """Converts codes, as read from the cache, to the tokens that a head reads.
 
     Args:
         spec: the cache's settings.

@@ -1,4 +1,4 @@
-"""Frames in a cache: what is kept of each view, where it lies, and what it takes. Arithmetic only.
+"""Frames in a cache: which frames of each view are stored, where, and in how many bytes. Arithmetic only.
 
     frames        [video view kept byte] uint8     each frame's JPEG at the start of its row, zeros behind it
     frame_bytes   [video view kept]      int32     how many of the row's bytes are the JPEG's
@@ -25,7 +25,7 @@ from vidxfer.pipeline.typed import checked
 from vidxfer.pipeline.video.sampling import window_indices
 
 HEADER_BYTES = 4096
-"""Room for tables and headers beside the bytes of a frame's pixels."""
+"""Bytes reserved for tables and headers, in addition to the bytes of a frame's pixels."""
 
 BYTES_PER_PIXEL = {1: 0.046, 25: 0.097, 50: 0.139, 75: 0.199, 90: 0.33, 95: 0.47, 100: 1.094}
 """Upper quarter over frames of ten real videos at 224 px and 4:4:4, by quality; between them a line. For plans only."""
@@ -134,11 +134,11 @@ class FrameStore:
             )
             return kept
         except ValueError as error:
-            raise CacheError(f"the cache's settings of dense frames cannot be meant: {error}") from error
+            raise CacheError(f"the cache's settings of dense frames are invalid: {error}") from error
 
 
 def expect_same_frames(where: object, stored: FrameStore | None, wanted: FrameStore | None) -> None:
-    """Check that a cache keeps the frames a run asks for; a run that does not ask takes what is there.
+    """Check that a cache keeps the frames that a run asks for. wanted=None accepts any.
 
     Raises:
         CacheMismatch: other settings, named with both values. CacheError: the cache keeps none.
@@ -147,8 +147,8 @@ def expect_same_frames(where: object, stored: FrameStore | None, wanted: FrameSt
         return
     if stored is None:
         raise CacheError(
-            f"{where} was made without dense frames, and they are stored while a shard is written. Go on without "
-            "--with-frames (training then decodes the videos), or extract into another folder (--cache)."
+            f"{where} was made without dense frames, and they can be stored only while a shard is written. Continue "
+            "without --with-frames (training then decodes the videos), or extract into another folder (--cache)."
         )
     ours, theirs = asdict(stored), asdict(wanted)
     raise CacheMismatch(where, {f"frames.{k}": (ours[k], theirs[k]) for k in ours if ours[k] != theirs[k]})

@@ -36,10 +36,10 @@ MAY_LACK = ("source_file",)
 those and the other files 0.1.0 finds the length of the dense frames' file."""
 
 GAP = 3
-"""In memory only: a row between two extents, which holds no video."""
+"""State of a row between two extents, which holds no video. It exists only in memory."""
 
 MOST_BYTES = 1 << 30
-"""No array that is read whole, and no index, has more bytes: what says so is no cache of ours."""
+"""Largest array that is read whole, and largest index. A file with larger sizes is no cache of ours."""
 
 CRC_BYTES = 4
 INDEX_ENTRY_BYTES = 16

@@ -1,4 +1,4 @@
-"""Which shards are finished, and why videos failed: one JSON line per shard, beside the split's folder.
+"""The ledger: which shards are finished, and why videos failed. One JSON line per shard, beside the split's folder.
 
     {"shard": 3, "first_row": 192, "last_row": 255, "stored": 63, "failed": [{"id": …, "reason": …, "detail": …}], …}
     {"shard": 3, "dropped": "crc32c of tokens/c/3/… is wrong"}
@@ -37,7 +37,7 @@ LINES_PER_SHARD, LINES_AT_LEAST = 1000, 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A video that could not be stored: its id, a `VideoReason` code, and what was seen."""
+    """A video that could not be stored: its id, a `VideoReason` code, and a detail for people."""
 
     id: str
     reason: str
@@ -46,16 +46,18 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRecord:
-    """What is known of a finished shard. Crosses process borders: the task that wrote the shard hands it back.
+    """The record of a finished shard. The task that wrote the shard returns it, also to another process.
 
     Attributes:
-        shard, first_row, last_row: which rows, both ends included.
+        shard: number of the shard.
+        first_row: first row of the shard.
+        last_row: last row of the shard, included.
         stored: number of stored videos.
-        failed: the others.
-        bytes: of all files of the shard.
-        crc32c: per array, of its index (sharded) or its rows.
-        notes: counts of what was noted per row, e.g. {"decoder": {"decord": 60, "pyav-pts": 3}}.
-        seconds: from opening the shard to its last byte.
+        failed: the videos that could not be stored.
+        bytes: bytes of all files of the shard.
+        crc32c: array -> crc32c of its index (sharded arrays) or of its rows.
+        notes: counts of the notes per row, e.g. {"decoder": {"decord": 60, "pyav-pts": 3}}.
+        seconds: time from opening the shard to its last byte.
     """
 
     shard: int
@@ -71,7 +73,7 @@ class ShardRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class _Known:
-    """Lines that were taken apart: their bytes and the crc32c of these, how many they are, and what they say."""
+    """The lines that were parsed: their bytes, the crc32c of these bytes, their number, and their records."""
 
     bytes: int = 0
     crc32c: int = 0

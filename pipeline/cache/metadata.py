@@ -1,4 +1,4 @@
-"""Is the metadata beside a split's numbers what the layout says, and are its small arrays whole?
+"""Checks a split's metadata against the layout, and checks that its small arrays are whole.
 
 zarr.json of each array ─▶ expect_layout      shapes, types, chunks and codecs, which the readers rely on
 label, text, ids, …     ─▶ read_fixed         through zarr, whose checksum errors become ours
@@ -51,7 +51,7 @@ COPY_AGAIN = "Copy the cache again from where it came, or extract again into ano
 
 
 def expect_layout(path: Path, array: ArrayLayout, *, may_be_longer: bool = False) -> None:
-    """Check that an array's metadata says what the layout says: the readers rely on it.
+    """Check that an array's metadata agrees with the layout. The readers rely on it.
 
     Args:
         path: the split's folder.
@@ -168,7 +168,7 @@ def seal_of(attributes: Mapping[str, Any], ids: Sequence[str], arrays: Mapping[s
 def expect_sealed(
     path: Path, attributes: Mapping[str, Any], ids: Sequence[str], arrays: Mapping[str, AnyArray]
 ) -> None:
-    """Compare what was read with the seal; caches of before there was one pass.
+    """Compare the attributes, ids and arrays with the seal. Older caches without a seal pass.
 
     Raises:
         CacheCorrupt: names what differs.
@@ -224,7 +224,7 @@ def described(path: Path) -> dict[str, int]:
 
 
 def expect_described(path: Path) -> None:
-    """Compare the arrays' descriptions with the seal: a wrong name of an axis harms no reader of ours, but others.
+    """Compare the arrays' descriptions with the seal. A wrong axis name does not harm our readers, but it harms others.
 
     Raises:
         CacheCorrupt: names the arrays whose description was changed, or is none.

@@ -76,8 +76,8 @@ class RemotePath(os.PathLike[str]):
 
     def _only_read(self) -> CacheError:
         return CacheError(
-            f"{self}: this needs a local folder: what is behind a URL is only read. Copy the cache to a disk, and give "
-            "its folder with --cache."
+            f"{self}: this command needs a local folder, because a cache behind a URL can only be read. Copy the cache "
+            "to a disk, and give its folder with --cache."
         )
 
     def __truediv__(self, name: str) -> RemotePath:
@@ -153,8 +153,8 @@ class RemotePath(os.PathLike[str]):
         except store_errors() as error:
             said = str(error).strip().splitlines() or [""]
             raise CacheError(
-                f"{self}: the store does not answer as it should ({type(error).__name__}: {said[0]}). Are address and "
-                "credentials right? They come from the environment, e.g. AWS_ENDPOINT, AWS_PROFILE."
+                f"{self}: the store answers with an error ({type(error).__name__}: {said[0]}). Check address and "
+                "credentials. They come from the environment, e.g. AWS_ENDPOINT, AWS_PROFILE."
             ) from error
 
 
@@ -164,7 +164,7 @@ def is_remote(place: object) -> TypeGuard[RemotePath]:
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """What the stores raise when they cannot be asked; a missing object is none of these."""
+    """The errors of stores that cannot be reached. A missing object is no such error."""
     kinds: list[type[Exception]] = [OSError, ImportError]
     known = {"obstore.exceptions": "BaseError", "aiohttp": "ClientError", "botocore.exceptions": "BotoCoreError"}
     for module, name in known.items():
@@ -174,14 +174,14 @@ def store_errors() -> tuple[type[Exception], ...]:
 
 
 Place = Path | RemotePath
-"""Where a cache or a part of it lies."""
+"""The place of a cache or of a part of it."""
 
 
 def place_of(cache: Path | str | RemotePath) -> Place:
-    """The place a person named.
+    """The place of a cache, from a path or URL.
 
     Raises:
-        CacheError: nothing here knows the URL's scheme, or what it needs is not installed.
+        CacheError: the URL's scheme is not known, or the package for it is not installed.
     """
     if isinstance(cache, RemotePath):
         return cache
@@ -196,7 +196,7 @@ def place_of(cache: Path | str | RemotePath) -> Place:
 
 
 def local_folder(cache: Path | str | RemotePath) -> Path:
-    """The folder, for what writes.
+    """The local folder of a cache, for commands that write.
 
     Raises:
         CacheError: it is behind a URL.

@@ -25,7 +25,7 @@ ABSENT = 2**64 - 1
 """Offset and length of a chunk that was never written (Zarr v3, sharding codec)."""
 
 SYNC_BYTES = 64 << 20
-"""Written before the disk is waited for: the end of a shard then finds little left to do."""
+"""Bytes after which written data is sent to the disk. The end of a shard then waits only for a few bytes."""
 
 REMEDY = "`vidxfer cache verify --drop-damaged` takes damaged shards back; `vidxfer extract` then makes them again."
 
@@ -36,7 +36,7 @@ def crc_of(payload: bytes | memoryview | AnyArray) -> bytes:
 
 
 class _PartFile:
-    """A file of one shard until it has its name. Whoever opened it owns the shard: see `open_owned_part`."""
+    """A shard's file while it is being written. The process that opened it owns the shard: see `open_owned_part`."""
 
     def __init__(self, array: ArrayLayout, final: Path) -> None:
         self.array = array
@@ -50,7 +50,7 @@ class _PartFile:
         return int.from_bytes(crc, "little")
 
     def close(self) -> None:
-        """Let go of the file; what was not finished is removed."""
+        """Close the file. An unfinished file is removed."""
         if self._fd < 0:
             return
         let_go(self._fd, part_of(self._final), below=self._folder)

@@ -31,7 +31,7 @@ GROWING = ("label", "text")
 
 @dataclass(frozen=True, kw_only=True)
 class Extent:
-    """Rows that came together: first_row to end (not included), of which data set, and where its videos were."""
+    """Rows that were added together: first_row to end (excluded), their data set, and the folder of its videos."""
 
     first_row: int
     end: int

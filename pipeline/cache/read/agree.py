@@ -1,4 +1,4 @@
-"""What must agree with what: every comparison of caches, splits, runs and towers is one row of one table.
+"""The table of comparisons: each comparison of caches, splits, runs and towers is one row.
 
     facts of one   {"channels": 768, "class_names": (…), …} ─┐                ┌▶ differs, must agree: CacheMismatch
     facts of the other                                       ├─▶ AGREE[pair] ─┼▶ differs, may: a line that says so
@@ -43,10 +43,11 @@ class Pair:
     """Two things that are compared.
 
     Attributes:
-        sides: who has which value.
+        sides: words for the owners of the two values.
         must: fields that must agree.
-        said: fields that may differ, and are told of then.
-        what, remedy: first and last line of the error.
+        said: fields that may differ; a difference is reported in a line.
+        what: first line of the error.
+        remedy: last line of the error.
         extract: the remedy is to extract with the settings of the second side; the error then names the options.
     """
 
@@ -130,24 +131,24 @@ AGREE = {
 
 
 def facts_of(split: Split) -> dict[str, Any]:
-    """What a split says of itself. Caches of before there were templates hold embeddings of the bare names."""
+    """The facts of a split. Caches from before templates existed hold embeddings of the bare names."""
     templates = tuple(split.informs.get("templates", ("{}",)))
     return {**facts_of_spec(split.spec), "class_names": split.class_names, "templates": templates}
 
 
 def facts_of_spec(spec: CacheSpec) -> dict[str, Any]:
-    """What the settings of a cache say of its tokens; what caches lack is what it was before there was a choice."""
+    """The facts in a cache's settings. A field that an old cache lacks has the only value of its time."""
     return {**BEFORE_THERE_WAS_A_CHOICE, **spec.passport["tokens"]}
 
 
 def facts_of_run(made_from: Mapping[str, Any]) -> dict[str, Any]:
-    """What `run.json` says the run was trained on."""
+    """The facts in `run.json` about the data that the run was trained on."""
     spec = CacheSpec.from_dict(made_from["spec"])
     return {**facts_of_spec(spec), **{name: made_from.get(name) for name in NAMES}}
 
 
 def facts_of_tower(info: Any) -> dict[str, Any]:
-    """What a loaded tower (its `TowerInfo`) gives."""
+    """The facts of a loaded tower, from its `TowerInfo`."""
     return {
         "clip_weights_sha256": info.weights_sha256,
         "clip_precision": info.precision,
@@ -179,11 +180,13 @@ def expect_agree(pair: str, where: object, first: Facts, second: Facts, *, may: 
 
     Args:
         pair: key of `AGREE`.
-        where: what the error names.
-        may: fields that may differ here although the table says no.
+        where: the place that the error names.
+        first: facts of the first side.
+        second: facts of the second side.
+        may: fields that may differ in this call, although the table lists them under `must`.
 
     Returns:
-        Lines to be told: fields that may differ and do, and fields that one of the two does not record.
+        Lines for the user: fields that differ and may differ, and fields that one of the two does not record.
 
     Raises:
         CacheMismatch: names each differing field with both values.
@@ -208,7 +211,7 @@ def _options(row: Pair, differing: Mapping[str, tuple[object, object]], second: 
 
 
 def differing_fields(names: Sequence[str], first: Facts, second: Facts) -> dict[str, tuple[object, object]]:
-    """Those of the named fields that both record, and that are not equal, with both values."""
+    """The named fields that both sides record with different values, with both values."""
     pairs = {name: (_plain(first.get(name)), _plain(second.get(name))) for name in names}
     return {name: values for name, values in pairs.items() if None not in values and values[0] != values[1]}
 

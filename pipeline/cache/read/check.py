@@ -1,4 +1,4 @@
-"""Is a shard what its ledger line says? Every stored byte is read and compared with its crc32c; every number is finite.
+"""Checks a shard against its ledger line: every stored byte matches its crc32c, and every number is finite.
 
 unreadable = unreadable_states(split)          {}: a reader can be opened; else without these shards
 for shard in range(split.shard_count):
@@ -28,7 +28,7 @@ CLIPS_PER_READ = 4
 
 
 def unreadable_states(split: Split) -> dict[int, str]:
-    """Finished shards whose states cannot be read, and why. No reader opens over them."""
+    """Finished shards whose states cannot be read -> reason. A reader cannot be opened with them."""
     reasons = {}
     for shard in split.ledger.finished():
         array = split.layout.owned["state"]
@@ -40,7 +40,7 @@ def unreadable_states(split: Split) -> dict[int, str]:
 
 
 def damage_of(reader: CacheReader, shard: int, record: ShardRecord | None = None) -> list[str]:
-    """What is wrong with a finished shard, one line per file or per group of videos; empty when it is whole or pending.
+    """The damage of a finished shard, one line per file or per group of videos; empty: it is whole or pending.
 
     `record` is its ledger line, where the caller has read the ledger already.
     A shard that passes still holds whatever extraction computed: re-encoding a sample is another check.
@@ -95,7 +95,7 @@ def _damaged_reads(reader: CacheReader, shard: int, stored: int, failed: int) ->
 
 
 def _not_finite(split: Split, rows: list[int], view: int, codes: Codes, embedding: AnyArray) -> list[str]:
-    """What no checksum finds: numbers that were stored as they are, and are none."""
+    """Numbers that were stored as NaN or infinity. No checksum finds these."""
     parts: dict[str, Tensor | None] = {
         "tokens": codes.codes if codes.codes.is_floating_point() else None,
         "scale": codes.scale,

@@ -1,4 +1,4 @@
-"""Which splits of a cache a command is about: those that are asked for, or all that are there."""
+"""Opens the splits of a cache that a command works on: the named ones, or all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidxfer.pipeline.errors import CacheError, UsageError
 
 
 def open_splits(cache: Path | str | RemotePath, names: Sequence[str] | None = None) -> list[Split]:
-    """The named splits of a cache, opened in that order; None, or no name: all that are there, at least one.
+    """The named splits of a cache, opened in that order. Without names, all splits; there is at least one.
 
     Raises:
         CacheError: no cache there, or a split that cannot be opened. UsageError: it has no split of that name.
