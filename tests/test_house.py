@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "disk": {"errors", "writing"},
     "precision": {"errors"},
     "typed": {"errors"},
+    "visible": set(),
     "datasets": BASE,
     "video": BASE,
     "clip": {*BASE, "precision"},
@@ -46,7 +47,7 @@ EXCEPTIONS = {
 
 SHELVES = {
     "pipeline/cache": ("codecs", "", "write", "read"),
-    "stages": ("", "shards", "spread", "videos", "planning", "comparing", "learning", "upkeep"),
+    "stages": ("", "shards", "spread", "videos", "planning", "comparing", "learning", "upkeep", "reporting"),
 }
 """Shelves of a folder, lowest first; "" are the files that lie on no shelf. Imports go to the same shelf or down."""
 
@@ -76,7 +77,9 @@ DOORS = {
     "dask": ("stages/spread/",),
     "distributed": ("stages/spread/",),
     "dask_jobqueue": ("stages/spread/slurm.py",),
-    "matplotlib": ("stages/plots.py",),
+    "matplotlib": ("stages/plots.py", "stages/reporting/drawing.py"),
+    "jinja2": ("stages/reporting/page.py",),
+    "markupsafe": ("stages/reporting/page.py",),
     "typer": ("cli/",),
     "rich": ("cli/show.py",),
     "click": ("cli/",),

@@ -78,6 +78,7 @@ FOLDERS = {
     "stages/comparing": "what stands in a comparison of runs: alike, sure, counted, paired",
     "stages/learning": "stage two: train, score, predict, and weights from and for others",
     "stages/upkeep": "what happens to a cache after it was made",
+    "stages/reporting": "pages to look at: runs, and what a cache holds",
     "cli": "words: arguments in, one stage call, lines and tables out",
 }
 
