@@ -39,9 +39,11 @@ def compare(
     """
     from vidxfer.cli import compared, show
     from vidxfer.pipeline.errors import UsageError
+    from vidxfer.stages.comparing.points import points, words_of
+    from vidxfer.stages.comparing.tables import blocks
     from vidxfer.stages.learning import compare as stage
     from vidxfer.stages.learning.learned import learned
-    from vidxfer.stages.plots import expect_plot_file
+    from vidxfer.stages.plots import expect_plot_file, plot_points
 
     if json and markdown:
         raise UsageError("--json and --markdown both fill standard output: give one of them")
@@ -65,12 +67,12 @@ def compare(
     for note in report.notes:
         shown.line(note)
     if plot is not None:
-        compared.plot(report, plot)
+        plot_points(points(report), words_of(report), plot)
         shown.line(f"plot: {plot}")
     if json:
         show.print_json(report)
         return
-    for block in compared.blocks(report, " + ".join(map(str, caches))):
+    for block in blocks(report, " + ".join(map(str, caches))):
         if markdown:
             show.say(f"**{block.title}**", "")
             compared.markdown(block.columns, block.rows)

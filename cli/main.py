@@ -17,6 +17,7 @@ from vidxfer.cli import (
     compare,
     data,
     doctor,
+    pages,
     plan,
     recipes,
     reproduce,
@@ -74,6 +75,7 @@ app.command("train")(stage_two.train)
 app.command("evaluate")(stage_two.evaluate)
 app.command("predict")(stage_two.predict)
 app.command("compare")(compare.compare)
+app.command("report")(pages.report)
 app.command("recipes")(recipes.recipes)
 app.command("import")(weights.import_weights)
 app.command("export")(weights.export_weights)

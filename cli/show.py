@@ -18,9 +18,8 @@ import logging
 import sys
 import time
 import traceback
-import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -32,40 +31,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from vidxfer.pipeline.visible import count as count
+from vidxfer.pipeline.visible import duration as duration
+from vidxfer.pipeline.visible import harmless as harmless
+from vidxfer.pipeline.visible import size as size
+from vidxfer.pipeline.visible import spelled
+
 PLAIN_SECONDS = 10.0
 _NARROW = 116
 _CELL_CHARACTERS, _BAR_CHARACTERS = 300, 60
 _MOST_WIDTH, _BORDER = 28, 3
-_INVISIBLE = frozenset(
-    chr(code)
-    for first, last in ((0x34F, 0x34F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2800, 0x2800),
-                        (0x3164, 0x3164), (0xFE00, 0xFE0D), (0xFFA0, 0xFFA0), (0xE0100, 0xE01EF))
-    for code in range(first, last + 1)
-)  # fmt: skip
-"""Characters that Unicode counts among letters and marks, and that show nothing."""
-
-
-def harmless(text: object, most: int | None = None) -> str:
-    """Any text as one line of visible characters. Other characters are written out, as \\x1b, \\n or \\u202e.
-
-    Args:
-        text: whatever is to be shown.
-        most: characters; a longer text is shortened and ends in "…".
-    """
-    whole = str(text)
-    part = whole if most is None else whole[: most + 1]
-    spelled = _spelled(part, lambda character: character.encode("unicode_escape").decode())
-    return spelled if most is None or len(spelled) <= most else spelled[: most - 1] + "…"
-
-
-def _spelled(text: str, spell: Callable[[str], str]) -> str:
-    if text.isprintable() and _INVISIBLE.isdisjoint(text):
-        return text
-    return "".join(character if _is_visible(character) else spell(character) for character in text)
-
-
-def _is_visible(character: str) -> bool:
-    return character not in _INVISIBLE and (character.isprintable() or unicodedata.category(character) == "Zs")
 
 
 def say(*lines: object, stream: TextIO | None = None) -> None:
@@ -116,7 +91,7 @@ def console(stderr: bool = False) -> Console:
 def print_json(report: Any) -> None:
     """A report as JSON on standard output: the exact data, with JSON's escapes for what is no visible character."""
     text = json.dumps(_plain(report), indent=1, ensure_ascii=False)
-    say(*(_spelled(line, lambda character: json.dumps(character)[1:-1]) for line in text.split("\n")))
+    say(*(spelled(line, lambda character: json.dumps(character)[1:-1]) for line in text.split("\n")))
 
 
 def _plain(value: Any) -> Any:
@@ -134,31 +109,6 @@ def say_aspects(split: str, aspects: dict[str, int]) -> None:
     if aspects:
         shown = ", ".join(f"{aspect} in {count:,}" for aspect, count in sorted(aspects.items()))
         say(f"note: {split}: pixels are not square: {shown}. Without --square-pixels pictures are taken as stored.")
-
-
-def size(number: float) -> str:
-    """Bytes with a unit, three digits: 29.1 MB."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(number) < 999.5 or unit == "TB":
-            return f"{number:.3g} {unit}" if unit != "B" else f"{number:.0f} B"
-        number /= 1000
-    raise AssertionError
-
-
-def count(number: int) -> str:
-    """A large number in three digits: 89.3 k, 26.1 M."""
-    for unit, of in (("", 1), (" k", 10**3), (" M", 10**6)):
-        if number < 999.5 * of:
-            return f"{number / of:.3g}{unit}"
-    return f"{number / 1e9:.3g} G"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 4.2 s, 3 min 5 s, 7 h 12 min."""
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def table(title: str, columns: list[str], rows: list[list[str]], widths: list[int] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 points ─▶ axes (a logarithm along x, zero beside it) ─▶ labels where nothing else lies ─▶ FILE.png, FILE.svg
 
-matplotlib is an extra (`plots`), and this is the only file that imports it.
+matplotlib is an extra (`plots`). Only this file and reporting/drawing.py import it.
 """
 
 from __future__ import annotations
@@ -83,10 +83,19 @@ def expect_plot_file(file: Path) -> None:
         raise UsageError(f"--plot {file}: the name says the kind, and ends in {' or '.join(PLOT_KINDS)}")
     if not file.absolute().parent.is_dir():
         raise UsageError(f"--plot {file}: there is no folder {file.parent}")
+    expect_matplotlib("--plot")
+
+
+def expect_matplotlib(what: str) -> None:
+    """Check that plots can be drawn.
+
+    Raises:
+        UsageError: `what` needs them, and matplotlib is not installed.
+    """
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise UsageError('--plot needs matplotlib: pip install "vidxfer[plots]"') from error
+        raise UsageError(f'{what} needs matplotlib: pip install "vidxfer[plots]"') from error
 
 
 def plot_points(points: Sequence[Point], words: Words, file: Path) -> None:

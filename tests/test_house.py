@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "precision": {"errors"},
     "typed": {"errors"},
     "resize": {"errors"},
+    "visible": set(),
     "datasets": BASE,
     "video": {*BASE, "resize"},
     "clip": {*BASE, "precision", "resize"},
@@ -51,7 +52,18 @@ EXCEPTIONS = {
 
 SHELVES = {
     "pipeline/cache": ("codecs", "", "write", "read"),
-    "stages": ("", "shards", "spread", "videos", "planning", "comparing", "learning", "upkeep", "library"),
+    "stages": (
+        "",
+        "shards",
+        "spread",
+        "videos",
+        "planning",
+        "comparing",
+        "learning",
+        "upkeep",
+        "reporting",
+        "library",
+    ),
 }
 """Shelves of a folder, lowest first; "" are the files that lie on no shelf. Imports go to the same shelf or down."""
 
@@ -83,7 +95,9 @@ DOORS = {
     "dask": ("stages/spread/",),
     "distributed": ("stages/spread/",),
     "dask_jobqueue": ("stages/spread/slurm.py",),
-    "matplotlib": ("stages/plots.py",),
+    "matplotlib": ("stages/plots.py", "stages/reporting/drawing.py"),
+    "jinja2": ("stages/reporting/page.py",),
+    "markupsafe": ("stages/reporting/page.py",),
     "typer": ("cli/",),
     "rich": ("cli/show.py",),
     "click": ("cli/",),

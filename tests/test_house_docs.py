@@ -80,6 +80,7 @@ FOLDERS = {
     "stages/upkeep": "what happens to a cache after it was made",
     "stages/library": "what a person's own code opens",
     "stages/public": "the package `vidxfer` itself: the names that may be used",
+    "stages/reporting": "pages to look at: runs, and what a cache holds",
     "cli": "words: arguments in, one stage call, lines and tables out",
 }
 

@@ -11,6 +11,7 @@ import resource
 import sys
 import uuid
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -95,8 +96,8 @@ def _cut_back(file: Path, after_step: int) -> None:
         return
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Every line of a run's metrics.jsonl.
+def metrics_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl, one in memory at a time.
 
     Raises:
         RunError: a line is no JSON, or there is no such file.
@@ -104,6 +105,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     file = path / "metrics.jsonl"
     try:
         with opened(file, error=RunError) as metrics:
-            return [parsed(line) for line in lines(metrics, file, most=MOST_LINE_BYTES, error=RunError)]
+            for line in lines(metrics, file, most=MOST_LINE_BYTES, error=RunError):
+                yield parsed(line)
     except (FileNotFoundError, ValueError) as error:
         raise RunError(f"{file} is missing or damaged: {error}") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Every line of a run's metrics.jsonl; raises as `metrics_of`."""
+    return list(metrics_of(path))

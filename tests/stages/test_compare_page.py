@@ -12,10 +12,11 @@ import pytest
 from rich.console import Console
 
 from vidxfer.cli import show
-from vidxfer.cli.compared import markdown, points
+from vidxfer.cli.compared import markdown
 from vidxfer.pipeline.errors import RunError, UsageError
 from vidxfer.pipeline.training.recipes import named, with_settings
 from vidxfer.pipeline.training.resampled import mcnemar, share_interval
+from vidxfer.stages.comparing.points import points
 from vidxfer.stages.learning.compare import compare
 from vidxfer.stages.learning.evaluate import EvaluateRequest, evaluate
 from vidxfer.stages.learning.train import TrainRequest, train

@@ -1,0 +1,65 @@
+"""`vidxfer report` and `vidxfer view`: pages to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidxfer.cli import options as o
+from vidxfer.cli.stage_two import parse_caches
+
+if TYPE_CHECKING:
+    from vidxfer.stages.reporting.report import PageMade
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; the others stand beside the first.")],
+    cache: o.CachesOption = None,
+    labels_as: o.LabelsAsOption = None,
+    out: Annotated[Path, typer.Option("--out", help="The page.")] = Path("report.html"),
+    plots: Annotated[Path | None, typer.Option("--plots", help="Folder for every plot as PNG and SVG.")] = None,
+    split: Annotated[str, typer.Option("--split", help="Scored split; others than val by `evaluate`.")] = "val",
+    root: o.RootOption = None,
+    frames_from: o.FramesFromOption = "auto",
+    json: o.JsonOption = False,
+) -> None:
+    """Runs as one page: scores, learning curves, classes, confusion, calibration, hard videos, cost, where it is from.
+
+    The page is one file. It opens from disk, loads nothing, and prints well. Nothing is scored again: what the runs said
+    of each video is read from their folders. Videos that cannot be read get a placeholder.
+
+    Example: vidxfer report runs/dist-ssv2-b16 runs/probe --cache ./zarr --out report.html
+    """
+    from vidxfer.cli import show
+    from vidxfer.stages.reporting import report as stage
+
+    caches = parse_caches(cache, labels_as)
+    made = stage.report(
+        stage.ReportRequest(
+            runs=tuple(runs),
+            cache=caches[0],
+            more_caches=caches[1:],
+            labels_as=labels_as,
+            out=out,
+            plots=plots,
+            split=split,
+            root=root,
+            frames_from=frames_from,
+        ),
+        show.Shown(),
+    )
+    _told(made, json)
+    if not json and plots is not None:
+        show.say(f"plots: {plots}: {', '.join(made.plots)} (.png and .svg)")
+
+
+def _told(made: PageMade, json: bool) -> None:
+    from vidxfer.cli import show
+
+    if json:
+        show.print_json(made)
+        return
+    without = f", {made.without_frames} of them without frames" if made.without_frames else ""
+    show.say(f"{made.out}: {show.size(made.bytes)}, {made.videos} videos shown{without}. Open it in a browser.")

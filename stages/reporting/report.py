@@ -1,0 +1,250 @@
+"""Runs as one page that a person can read: scores, curves, classes, confusion, calibration, videos, cost, origin.
+
+runs, cache ─▶ compare ─▶ Answers ─┬▶ classes, calibration, hardest ─┐
+                                   └▶ film strips ───────────────────┴▶ templates/report.html ─▶ FILE, plots in FOLDER
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vidxfer.pipeline.cache.read.summary import summary
+from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.training.run import Run
+from vidxfer.pipeline.training.validation import validation_of
+from vidxfer.pipeline.writing import make_folder
+from vidxfer.stages.comparing.points import points, words_of
+from vidxfer.stages.comparing.rows import Comparison, RunRow
+from vidxfer.stages.comparing.seeds import flat
+from vidxfer.stages.comparing.tables import blocks
+from vidxfer.stages.learning.compare import compare
+from vidxfer.stages.learning.sources import Source
+from vidxfer.stages.learning.union import source_of
+from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.reporting.answers import Answers, answers_of
+from vidxfer.stages.reporting.calibration import calibration
+from vidxfer.stages.reporting.classes import MOST_CLASSES, class_rows, matrix, most_confused
+from vidxfer.stages.reporting.curves import curves_of
+from vidxfer.stages.reporting.drawing import Plotter
+from vidxfer.stages.reporting.hardest import Chosen, chosen
+from vidxfer.stages.reporting.page import expect_page_file, render, table_rows, write_page
+from vidxfer.stages.reporting.strips import Strips, opened_strips
+
+HARD = "Wrong, and the runs were sure of it. Sorted by the share of the label minus that of the best other class, mean over the runs."
+LUCKY = "Right in every run, and only just: the label is hardly ahead of the best other class."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportRequest:
+    """What to show.
+
+    Attributes:
+        runs: folders; the first one is the one that the others are compared with.
+        cache: folder.
+        out: the page.
+        plots: folder for the plots as files; None: they are in the page alone.
+        split: that was scored.
+        root: of the videos, if they have moved.
+        frames_from, more_caches, labels_as: as in training.
+    """
+
+    runs: tuple[Path, ...]
+    cache: Path
+    out: Path
+    plots: Path | None = None
+    split: str = "val"
+    root: Path | None = None
+    frames_from: str = "auto"
+    more_caches: tuple[Path, ...] = ()
+    labels_as: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageMade:
+    """The page, its bytes, how many videos it shows, how many of them without frames, and the names of the plots."""
+
+    out: Path
+    bytes: int
+    videos: int
+    without_frames: int
+    plots: tuple[str, ...] = ()
+
+
+def report(request: ReportRequest, progress: Progress | None = None) -> PageMade:
+    """Write the page; nothing is scored again.
+
+    Raises:
+        UsageError: no page can be written there, or a run was scored on other videos.
+        RunError: a folder is no finished run, or was not scored on the split. CacheError: no such split.
+    """
+    shown = progress or Silent()
+    if len(set(request.runs)) < len(request.runs):
+        raise UsageError("report: the same run is named twice")
+    expect_page_file("--out", request.out)
+    if request.plots is not None:
+        make_folder(request.plots)
+    plotter = Plotter(request.plots)
+    caches = (request.cache, *request.more_caches)
+    found = compare(
+        request.runs, request.cache, more_caches=request.more_caches, labels_as=request.labels_as, split=request.split,
+        against=request.runs[0] if len(request.runs) > 1 else None,
+    )  # fmt: skip
+    source = source_of(
+        caches, request.split, labels_as=request.labels_as, root=request.root, frames_from=request.frames_from
+    )
+    answers = answers_of(request.runs, request.split, validation_of(source.split))
+    names = source.split.class_names
+    hard, lucky = chosen(answers)
+    with opened_strips(source) as strips, shown.bar("film strips", len(hard) + len(lucky), "videos") as bar:
+        videos = [[_video(one, answers, found, source, strips, bar.advance) for one in some] for some in (hard, lucky)]
+    plots = _plots(plotter, found, answers, names)
+    rows = class_rows(answers, names)
+    page = render(
+        "report.html",
+        title=f"vidxfer: {', '.join(row.name for row in found.runs[:3])}{' …' * (len(found.runs) > 3)}",
+        version=version("vidxfer"),
+        comparison=found,
+        listed=len(answers.ids),
+        caches=" + ".join(map(str, caches)),
+        blocks=_blocks(found, caches),
+        runs=[_run(row, place, answers) for place, row in enumerate(found.runs)],
+        plots=plots,
+        classes=rows,
+        tests=len(rows) * (answers.runs - 1),
+        confused=most_confused(answers, names),
+        shown_videos=[("The hardest", HARD, videos[0]), ("The luckiest", LUCKY, videos[1])],
+        passports=[one for cache in caches for one in _passports(cache, request.split)],
+        command=_command(request),
+        numbers=_numbers(found, answers),
+    )
+    made = [one.name for some in plots.values() if some for one in (some if isinstance(some, list) else [some])]
+    return PageMade(
+        out=request.out,
+        bytes=write_page(request.out, page),
+        videos=len(hard) + len(lucky),
+        without_frames=sum(video["strip"].why is not None for some in videos for video in some),
+        plots=tuple(made) if request.plots is not None else (),
+    )
+
+
+def _plots(plotter: Plotter, found: Comparison, answers: Answers, names: Sequence[str]) -> dict[str, Any]:
+    labels = [row.name for row in found.runs]
+    curves = [curves_of(row.run) for row in found.runs]
+    training = [
+        plotter.lines("loss", "Loss of the training.", list(zip(labels, (c.loss for c in curves), strict=True)), "loss"),
+        plotter.lines(
+            "top1", "Share of right validation videos at every evaluation.",
+            list(zip(labels, (c.top1 for c in curves), strict=True)), "top-1",
+        ),
+        plotter.lines(
+            "waiting", "Share of the time that training waited for data.",
+            list(zip(labels, (c.wait for c in curves), strict=True)), "share of the time",
+        ),
+    ]  # fmt: skip
+    sure = [calibration(*_sure(answers, run)) for run in range(answers.runs)]
+    return {
+        "training": [one for one in training if one is not None],
+        "reliability": plotter.reliability(
+            "calibration", "How often an answer is right, over the share of its class. On the line, a run is as sure "
+            "as it is right; below it, too sure. Larger marks stand for more videos.",
+            list(zip(labels, sure, strict=True)),
+        ),
+        "confusion": [
+            plotter.confusion(
+                f"confusion-{run}" if answers.runs > 1 else "confusion",
+                f"{label}: what the videos of each class are taken for.", matrix(answers, run, len(names)), names,
+            )
+            for run, label in enumerate(labels)
+        ] if len(names) <= MOST_CLASSES else [],
+        "cost": plotter.cost(
+            "cost", "Top-1 against what a view costs in training.", points(found), words_of(found)
+        ),
+    }  # fmt: skip
+
+
+def _sure(answers: Answers, run: int) -> tuple[Any, Any]:
+    """Share of the best class and whether it is right, of the scored videos."""
+    there = answers.scored[run]
+    return answers.shares[run, there, 0], answers.right[run, there]
+
+
+def _video(
+    one: Chosen, answers: Answers, found: Comparison, source: Source, strips: Strips, advance: Any
+) -> dict[str, Any]:
+    """What the card of one video shows."""
+    names, place = source.split.class_names, one.place
+    label = int(answers.labels[place])
+    first = next(run for run in range(answers.runs) if answers.scored[run, place])
+    said = zip(answers.best[:, place].tolist(), answers.shares[:, place].tolist(), strict=True)
+    best = [[(names[c], s, c == label) for c, s in zip(b, p, strict=True) if c >= 0] for b, p in said]
+    strip = strips.strip(int(source.split.video_rows[place]))
+    advance()
+    return {
+        "id": answers.ids[place],
+        "label": names[label],
+        "run": found.runs[first].name,
+        "strip": strip,
+        "best": best[first],
+        "others": [
+            (row.name, *best[run][0])
+            for run, row in enumerate(found.runs)
+            if run != first and answers.scored[run, place]
+        ],
+    }
+
+
+def _run(row: RunRow, place: int, answers: Answers) -> dict[str, Any]:
+    """Name, calibration, recipe and origin of one run."""
+    run = Run.open(row.run) if row.cost is not None else None
+    kept = ("code", "device", "world", "precision", "online", "cache", "cache_fingerprint", "versions", "clip", "data")
+    told = {} if run is None else {name: run.made_from.get(name) for name in kept}
+    return {
+        "name": row.name,
+        "calibration": calibration(*_sure(answers, place)),
+        "recipe": None if run is None else table_rows(flat(run.recipe.to_dict()).items()),
+        "made_from": table_rows([("folder", row.run), *flat(told).items()]),
+    }
+
+
+def _blocks(found: Comparison, caches: Sequence[Path]) -> dict[str, Any]:
+    shown = blocks(found, " + ".join(map(str, caches)))
+    return {**dict(zip(("scores", "costs", "settings"), shown, strict=False)), "pairs": (shown[3:] or [None])[0]}
+
+
+def _passports(cache: Path, split: str) -> list[tuple[str, Any, Any]]:
+    known: Mapping[str, Any] = summary(cache).get(split, {})
+    if not known:
+        return []
+    passport = known["passport"]
+    informs = flat({**passport["videos"], **passport["informs"]})
+    return [(known["path"], table_rows(flat(passport["tokens"]).items()), table_rows(informs.items()))]
+
+
+def _command(request: ReportRequest) -> str:
+    """The words that make this page again, from the folder it was made in."""
+    words = ["vidxfer", "report", *map(str, request.runs)]
+    words += [word for cache in (request.cache, *request.more_caches) for word in ("--cache", str(cache))]
+    options = {
+        "--labels-as": request.labels_as, "--root": request.root, "--plots": request.plots, "--out": request.out,
+        "--split": None if request.split == "val" else request.split,
+        "--frames-from": None if request.frames_from == "auto" else request.frames_from,
+    }  # fmt: skip
+    words += [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    return shlex.join(words)
+
+
+def _numbers(found: Comparison, answers: Answers) -> dict[str, Any]:
+    """The scores of the page, for programs."""
+    runs = []
+    for place, row in enumerate(found.runs):
+        sure = calibration(*_sure(answers, place))
+        runs.append({
+            "name": row.name, "run": str(row.run), "top1": row.top1, "top1_interval": row.top1_interval,
+            "top5": row.top5, "scored": row.scored, "listed": row.listed, "ece": None if sure is None else sure.ece,
+        })  # fmt: skip
+    return {"split": found.split, "classes": found.classes, "chance": found.chance, "runs": runs}
