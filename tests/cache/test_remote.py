@@ -138,7 +138,7 @@ def test_what_writes_says_that_it_needs_a_folder(world: Any, remote: str | Remot
         lambda: list(split.path.rglob("*")),
     ]
     for one in what:
-        with pytest.raises(CacheError, match=r"needs a local folder.*only read.*--cache"):
+        with pytest.raises(CacheError, match=r"this command needs a local folder.*can only be read.*--cache"):
             one()
 
 
@@ -151,7 +151,7 @@ def test_a_split_that_is_not_there_is_named_with_its_url() -> None:
 
 
 def test_a_store_that_does_not_answer_is_an_error_with_its_address() -> None:
-    with pytest.raises(CacheError, match=r"http://127\.0\.0\.1:9/zarr/train/zarr\.json: the store does not answer"):
+    with pytest.raises(CacheError, match=r"http://127\.0\.0\.1:9/zarr/train/zarr\.json: the store answers with an error"):
         splits("http://127.0.0.1:9/zarr")
 
 
@@ -226,7 +226,7 @@ def test_an_index_of_holes_behind_a_url_is_no_zeros(
 
 def test_making_a_split_behind_a_url_writes_nothing(local: Split, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CacheError, match="memory://fresh: this needs a local folder"):
+    with pytest.raises(CacheError, match="memory://fresh: this command needs a local folder"):
         create_split(
             Path("memory://fresh"), local.spec, video_ids=["a"], labels=[0], class_names=local.class_names,
             text=local.text, channel_mean=local.channel_mean, channel_std=local.channel_std,
@@ -238,6 +238,6 @@ def test_a_server_that_accepts_and_stays_silent_is_given_up(monkeypatch: pytest.
     monkeypatch.setattr(remote_room, "ANSWER_TIMEOUT", timedelta(seconds=0.3))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
-        with pytest.raises(CacheError, match="the store does not answer as it should"):
+        with pytest.raises(CacheError, match="the store answers with an error"):
             splits(f"http://127.0.0.1:{silent.getsockname()[1]}/zarr")
         assert time.monotonic() - began < 60

@@ -147,7 +147,7 @@ def test_prompts_are_averaged_after_normalisation_and_one_alone_stays_as_it_is()
         def run(self, pixels: torch.Tensor, layers: Any) -> Any:
             raise AssertionError("no picture is shown")
 
-    tower = TextAlone(FakeText(), tokens, SimpleNamespace(precision="fp32"), torch.device("cpu"))  # type: ignore[arg-type]
+    tower = TextAlone(FakeText(), tokens, SimpleNamespace(precision="fp32", has_text=True), torch.device("cpu"))  # type: ignore[arg-type]
     torch.testing.assert_close(tower.encode_text(["b"], ["a {}"]), torch.tensor([[3.0, 4.0]]))
     both = tower.encode_text(["b"], ["a {}", "no {}"])  # (0.6, 0.8) and (0, 1)
     torch.testing.assert_close(both, torch.tensor([[0.3, 0.9]]))
