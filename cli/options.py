@@ -63,12 +63,28 @@ SplitOption = Annotated[
 ModelOption = Annotated[
     str,
     typer.Option(
-        "--model", help="CLIP: an open_clip name, or a folder with config and weights.", rich_help_panel="CLIP"
+        "--model",
+        help="Tower: a name of open_clip, timm:NAME, hf-hub:REPOSITORY, or a folder with config and weights.",
+        rich_help_panel="CLIP",
     ),
 ]
 PretrainedOption = Annotated[
     str | None,
-    typer.Option("--pretrained", help="Tag or weights file; default: openai.", rich_help_panel="CLIP"),
+    typer.Option("--pretrained", help="Tag or weights file; default: openai, or timm's own.", rich_help_panel="CLIP"),
+]
+ResizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--resize",
+        help="bilinear, bicubic, each also with -antialias (then -squash or -shortest); default: the tower's own.",
+        rich_help_panel="CLIP",
+    ),
+]
+ActivationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--activation", help="gelu or quickgelu, where a weights file does not say it.", rich_help_panel="CLIP"
+    ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …", rich_help_panel="Machine")]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16, fp16.", rich_help_panel="Machine")]

@@ -52,6 +52,7 @@ def plan(
     cache: o.CacheOption = Path("zarr"),
     split: o.SplitOption = None,
     model: o.ModelOption = DEFAULT_MODEL,
+    resize: o.ResizeOption = None,
     device: o.DeviceOption = "auto",
     precision: o.PrecisionOption = "auto",
     store: CacheChoice = None,  # type: ignore[assignment]
@@ -86,7 +87,7 @@ def plan(
     report = stage.plan(
         stage.PlanRequest(
             data=data,
-            clip=ClipChoice(model=model, device=device, precision=precision),
+            clip=ClipChoice(model=model, device=device, precision=precision, resize=resize),
             store=store,
             cache=cache,
             splits=parse_splits(split),

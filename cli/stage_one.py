@@ -27,6 +27,8 @@ def extract(
     split: o.SplitOption = None,
     model: o.ModelOption = DEFAULT_MODEL,
     pretrained: o.PretrainedOption = None,
+    resize: o.ResizeOption = None,
+    activation: o.ActivationOption = None,
     device: o.DeviceOption = "auto",
     precision: o.PrecisionOption = "auto",
     store: CacheChoice = None,  # type: ignore[assignment]
@@ -65,7 +67,14 @@ def extract(
     reports = stage.extract(
         stage.ExtractRequest(
             data=data,
-            clip=ClipChoice(model=model, pretrained=pretrained, device=device, precision=precision),
+            clip=ClipChoice(
+                model=model,
+                pretrained=pretrained,
+                device=device,
+                precision=precision,
+                resize=resize,
+                activation=activation,
+            ),
             store=store,
             cache=cache,
             engine=engine,

@@ -46,6 +46,8 @@ def train(
     fold: o.FoldOption = None,
     model: o.ModelOption = DEFAULT_MODEL,
     pretrained: o.PretrainedOption = None,
+    resize: o.ResizeOption = None,
+    activation: o.ActivationOption = None,
     dense_frames: o.DenseFramesOption = 16,
     alpha: o.AlphaOption = 2,
     layers: o.LayersOption = "all",
@@ -95,7 +97,7 @@ def train(
             init_from=init_from,
             online=online,
             data=data_source(dataset, root, labels, val_fraction, limit, fold) if dataset else None,
-            clip=ClipChoice(model=model, pretrained=pretrained),
+            clip=ClipChoice(model=model, pretrained=pretrained, resize=resize, activation=activation),
             store=CacheChoice(
                 dense_frames=dense_frames,
                 alpha=alpha,

@@ -15,8 +15,10 @@ from typing import Any
 
 from vidxfer.pipeline.cache.read.agree import expect_tower
 from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.clip.activation import activation_named
 from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.resize import AS_DIST
 from vidxfer.pipeline.shapes import Video
 from vidxfer.stages.settings import ClipChoice, DataSource
 
@@ -38,12 +40,16 @@ def remembered_clip(
         device: of the tower.
         precision: another one than the tokens'; "auto": theirs, on every device.
         model, pretrained: where CLIP has moved; None: as it is remembered.
+
+    0.1.0 remembers neither resizing nor GELU: it resized as DiST's authors did, and took the GELU of the name.
     """
     return ClipChoice(
         model=model or known["model"],
         pretrained=pretrained or known["pretrained"],
         device=device,
         precision=made_in if precision == "auto" else precision,
+        resize=known.get("resize", AS_DIST.words),
+        activation=known.get("activation") or activation_named(known["model"]),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidxfer.pipeline.clip.load import load_tower
+from vidxfer.pipeline.clip.load import load_tower, whole_name
 from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.datasets.load import layout_of, load_dataset, resolve_kind
@@ -99,25 +99,25 @@ class DataSource(WithPaths):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipChoice:
-    """Which CLIP, where and in which arithmetic; see `load_tower`."""
+    """Which tower, where and in which arithmetic; see `load_tower`."""
 
     model: str = "ViT-B-16-quickgelu"
     pretrained: str | None = None
     device: str = "auto"
     precision: str = "auto"
+    resize: str | None = None
+    activation: str | None = None
 
     def load(self) -> Tower:
         """The tower itself; what it raises, `load_tower` says."""
-        return load_tower(self.model, self.pretrained, device=self.device, precision=self.precision)
+        return load_tower(**vars(self))
 
     def to_dict(self) -> dict[str, str | None]:
         """As it is remembered: a folder or file by its whole path, so that it is found from anywhere."""
-        folder = Path(self.model.removeprefix("local-dir:"))
         weights = Path(self.pretrained or "")
-        return {
-            "model": str(folder.absolute()) if folder.is_dir() else self.model,
-            "pretrained": str(weights.absolute()) if weights.is_file() else self.pretrained,
-        }
+        pretrained = str(weights.absolute()) if weights.is_file() else self.pretrained
+        how = {"resize": self.resize, "activation": self.activation}
+        return {"model": whole_name(self.model), "pretrained": pretrained, **how}
 
 
 @dataclass(frozen=True, kw_only=True)

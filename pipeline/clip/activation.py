@@ -108,6 +108,16 @@ def expect_activation(
     raise ClipError(f"weights {source!r} were trained with {trained}: {advice}")
 
 
+def activation_named(model: str) -> str | None:
+    """What the name of a model that was accepted once says of its GELU, as --activation has it.
+
+    None: it is a folder's or a repository's, whose config says it.
+    """
+    if Path(model.removeprefix("local-dir:")).is_dir() or "hf-hub:" in model:
+        return None
+    return "quickgelu" if "quickgelu" in model else "gelu"
+
+
 def stated_quick(activation: str | None) -> bool | None:
     """What --activation states; None: nothing.
 

@@ -13,8 +13,6 @@ from typing import Any
 from vidxfer.pipeline.clip.trunk import LIKE_VIT, why_no_file, why_no_trunk
 from vidxfer.pipeline.errors import ClipError
 
-GROUPS = ("convolutional", "hierarchical", "CoCa", "not square", "any size", "other")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
@@ -22,13 +20,18 @@ class Refusal:
 
     Attributes:
         model: its name.
-        reason: why, in a line.
+        reason: why, in a line: its group, a colon, and a sentence.
         nearest: one that works and is most like it, as --model takes it.
     """
 
     model: str
     reason: str
     nearest: str
+
+    @property
+    def group(self) -> str:
+        """What it is refused for, in a word or two: "convolutional trunk"."""
+        return self.reason.partition(":")[0]
 
     def error(self) -> ClipError:
         """It as an error."""
@@ -41,30 +44,33 @@ def why_not(config: Mapping[str, Any]) -> str | None:
     """Why a configuration of open_clip is refused, before anything is built; None: nothing speaks against it."""
     vision = config.get("vision_cfg", {})
     if "multimodal_cfg" in config:
-        return "CoCa normalises what its encoders say, and its text tower is half a decoder"
+        return "CoCa: its encoders normalise what they say, and its text tower is half a decoder"
     if name := vision.get("timm_model_name"):
         return why_not_name(str(name).partition(".")[0])
     if isinstance(vision.get("layers"), list | tuple):
-        return "ModifiedResNet is a convolutional trunk: it has no tokens"
+        return "convolutional trunk: ModifiedResNet has no tokens"
     if vision.get("attentional_pool"):
-        return "its attention pooling was made for CoCa, and open_clip calls it untested"
+        return "attention pooling: that of open_clip was made for CoCa"
     size = vision.get("image_size", 224)
     if isinstance(size, list | tuple) and size[0] != size[1]:
-        return f"it sees pictures of {size[0]} x {size[1]} px (height x width); views are square"
+        return f"not square: it sees pictures of {size[0]} x {size[1]} px (height x width), and views are square"
     if vision.get("pool_type", "tok") not in ("tok", "avg"):
-        return f"pool_type={vision['pool_type']!r} leaves it without one embedding per picture"
+        return f"no embedding: pool_type={vision['pool_type']!r} hands on all tokens"
     return None
 
 
 def why_not_model(model: Any) -> str | None:
     """Why a built model of open_clip is refused; None: its taps are known."""
     from open_clip import CoCa
+
+    return why_not({"multimodal_cfg": {}}) if isinstance(model, CoCa) else why_no_visual(model.visual)
+
+
+def why_no_visual(visual: Any) -> str | None:
+    """The same of its image tower alone."""
     from open_clip.timm_model import TimmModel
     from open_clip.transformer import VisionTransformer
 
-    if isinstance(model, CoCa):
-        return why_not({"multimodal_cfg": {}})
-    visual = model.visual
     if isinstance(visual, TimmModel):
         return why_no_trunk(visual.trunk)
     if not isinstance(visual, VisionTransformer):
@@ -81,7 +87,7 @@ def why_not_name(name: str) -> str | None:
     from timm.models import is_model_in_modules
 
     if not timm.is_model(name):
-        return f"timm {timm.__version__} has no architecture {name!r}"
+        return f"unknown: timm {timm.__version__} has no architecture {name!r}"
     if is_model_in_modules(name, LIKE_VIT):
         return None
     file = timm.model_entrypoint(name).__module__.rpartition(".")[2]

@@ -84,8 +84,6 @@ def trunk_of(image: Any) -> Any:
 
 def why_no_trunk(trunk: Any) -> str | None:
     """Why a timm model is no tower of blocks over a square grid; None: it is one."""
-    import timm
-
     kind = type(trunk).__name__
     file = type(trunk).__module__.rpartition(".")[2]
     if file not in LIKE_VIT:
@@ -93,24 +91,30 @@ def why_no_trunk(trunk: Any) -> str | None:
     embed = trunk.patch_embed
     size, grid = getattr(embed, "img_size", None), getattr(embed, "grid_size", None)
     if size is None or grid is None:
-        return f"{kind} takes pictures of any size; a cache holds one square grid per frame"
+        return f"any size: {kind} takes pictures of any size, and a cache holds one square grid per frame"
     if size[0] != size[1] or grid[0] != grid[1]:
-        return f"it sees pictures of {size[0]} x {size[1]} px (height x width); views are square"
+        return f"not square: it sees pictures of {size[0]} x {size[1]} px (height x width), and views are square"
     if not trunk.global_pool:
-        return f"{kind} of timm {timm.__version__} is made without pooling (global_pool=''), so it has no embedding"
+        return f"no embedding: {kind} is made without pooling (global_pool='')"
     return None
 
 
+SHRINKING = ("swin", "hiera", "mvit", "pvt", "twins", "davit", "nest", "focalnet", "levit", "pit", "volo", "gcvit",
+             "efficientformer", "edgenext", "maxxvit", "tiny_vit", "nextvit", "mobilevit", "efficientvit")  # fmt: skip
+CONVOLUTIONAL = ("conv", "fastvit", "resn", "byo", "efficientnet", "mobilenet", "regnet", "nfnet", "dense", "vgg",
+                 "dla", "rexnet", "ghost", "hrnet", "ception", "csp", "dpn", "senet", "repvit")  # fmt: skip
+"""Parts of the names of timm's files."""
+
+
 def why_no_file(file: str, kind: str) -> str:
-    """Why architectures of that file of timm are refused."""
+    """Why architectures of that file of timm are refused: the group, a colon, and a sentence."""
     if "naflex" in file:
-        return f"{kind} sees pictures of any aspect (NaFlex), so its grids differ from frame to frame"
-    shrinking = ("swin", "hiera", "mvit", "pvt", "twins", "davit", "nest", "focalnet", "levit", "pit", "volo", "gcvit")
-    if any(word in file for word in shrinking):
-        return f"{kind} has grids of several sizes: its tokens shrink from stage to stage"
-    if file in ("cait", "xcit", "vision_transformer_sam", "convit", "tnt", "crossvit", "coat"):
-        return f"{kind} has not one kind of block over class token and patches from first to last"
-    return f"{kind} is a convolutional trunk, or another without tokens of equal blocks"
+        return f"NaFlex: {kind} sees pictures of any aspect, so its grids differ from frame to frame"
+    if any(word in file for word in SHRINKING):
+        return f"hierarchical trunk: the tokens of {kind} shrink from stage to stage"
+    if any(word in file for word in CONVOLUTIONAL):
+        return f"convolutional trunk: {kind} has no tokens"
+    return f"another trunk: {kind} has not equal blocks over a class token and patches from first to last"
 
 
 def trunk_sizes(image: Any) -> TowerSizes:

@@ -120,7 +120,8 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
         CacheMismatch: the recipe is for other frames or another CLIP.
     """
     datasets = [request.data.load(split) for split in request.splits]
-    tower = untrained_tower(request.clip.model, device=request.clip.device, precision=request.clip.precision)
+    asked = request.clip
+    tower = untrained_tower(asked.model, device=asked.device, precision=asked.precision, resize=asked.resize)
     specs = [describe_split(request.store, tower.info, dataset) for dataset in datasets]
     plans = tuple(
         _plan_split(request.store, tower, spec, dataset) for spec, dataset in zip(specs, datasets, strict=True)

@@ -1,0 +1,126 @@
+"""What a tower is like, told of its name alone: sizes from its configuration, without numbers and without weights.
+
+    a name of open_clip, or "timm:" and one of timm ─▶ describe ─▶ Described, or Refusal: why, and what to take
+
+The image tower alone is built, on the meta device, and nothing is drawn for it: some ten milliseconds each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from vidxfer.pipeline.clip.failures import REFUSALS, quiet, told
+from vidxfer.pipeline.clip.from_timm import PREFIX
+from vidxfer.pipeline.clip.refusals import Refusal, nearest, why_no_visual, why_not, why_not_name
+from vidxfer.pipeline.clip.sizes import TowerSizes
+from vidxfer.pipeline.clip.trunk import trunk_sizes, why_no_trunk
+from vidxfer.pipeline.clip.vit import vit_sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A tower that works.
+
+    Attributes:
+        model: its name, as --model takes it.
+        sizes: of its image tower.
+        has_text: it has a text tower.
+        lacks: a package that its text tower needs and that is not installed; None: it lacks none.
+    """
+
+    model: str
+    sizes: TowerSizes
+    has_text: bool
+    lacks: str | None = None
+
+
+def describe(model: str) -> Described | Refusal:
+    """What the tower of a name is like, or why it does not work.
+
+    Args:
+        model: a name of open_clip, or "timm:" and one of timm, with a tag or without. Folders and repositories have
+            weights: `load_tower` tells of them.
+    """
+    with quiet():
+        if model.startswith(PREFIX):
+            name = model.removeprefix(PREFIX)
+            found: TowerSizes | str = why_not_name(name.partition(".")[0]) or _of_timm(name)
+            return _told(model, found, has_text=False)
+        return _of_name(model)
+
+
+def list_open_clip() -> list[str]:
+    """Every configuration of open_clip, working or not."""
+    import open_clip
+
+    return list(open_clip.list_models())
+
+
+def _of_name(model: str) -> Described | Refusal:
+    import open_clip
+
+    config = open_clip.get_model_config(model.replace("/", "-"))
+    if config is None:
+        return Refusal(model=model, reason="unknown: open_clip has no such configuration", nearest=nearest(model))
+    found: TowerSizes | str = why_not(config) or _of_open_clip(
+        json.dumps([config["embed_dim"], config["vision_cfg"]], sort_keys=True)
+    )
+    return _told(model, found, has_text=True, lacks=_lacking(config.get("text_cfg", {})))
+
+
+def _told(model: str, found: TowerSizes | str, *, has_text: bool, lacks: str | None = None) -> Described | Refusal:
+    if isinstance(found, str):
+        return Refusal(model=model, reason=found, nearest=nearest(model))
+    return Described(model=model, sizes=found, has_text=has_text, lacks=lacks)
+
+
+def _lacking(text: Mapping[str, Any]) -> str | None:
+    needs = bool(text.get("hf_model_name") or text.get("hf_tokenizer_name"))
+    return "transformers" if needs and find_spec("transformers") is None else None
+
+
+@lru_cache(maxsize=512)
+def _of_open_clip(config: str) -> TowerSizes | str:
+    """Of an image tower of open_clip; many names share one."""
+    from open_clip.model import CLIPVisionCfg, _build_vision_tower
+
+    embed, vision = json.loads(config)
+    try:
+        with torch.device("meta"), _Undrawn():
+            visual = _build_vision_tower(embed, CLIPVisionCfg(**vision)).eval()
+            if reason := why_no_visual(visual):
+                return reason
+            return vit_sizes(visual) if "timm_model_name" not in vision else trunk_sizes(visual)
+    except REFUSALS as error:
+        return f"not built: open_clip says: {told(error)}"
+
+
+@lru_cache(maxsize=512)
+def _of_timm(name: str) -> TowerSizes | str:
+    import timm
+
+    try:
+        with torch.device("meta"), _Undrawn():
+            made = timm.create_model(name, pretrained=False, num_classes=0).eval()
+            return why_no_trunk(made) or trunk_sizes(made)
+    except REFUSALS as error:
+        return f"not built: timm says: {told(error)}"
+
+
+class _Undrawn(TorchFunctionMode):
+    """Tensors stay as they are made: what would fill them in place does nothing, for there are no numbers to fill."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        fills = name.endswith("_") and not name.endswith("__") and name not in ("requires_grad_", "detach_")
+        if fills and args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
