@@ -103,11 +103,7 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
 
 
 def trainable(request: TrainRequest, sources: dict[str, Source], shown: Progress) -> TrainRequest:
-    """The request with what its recipe leaves to the tower decided, checked; tells what was decided and what differs.
-
-    Raises:
-        As `expect_trainable`.
-    """
+    """The request with what its recipe leaves to the tower decided, told and checked; errors as `expect_trainable`."""
     split = sources["train"].split
     recipe, chosen = settled(request.recipe, offer_of_split(split, request.recipe))
     request = replace(request, recipe=recipe)
