@@ -1,18 +1,23 @@
-"""A head in a person's own file, by the installed command: trained, gone on with, in two processes, scored, refused."""
+"""A head in a person's own file, by `--head`: trained, in two processes, gone on with, scored, refused."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vidxfer.pipeline.training import own_heads
+
 HEAD = """
 from dataclasses import dataclass
 from typing import ClassVar
+
+import os
+import signal
 
 import torch
 from vidxfer import Head, HeadConfig, Needs, UsageError
@@ -37,6 +42,9 @@ class Mean(Head):
         self.classifier = torch.nn.Linear(offer.embed, self.classes)
 
     def forward(self, batch):
+        self.calls = getattr(self, "calls", 0) + 1
+        if str(self.calls) == os.environ.get("STOP_AT"):
+            os.kill(os.getpid(), signal.SIGTERM)
         return self.classifier(batch.embedding.mean(dim=1))
 
 
@@ -66,14 +74,33 @@ SETTINGS = [f"--set={one}" for one in ("epochs=3", "warmup_epochs=1", "batch_cli
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, toy: Any, vidxfer: Any) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, toy: Any, invoke: Any) -> Path:
     """A folder with the package mypkg, and the run runs/mean of its head."""
     folder: Path = tmp_path_factory.mktemp("own")
     (folder / "mypkg").mkdir()
     (folder / "mypkg/myhead.py").write_text(HEAD)
-    done = vidxfer(*words_of(toy), cwd=folder)
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        begin(folder, patch)
+        done = invoke(*words_of(toy))
+        assert done.exit_code == 0, done.output
     return folder
+
+
+def begin(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """As a new process begins in a folder: no head was added, and none of its files was imported."""
+    patch.chdir(folder)
+    patch.setattr(own_heads, "_own", {})
+    patch.setattr(sys, "path", list(sys.path))
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("mypkg", *MOVED)]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def place(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of the run, as the current one."""
+    begin(trained, monkeypatch)
+    yield trained
+    (trained / "mypkg/__init__.py").unlink(missing_ok=True)
 
 
 def words_of(toy: Any, head: str = "MeanConfig") -> list[Any]:
@@ -93,6 +120,7 @@ READERS = {
     "compare": ["runs/mean", "--cache", "{cache}", "--json"],
     "reproduction": ["--run", "runs/mean", "--cache", "{cache}", "--json"],
     "export": ["out.pth", "--run", "runs/mean"],
+    "train": ["--recipe", "probe", "--cache", "{cache}", "--run", "runs/mean"],
 }
 
 
@@ -104,37 +132,45 @@ def command_of(name: str, toy: Any) -> list[str]:
 
 @pytest.mark.parametrize("name", READERS)
 def test_what_reads_runs_wants_the_head_again_and_imports_nothing_by_itself(
-    name: str, place: Path, toy: Any, vidxfer: Any
+    name: str, place: Path, toy: Any, invoke: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (place / "mypkg/__init__.py").write_text("from pathlib import Path\nPath('imported').touch()\n")
-    missing = vidxfer(*command_of(name, toy), cwd=place)
-    assert missing.returncode == 1
-    assert "its head is of kind 'mean', which is none of vidxfer's" in missing.stderr
-    assert "It was trained with --head mypkg.myhead:MeanConfig." in missing.stderr
-    assert not (place / "imported").exists()
-    if name in ("evaluate", "export"):
-        other = vidxfer(*command_of(name, toy), "--head", "mypkg.myhead:OtherConfig", cwd=place)
-        assert other.returncode == 1
-        assert "Added here: other (mypkg.myhead:OtherConfig)" in other.stderr
-    done = vidxfer(*command_of(name, toy), "--head", "mypkg.myhead:MeanConfig", cwd=place)
+    words = command_of(name, toy)
+    for wrong, said in {
+        (): "It was trained with --head mypkg.myhead:MeanConfig.",
+        ("--head", "mypkg.myhead:OtherConfig"): "Added here: other (mypkg.myhead:OtherConfig)",
+    }.items():
+        refused = invoke(*words, *wrong)
+        assert refused.exit_code == 1
+        assert "its head is of kind 'mean', which is none of vidxfer's" in refused.stderr
+        assert said in refused.stderr
+        assert (place / "imported").exists() == bool(wrong)
+    (place / "imported").unlink()
+    done = invoke(*words, "--head", "mypkg.myhead:MeanConfig")
     if name == "export":
         assert "holds a head of kind 'mean'; released layouts: dist" in done.stderr
-        return
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)
-    (place / "mypkg/__init__.py").unlink()
-    (place / "imported").unlink()
+    elif name == "train":
+        assert "mean holds a run with other settings" in done.stderr
+    else:
+        assert done.exit_code == 0, done.stderr
+        assert json.loads(done.stdout)
 
 
-def test_the_file_may_move_and_its_settings_may_not(place: Path, toy: Any, vidxfer: Any) -> None:
-    (place / "moved_head.py").write_text(HEAD)
-    (place / "wider_head.py").write_text(HEAD.replace("width: int = 1", "width: int = 1\n    depth: int = 2"))
-    (place / "renamed_head.py").write_text(HEAD.replace("width", "breadth"))
-    words = command_of("evaluate", toy)
-    assert vidxfer(*words, "--head", "moved_head:MeanConfig", cwd=place).returncode == 0
-    assert vidxfer(*words, "--head", "wider_head:MeanConfig", cwd=place).returncode == 0, "a new setting has a default"
-    done = vidxfer(*words, "--head", "renamed_head:MeanConfig", cwd=place)
-    assert done.returncode == 1
+MOVED = {
+    "moved_head": HEAD,
+    "wider_head": HEAD.replace("width: int = 1", "width: int = 1\n    depth: int = 2"),
+    "renamed_head": HEAD.replace("width", "breadth"),
+}
+
+
+def test_the_file_may_move_and_its_settings_may_not(
+    place: Path, toy: Any, invoke: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in MOVED.items():
+        begin(place, monkeypatch)
+        (place / f"{name}.py").write_text(text)
+        done = invoke(*command_of("evaluate", toy), "--head", f"{name}:MeanConfig")
+        assert done.exit_code == (name == "renamed_head"), done.output
     assert "has not the fields of a MeanConfig: missing: none; unknown: width" in done.stderr
 
 
@@ -147,38 +183,19 @@ def test_the_file_may_move_and_its_settings_may_not(place: Path, toy: Any, vidxf
     ],
 )
 def test_a_head_that_does_not_give_what_it_should_is_refused(
-    head: str, words: str, place: Path, toy: Any, vidxfer: Any
+    head: str, words: str, place: Path, toy: Any, invoke: Any
 ) -> None:
-    done = vidxfer(*words_of(toy, head), "--set", "head.width=2", "--run", f"runs/bad-{head}", cwd=place)
-    assert done.returncode == 2
+    done = invoke(*words_of(toy, head), "--set", "head.width=2", "--run", f"runs/bad-{head}")
+    assert done.exit_code == 2
     assert words in done.stderr
-    assert "Traceback" not in done.stderr
 
 
-def test_a_training_in_two_processes_is_stopped_and_goes_on(place: Path, toy: Any, vidxfer: Any, started: Any) -> None:
-    words = [
-        *words_of(toy),
-        "--devices",
-        2,
-        "--set",
-        "epochs=400",
-        "--set",
-        "evaluate_every_epochs=400",
-        "--run",
-        "two",
-    ]
-    running = started(*words, cwd=place, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    for line in running.stderr:
-        if "epoch 2/" in line:
-            break
-    running.send_signal(signal.SIGTERM)
-    assert running.wait(60) == 1
-    stopped = json.loads((place / "two/checkpoint/progress.json").read_text())
-    assert 0 < stopped["global_step"] < 1200
-    again = vidxfer(*words[:1], *words[3:], cwd=place)
-    assert again.returncode == 1
-    assert "two: its head is of kind 'mean'" in again.stderr
-    done = vidxfer(*words, "--json", cwd=place)
+def test_a_training_in_two_processes_is_stopped_and_goes_on(trained: Path, toy: Any, vidxfer: Any) -> None:
+    words = [*words_of(toy), "--devices", 2, "--run", "two", "--json"]
+    stopped = vidxfer(*words, cwd=trained, STOP_AT="5")
+    assert stopped.returncode == 1, stopped.stderr
+    assert json.loads(stopped.stdout)["global_step"] == 5
+    done = vidxfer(*words, cwd=trained)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["global_step"] == 1200
-    assert "going on at epoch" in done.stderr
+    assert json.loads(done.stdout)["global_step"] == 9
+    assert "going on at epoch 2, step 3 of 3" in done.stderr
