@@ -27,8 +27,8 @@ def report(
 ) -> None:
     """Runs as one page: scores, learning curves, classes, confusion, calibration, hard videos, cost, where it is from.
 
-    The page is one file. It opens from disk, loads nothing, and prints well. Nothing is scored again: what the runs said
-    of each video is read from their folders. Videos that cannot be read get a placeholder.
+    The page is one file. It opens from disk, loads nothing, and prints well. Nothing is scored again: what the runs
+    said of each video is read from their folders. Videos that cannot be read get a placeholder.
 
     Example: vidxfer report runs/dist-ssv2-b16 runs/probe --cache ./zarr --out report.html
     """
@@ -63,3 +63,47 @@ def _told(made: PageMade, json: bool) -> None:
         return
     without = f", {made.without_frames} of them without frames" if made.without_frames else ""
     show.say(f"{made.out}: {show.size(made.bytes)}, {made.videos} videos shown{without}. Open it in a browser.")
+
+
+def view(
+    cache: o.CacheOption = Path("zarr"),
+    out: Annotated[Path, typer.Option("--out", help="The page.")] = Path("view.html"),
+    split: Annotated[str, typer.Option("--split", help="train or val.")] = "train",
+    videos: Annotated[int, typer.Option("--videos", min=1, max=64, help="How many, drawn at random.")] = 8,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
+    video: Annotated[list[str] | None, typer.Option("--video", help="Id of a video; may be repeated.")] = None,
+    codec: Annotated[
+        str | None,
+        typer.Option("--codec", help="Also what this codec loses; the cache's own: what is stored beside CLIP again."),
+    ] = None,
+    root: o.RootOption = None,
+    frames_from: o.FramesFromOption = "auto",
+    device: o.DeviceOption = "auto",
+    json: o.JsonOption = False,
+) -> None:
+    """A cache as one page: frames, crops, flips and labels of stored views, and what their tokens look like.
+
+    Per layer, patch tokens are shown as colour (the three main directions) and by length, where massive tokens show.
+    Frames come from the cache's JPEGs, or from the videos. With --codec, float16 stands beside what the codec leaves.
+
+    Example: vidxfer view --cache ./zarr --out view.html --codec int4
+    """
+    from vidxfer.cli import show
+    from vidxfer.stages.reporting import view as stage
+
+    made = stage.view(
+        stage.ViewRequest(
+            cache=cache,
+            out=out,
+            split=split,
+            videos=videos,
+            seed=seed,
+            ids=tuple(video or ()),
+            codec=codec,
+            root=root,
+            frames_from=frames_from,
+            device=device,
+        ),
+        show.Shown(),
+    )
+    _told(made, json)

@@ -1,6 +1,6 @@
 """What a person is shown, on a terminal or a page: text from strangers as visible characters, numbers with their units.
 
-class names, ids, paths, messages ─▶ spelled ─▶ a line that shows what it holds    (cli/show.py, stages/reporting/page.py)
+class names, ids, paths ─▶ spelled ─▶ a line that shows what it holds   (cli/show.py, stages/reporting/page.py)
 
 A terminal or a page would obey some characters; those are spelled out, as \\x1b or \\u202e.
 """

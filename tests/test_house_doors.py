@@ -39,6 +39,7 @@ OF_MODULE = {
 }  # fmt: skip
 
 EXCEPTIONS = {
+    ("stages/reporting/drawing.py", "savefig"): "into a buffer",
     ("pipeline/cache/store.py", "create_group"): "zarr writes by path: into a folder that was made just now",
     ("pipeline/cache/store.py", "create_array"): "as create_group",
     (

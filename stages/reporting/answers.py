@@ -46,7 +46,8 @@ class Answers:
 
     def share_of_label(self) -> Numbers:
         """float64 [run video]: the share of the label; 0 where it is not among the five best."""
-        return np.where(self.best == self.labels[None, :, None], self.shares, 0.0).sum(-1)
+        found: Numbers = np.where(self.best == self.labels[None, :, None], self.shares, 0.0).sum(-1)
+        return found
 
     def margin(self) -> Numbers:
         """float64 [run video]: the share of the label minus that of the best other class; NaN where not scored."""

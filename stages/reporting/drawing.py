@@ -39,7 +39,7 @@ DOTS_PER_INCH = 160
 MOST_COUNTS = 20
 """Classes of a matrix with room for numbers in its squares."""
 
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "vidxfer", "text.parse_math": False, "font.size": 9.5,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.35,
 }  # fmt: skip
@@ -83,7 +83,9 @@ class Plotter:
             return None
         with _axes() as (figure, axes):
             for number, label, curve in shown:
-                dotted = {"marker": MARKS[number % len(MARKS)], "markersize": 4} if len(curve.steps) < 25 else {}
+                dotted: dict[str, Any] = (
+                    {"marker": MARKS[number % len(MARKS)], "markersize": 4} if len(curve.steps) < 25 else {}
+                )
                 axes.plot(curve.steps, curve.values, label=_short(label), **_style(number), **dotted)
             axes.set_xlabel("optimiser steps")
             axes.set_ylabel(y)
@@ -192,7 +194,7 @@ def _unfixed(svg: str) -> str:
 
 
 def _short(name: str, most: int = LEGEND_CHARACTERS) -> str:
-    """A name that is not too long, its middle left out: classes differ at their ends as often as at their beginnings."""
+    """A name that is not too long, its middle left out: classes differ at both ends."""
     found = harmless(name, 10 * most)
     return found if len(found) <= most else f"{found[: most // 2]}…{found[1 - most // 2 :]}"
 

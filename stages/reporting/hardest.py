@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vidxfer.stages.reporting.answers import Answers
+from vidxfer.stages.reporting.answers import Answers, Numbers
 
 MOST_EACH = 20
 
@@ -32,10 +32,12 @@ def chosen(answers: Answers, most: int = MOST_EACH) -> tuple[list[Chosen], list[
     seen = answers.scored.any(0) & (answers.labels >= 0)
     places = np.flatnonzero(seen)
     margins = np.nanmean(answers.margin()[:, seen], axis=0) if len(places) else np.zeros(0)
-    lucky = (answers.right | ~answers.scored).all(0)[seen]
+    right_in_all: Numbers = np.all(answers.right | ~answers.scored, axis=0)
+    lucky = right_in_all[seen]
     order = np.argsort(margins, kind="stable")
     hard = [at for at in order if margins[at] < 0 and not lucky[at]][:most]
     near = [at for at in order if lucky[at]][:most]
-    return tuple(  # type: ignore[return-value]
+    hardest, luckiest = (
         [Chosen(place=int(places[at]), margin=float(margins[at])) for at in some] for some in (hard, near)
     )
+    return hardest, luckiest

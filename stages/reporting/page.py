@@ -20,6 +20,7 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.reading import read_bytes
 from vidxfer.pipeline.visible import duration, harmless, size
 from vidxfer.pipeline.writing import whole_file
 from vidxfer.stages.reporting.drawing import Plot
@@ -28,7 +29,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 MOST_CHARACTERS = 300
 """Of a text from elsewhere; whole texts, such as the command to repeat a page, may have more."""
 
-MOST_WHOLE_CHARACTERS = 20_000
+MOST_WHOLE_CHARACTERS, MOST_OWN_BYTES = 20_000, 1 << 20
 PICTURE = re.compile(r"data:image/(?:jpeg|png);base64,[A-Za-z0-9+/]+=*")
 
 
@@ -133,4 +134,4 @@ def table_rows(settings: Iterable[tuple[str, object]]) -> list[tuple[str, str]]:
 
 def _own(name: str) -> Markup:
     """A file of ours that a page holds as it is."""
-    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+    return Markup(read_bytes(TEMPLATES / name, most=MOST_OWN_BYTES).decode("utf-8"))

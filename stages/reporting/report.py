@@ -35,7 +35,10 @@ from vidxfer.stages.reporting.hardest import Chosen, chosen
 from vidxfer.stages.reporting.page import expect_page_file, render, table_rows, write_page
 from vidxfer.stages.reporting.strips import Strips, opened_strips
 
-HARD = "Wrong, and the runs were sure of it. Sorted by the share of the label minus that of the best other class, mean over the runs."
+HARD = (
+    "Wrong, and the runs were sure of it. Sorted by the share of the label minus that of the best other class, "
+    "mean over the runs."
+)
 LUCKY = "Right in every run, and only just: the label is hardly ahead of the best other class."
 
 
@@ -134,16 +137,16 @@ def report(request: ReportRequest, progress: Progress | None = None) -> PageMade
 
 def _plots(plotter: Plotter, found: Comparison, answers: Answers, names: Sequence[str]) -> dict[str, Any]:
     labels = [row.name for row in found.runs]
-    curves = [curves_of(row.run) for row in found.runs]
+    curves = [(row.name, curves_of(row.run)) for row in found.runs]
     training = [
-        plotter.lines("loss", "Loss of the training.", list(zip(labels, (c.loss for c in curves), strict=True)), "loss"),
+        plotter.lines("loss", "Loss of the training.", [(name, one.loss) for name, one in curves], "loss"),
         plotter.lines(
-            "top1", "Share of right validation videos at every evaluation.",
-            list(zip(labels, (c.top1 for c in curves), strict=True)), "top-1",
+            "top1", "Share of right validation videos at every evaluation.", [(name, one.top1) for name, one in curves],
+            "top-1",
         ),
         plotter.lines(
-            "waiting", "Share of the time that training waited for data.",
-            list(zip(labels, (c.wait for c in curves), strict=True)), "share of the time",
+            "waiting", "Share of the time that training waited for data.", [(name, one.wait) for name, one in curves],
+            "share of the time",
         ),
     ]  # fmt: skip
     sure = [calibration(*_sure(answers, run)) for run in range(answers.runs)]
@@ -213,7 +216,7 @@ def _run(row: RunRow, place: int, answers: Answers) -> dict[str, Any]:
 
 def _blocks(found: Comparison, caches: Sequence[Path]) -> dict[str, Any]:
     shown = blocks(found, " + ".join(map(str, caches)))
-    return {**dict(zip(("scores", "costs", "settings"), shown, strict=False)), "pairs": (shown[3:] or [None])[0]}
+    return {**dict(zip(("scores", "costs", "settings"), shown, strict=False)), "pairs": shown[3] if shown[3:] else None}
 
 
 def _passports(cache: Path, split: str) -> list[tuple[str, Any, Any]]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vidxfer.pipeline.errors import CacheError, UsageError, VideoError
 from vidxfer.pipeline.heads.base import Needs
+from vidxfer.pipeline.shapes import Pixels
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.loader import Assembler
 from vidxfer.pipeline.video.thumbnails import png, thumbnails
@@ -103,6 +104,6 @@ def jpeg_uri(file: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file).decode("ascii")
 
 
-def png_uri(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> str:
+def png_uri(pixels: Pixels) -> str:
     """The same of uint8 [height width rgb], lossless."""
     return "data:image/png;base64," + base64.b64encode(png(pixels)).decode("ascii")
