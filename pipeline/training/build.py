@@ -163,8 +163,7 @@ def expect_made_for(recipe: Recipe, offer: Offer) -> None:
         f"recipe {recipe.name}",
         differing,
         f"For any tower and any frames: --recipe {for_any_tower(recipe)}. Or extract with {recipe.clip.model}.",
-        ("cache has", "recipe needs"),
-        f"it is published for {recipe.clip.model}, and this cache is of {offer.model}",
+        what=f"it is published for {recipe.clip.model}, and this cache is of {offer.model}",
     )
 
 
@@ -179,7 +178,7 @@ def settled(recipe: Recipe, offer: Offer) -> tuple[Recipe, list[str]]:
     """The recipe with what its head leaves to the tower decided, and lines on what is not as with CLIP."""
     whole = replace(recipe, head=recipe.head.settled(offer))
     was, now = recipe.head.to_dict(), whole.head.to_dict()
-    chosen = [f"head.{name}={value}" for name, value in now.items() if value not in (was[name], "text")]
+    chosen = [f"head.{name}={value}" for name, value in now.items() if value != was[name]]
     only = f", which has no text: the {offer.classes} classes of this cache are scored, and no others"
     return whole, [f"{', '.join(chosen)}, by the tower {offer.model}{only * offer.textless}"] * bool(chosen)
 

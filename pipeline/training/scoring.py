@@ -7,9 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vidxfer.pipeline.heads.base import Head
 from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.loader import Assembler
@@ -32,9 +31,14 @@ class Scored:
     probabilities: Tensor
 
 
+def softmax(logits: Tensor) -> Tensor:
+    """Of the classes, float32."""
+    return logits.float().softmax(dim=-1)
+
+
 @torch.inference_mode()
 def score_rows(
-    head: Head,
+    head: nn.Module,
     loader: AheadLoader,
     assemble: Assembler,
     rows: Sequence[int],
@@ -42,6 +46,7 @@ def score_rows(
     batch_clips: int,
     advance: Callable[[int], None] = lambda clips: None,
     where: Where | None = None,
+    probabilities: Callable[[Tensor], Tensor] = softmax,
 ) -> Scored:
     """Run a head over every stored view of `rows`.
 
@@ -52,6 +57,7 @@ def score_rows(
         batch_clips: clips per forward.
         advance: told the number of clips done.
         where: the precision of the forward; None: float32.
+        probabilities: of logits [clip class]; see `Head.probabilities`.
     """
     split = loader.split
     views = split.spec.stored_views
@@ -67,7 +73,7 @@ def score_rows(
             with nullcontext() if where is None else where.autocast():
                 logits = head(batch)
             at = torch.tensor([place[row] for row in raw.rows])
-            summed.index_add_(0, at, head.probabilities(logits).cpu())
+            summed.index_add_(0, at, probabilities(logits).cpu())
         advance(len(raw.rows))
     head.train(was_training)
     seen = [at for at, row in enumerate(rows) if split.video_ids[row] not in loader.refused]
