@@ -204,7 +204,7 @@ def settled(recipe: Recipe, offer: Offer) -> tuple[Recipe, list[str]]:
     """The recipe with what its head leaves to the tower decided, and lines on what is not as with CLIP."""
     whole = replace(recipe, head=recipe.head.settled(offer))
     was, now = recipe.head.to_dict(), whole.head.to_dict()
-    chosen = [f"head.{name}={value}" for name, value in now.items() if value not in (was[name], "text")]
+    chosen = [f"head.{name}={value}" for name, value in now.items() if value != was[name]]
     only = f", which has no text: the {offer.classes} classes of this cache are scored, and no others"
     return whole, [f"{', '.join(chosen)}, by the tower {offer.model}{only * offer.textless}"] * bool(chosen)
 

@@ -189,8 +189,6 @@ def from_dict(kept: dict[str, Any]) -> Recipe:
         raise UsageError(f"a resolved recipe must also have the fields {', '.join(missing)}")
     try:
         head = dict(checked(stored.get("head"), Mapping, "recipe.head"))
-        if head.get("kind") == "dist":  # recipes of before there was a choice
-            head.setdefault("classifier", "text")
         config = checked(head, _kind(head.pop("kind", None)), "recipe.head")
         recipe: Recipe = checked({**stored, "head": config}, Recipe, "recipe")
     except ValueError as error:

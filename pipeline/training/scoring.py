@@ -7,9 +7,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vidxfer.pipeline.heads.base import Head
 from vidxfer.pipeline.heads.delivered import expect_logits
 from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training.ahead import AheadLoader
@@ -33,9 +32,14 @@ class Scored:
     probabilities: Tensor
 
 
+def softmax(logits: Tensor) -> Tensor:
+    """Of the classes, float32."""
+    return logits.float().softmax(dim=-1)
+
+
 @torch.inference_mode()
 def score_rows(
-    head: Head,
+    head: nn.Module,
     loader: AheadLoader,
     assemble: Assembler,
     rows: Sequence[int],
@@ -43,6 +47,7 @@ def score_rows(
     batch_clips: int,
     advance: Callable[[int], None] = lambda clips: None,
     where: Where | None = None,
+    probabilities: Callable[[Tensor], Tensor] = softmax,
 ) -> Scored:
     """Run a head over every stored view of `rows`.
 
@@ -54,6 +59,7 @@ def score_rows(
         batch_clips: clips per forward pass.
         advance: called with the number of clips done.
         where: device and precision of the forward pass; None: float32.
+        probabilities: turns logits [clip class] into probabilities; see `Head.probabilities`.
     """
     split = loader.split
     views = split.spec.stored_views
@@ -70,7 +76,7 @@ def score_rows(
                 logits = head(batch)
             expect_logits(logits, len(raw.rows), summed.shape[1])
             positions = torch.tensor([place[row] for row in raw.rows])
-            summed.index_add_(0, positions, head.probabilities(logits).cpu())
+            summed.index_add_(0, positions, probabilities(logits).cpu())
         advance(len(raw.rows))
     head.train(was_training)
     seen = [position for position, row in enumerate(rows) if split.video_ids[row] not in loader.refused]

@@ -218,7 +218,10 @@ def score_split(
         shown.bar(f"score {split.spec.split}", len(rows) * split.spec.stored_views, "clips") as bar,
     ):
         assemble = source.assembler(needs, where.device)
-        scored = score_rows(head, loader, assemble, rows, batch_clips=batch_clips, advance=bar.advance, where=where)
+        scored = score_rows(
+            head, loader, assemble, rows, batch_clips=batch_clips, advance=bar.advance, where=where,
+            probabilities=head.probabilities,
+        )  # fmt: skip
         return scored, score_of(source, scored, loader.refused)
 
 

@@ -48,6 +48,7 @@ def _facts_of_offer(offer: Offer, needs: Needs) -> dict[str, object]:
         "sampling.alpha": (offer.alpha or None) if pixels else None,
         "channels": offer.channels,
         "embed": (offer.embed or None) if joint else None,
+        "textless": offer.textless if needs.text else None,
         "patch_px": offer.patch_px if pixels else None,
         "layers": offer.layers,
     }

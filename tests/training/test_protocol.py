@@ -14,7 +14,7 @@ from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.errors import CacheError
-from vidxfer.pipeline.heads.base import Head, Needs, Offer
+from vidxfer.pipeline.heads.base import Needs, Offer
 from vidxfer.pipeline.shapes import View
 from vidxfer.pipeline.training.build import build_head
 from vidxfer.pipeline.training.loader import online_features
@@ -51,7 +51,7 @@ class FakeLoader:
             yield SimpleNamespace(rows=tuple(row for row, _ in clips), clips=clips)
 
 
-class Normed(Head):
+class Normed(nn.Module):
     """Gives the clips' logits, standardised by statistics that were gathered in training: mean 1, variance 4."""
 
     def __init__(self) -> None:

@@ -115,7 +115,7 @@ AGREE = {
     ),
     "cache with weights": Pair(
         sides=("cache has", "run needs"),
-        must=("channels", "embed", "patch_px", *FRAMES),
+        must=("channels", "embed", "patch_px", "textless", *FRAMES),
         what="this cache does not hold what the weights were trained on",
         remedy="Extract a cache for these weights (--cache).",
         extract=True,

@@ -80,15 +80,13 @@ class DistConfig(DistSizes, HeadConfig):
 
     def settled(self, offer: Offer) -> DistConfig:
         """See `HeadConfig`."""
-        if self.classifier != "auto":
-            return self
-        return replace(self, classifier="linear" if offer.textless else "text")
+        return replace(self, classifier="linear") if offer.textless and self.classifier == "auto" else self
 
     def needs(self, offer: Offer) -> Needs:
         """See `HeadConfig`."""
         layers = self.layers or tuple(layer for layer in offer.layers if layer >= 0)
         expect_layers(layers, offer.layers)
-        text = self.settled(offer).classifier == "text"
+        text = self.settled(offer).any_classes
         return Needs(layers=layers, sparse_frames=offer.sparse_frames, pixels="dense", text=text)
 
     def build(self, offer: Offer) -> DistHead:

@@ -5,8 +5,6 @@ No recipe switches on the published mixing of pixels, because training from a ca
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from vidxfer.pipeline.heads.dist.head import DistConfig
 from vidxfer.pipeline.heads.dist.published import PUBLISHED
 from vidxfer.pipeline.heads.recipe import Mixing, Optimiser, Recipe
@@ -18,7 +16,7 @@ RECIPES = (
     *(
         Recipe(
             name=row.recipe,
-            head=replace(SSV2 if row.data == "SSv2" else K400, classifier="text"),
+            head=SSV2 if row.data == "SSv2" else K400,
             clip=row.clip,
             dense_frames=row.dense_frames,
             sparse_frames=row.sparse_frames,

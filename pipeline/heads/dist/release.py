@@ -187,7 +187,7 @@ class DistRelease:
         keys = sort_keys(state)
         sizes = read_sizes(keys)
         lines = problems(keys, sizes)
-        classifier = "linear" if sizes.classes else "text"
+        classifier = "linear" if sizes.classes else "auto"
         return Released(
             config=None if lines else DistConfig(**asdict(sizes.config), classifier=classifier),
             weights={

@@ -98,7 +98,7 @@ class SideHead(Head):
         config = config.settled(offer)
         self.config, self.needs = config, config.needs(offer)
         self.visual = config.net(offer)
-        self.fc = nn.Linear(config.side_channels, offer.classes)
+        self.fc = nn.Linear(config.width, offer.classes)
         self._feature = config.forms[config.form]
 
     def forward(self, batch: ClipBatch) -> Tensor:

@@ -33,7 +33,7 @@ class SideSizes:
     """Settings of the side network; defaults are the released B/16 ones (L/14: side_channels=512).
 
     Attributes:
-        side_channels: width of the side network, a multiple of 64; 0: by CLIP's width, see `side_width`.
+        side_channels: width of the side network, a multiple of 64; None: by CLIP's width, see `side_width`.
         gate: how a layer's patches are added to the state. "fixed": one half each. "learned": the patches' share is
             sigmoid(a / 0.1), with one `a` per layer that begins at 0, as in LST.
         sync_batchnorm: batch norms take statistics over all devices. As published, each device has its own.
@@ -42,18 +42,25 @@ class SideSizes:
         UsageError: the width is no multiple of 64, or the gate is unknown.
     """
 
-    side_channels: int = 320
+    side_channels: int | None = 320
     gate: str = "fixed"
     sync_batchnorm: bool = False
 
     def __post_init__(self) -> None:
-        if self.side_channels < 0 or self.side_channels % SIDE_HEAD_CHANNELS:
+        width = self.side_channels
+        if width is not None and (type(width) is not int or width < 1 or width % SIDE_HEAD_CHANNELS):
             raise UsageError(
-                f"head.side_channels={self.side_channels} must be a multiple of {SIDE_HEAD_CHANNELS}, like 320: "
-                f"an attention head has {SIDE_HEAD_CHANNELS} channels. Or 0, for a width that goes with CLIP's"
+                f"head.side_channels={width!r} must be a multiple of {SIDE_HEAD_CHANNELS}, like 320: an attention head "
+                f"has {SIDE_HEAD_CHANNELS} channels"
             )
         if self.gate not in GATES:
             raise UsageError(f"head.gate={self.gate!r} is none of {', '.join(GATES)}")
+
+    @property
+    def width(self) -> int:
+        """The width, when it is decided."""
+        assert self.side_channels is not None, "a head settles its settings before it builds the network"
+        return self.side_channels
 
 
 def side_width(channels: int) -> int:
@@ -83,9 +90,9 @@ class SideTransformer(nn.Module):
 
     def __init__(self, sizes: SideSizes, offer: Offer, blocks: list[SideBlock]) -> None:
         super().__init__()
-        self.side_spatial_position_embeddings = nn.Parameter(0.01 * torch.randn(offer.tokens - 1, sizes.side_channels))
+        self.side_spatial_position_embeddings = nn.Parameter(0.01 * torch.randn(offer.tokens - 1, sizes.width))
         self.side_lns = nn.ModuleList(nn.LayerNorm(offer.channels) for _ in blocks)
-        self.side_linears = nn.ModuleList(nn.Linear(offer.channels, sizes.side_channels) for _ in blocks)
+        self.side_linears = nn.ModuleList(nn.Linear(offer.channels, sizes.width) for _ in blocks)
         self.side_transformer = nn.ModuleList(blocks)
         self.side_gates: nn.Parameter | None = None
         if sizes.gate == "learned":
@@ -112,16 +119,16 @@ class Side4VideoNet(nn.Module):
     def __init__(self, sizes: SideSizes, offer: Offer, layers: tuple[int, ...]) -> None:
         super().__init__()
         self.grid = offer.grid
-        self.side_conv1 = patch_conv(3, sizes.side_channels, offer.patch_px)
-        self.side_pre_bn3d = BatchNorm(sizes.side_channels)
+        self.side_conv1 = patch_conv(3, sizes.width, offer.patch_px)
+        self.side_pre_bn3d = BatchNorm(sizes.width)
         self.transformer = SideTransformer(sizes, offer, self.blocks(sizes, len(layers)))
-        self.side_post_bn = BatchNorm(sizes.side_channels)
+        self.side_post_bn = BatchNorm(sizes.width)
         if sizes.sync_batchnorm:
             synchronise(self)
 
     def blocks(self, sizes: SideSizes, layers: int) -> list[SideBlock]:
         """One block per layer."""
-        return [SideBlock(sizes.side_channels) for _ in range(layers)]
+        return [SideBlock(sizes.width) for _ in range(layers)]
 
     def stem(self, pixels: Tensor) -> Tensor:
         """The first state: [clip frame rgb height width] -> [clip channel frame row col]."""

@@ -69,6 +69,6 @@ RECIPES = (
         )
         for data, clip in CONFIGURATIONS
     ),
-    Recipe(name="side4video", head=Side4VideoConfig(side_channels=0), **ANY_TOWER),
+    Recipe(name="side4video", head=Side4VideoConfig(side_channels=None), **ANY_TOWER),
     Recipe(name="side4video-toy", head=Side4VideoConfig(side_channels=64), **TOY),
 )

@@ -90,7 +90,7 @@ class TdsNet(Side4VideoNet):
         self.alpha, self.beta = sizes.sme_alpha, sizes.sme_beta
         if sizes.local_frames == 1:
             return
-        channels, patch = sizes.side_channels, offer.patch_px
+        channels, patch = sizes.width, offer.patch_px
         if patch < LEAST_PATCH_PX:
             raise CacheError(
                 f"CLIP has patches of {patch} px, and the SME-Adapter needs {LEAST_PATCH_PX} px or more. "
@@ -106,9 +106,9 @@ class TdsNet(Side4VideoNet):
         """See `Side4VideoNet`."""
         assert isinstance(sizes, TdsSizes)
         return [
-            TdBlock(sizes.side_channels, sizes.td_against, sizes.td_kernel)
+            TdBlock(sizes.width, sizes.td_against, sizes.td_kernel)
             if sizes.has_td(place, layers)
-            else SideBlock(sizes.side_channels)
+            else SideBlock(sizes.width)
             for place in range(layers)
         ]
 

@@ -15,6 +15,6 @@ RECIPES = (
         )
         for data, clip in CONFIGURATIONS
     ),
-    Recipe(name="tds", head=TdsConfig(side_channels=0), **ANY_TOWER),
+    Recipe(name="tds", head=TdsConfig(side_channels=None), **ANY_TOWER),
     Recipe(name="tds-toy", head=TdsConfig(side_channels=64), **TOY),
 )
