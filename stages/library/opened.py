@@ -133,6 +133,8 @@ class OpenSplit:
             CacheMismatch: the cache is not of the kind that the run was trained on.
             CacheError, UsageError: it does not hold what is read. VideoError: a video is needed and cannot be read.
         """
+        if batch_clips < 1:
+            raise UsageError(f"batch_clips={batch_clips} must be at least 1")
         needs = read_by if isinstance(read_by, Needs) else self._needs_of(read_by)
         chosen = [int(row) for row in (self.rows if rows is None else rows)]
         self._reader.expect_stored(chosen)
