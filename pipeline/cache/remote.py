@@ -153,8 +153,8 @@ class RemotePath(os.PathLike[str]):
         except store_errors() as error:
             said = str(error).strip().splitlines() or [""]
             raise CacheError(
-                f"{self}: the store answers with an error ({type(error).__name__}: {said[0]}). Check address and "
-                "credentials. They come from the environment, e.g. AWS_ENDPOINT, AWS_PROFILE."
+                f"{self}: the store does not answer, or answers with an error ({type(error).__name__}: {said[0]}). "
+                "Check address and credentials. They come from the environment, e.g. AWS_ENDPOINT, AWS_PROFILE."
             ) from error
 
 

@@ -219,7 +219,7 @@ def test_fewer_frames_than_are_stored_come_from_the_cache_at_even_distances(toy:
 
 
 def test_a_cache_goes_on_as_it_was_begun(toy: Any, framed: dict[int, Path], tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match=r"made without dense frames.*Go on without --with-frames.*\(--cache\)"):
+    with pytest.raises(CacheError, match=r"made without dense frames.*Continue without --with-frames.*\(--cache\)"):
         extract(toy.request(toy.int8, with_frames=True))
     with pytest.raises(CacheMismatch, match=r"frames.quality: .*90.*75"):
         extract(toy.request(framed[90], with_frames=True, frame_quality=75))

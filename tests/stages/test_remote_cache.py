@@ -54,7 +54,7 @@ def test_dist_reads_its_layers_and_dense_frames_with_a_cache_behind_a_url(
 
 def test_extraction_to_a_url_is_refused_before_anything_is_done(toy: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CacheError, match="memory://new: this needs a local folder"):
+    with pytest.raises(CacheError, match="memory://new: this command needs a local folder"):
         extract(toy.request(Path("memory://new")))
     assert list(tmp_path.iterdir()) == []
 
@@ -62,4 +62,4 @@ def test_extraction_to_a_url_is_refused_before_anything_is_done(toy: Any, tmp_pa
 def test_verify_says_that_a_url_needs_copying(url: str, invoke: Any) -> None:
     done = invoke("cache", "verify", "--cache", url)
     assert done.exit_code == 1
-    assert "memory://toy/train: this needs a local folder" in done.stderr
+    assert "memory://toy/train: this command needs a local folder" in done.stderr
