@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -28,6 +29,22 @@ def say(shown: Progress, text: str | None) -> None:
     """Show a line where there is one."""
     if text is not None:
         shown.line(text)
+
+
+@contextmanager
+def quiet(logger: str) -> Iterator[None]:
+    """A library that logs what it does keeps to warnings while the block lasts.
+
+    Args:
+        logger: its name.
+    """
+    found = logging.getLogger(logger)
+    before = found.level
+    found.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        found.setLevel(before)
 
 
 class _NoBar:

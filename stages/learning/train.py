@@ -40,7 +40,7 @@ from vidxfer.stages.learning.sources import Source, online_sources
 from vidxfer.stages.learning.take_up import beginning, expect_text, ids_of, owned_run, rows_of_run
 from vidxfer.stages.learning.trainer import Trainer
 from vidxfer.stages.learning.union import source_of
-from vidxfer.stages.progress import Progress, Silent
+from vidxfer.stages.progress import Progress, Silent, quiet
 from vidxfer.stages.settings import TrainReport, TrainRequest
 from vidxfer.stages.versions import code_version, library_versions
 
@@ -183,7 +183,8 @@ def make_fabric(request: TrainRequest) -> Fabric:
         strategy=DDPStrategy(find_unused_parameters=unused, timeout=timedelta(days=7)) if devices > 1 else "auto",
         precision="32-true",
     )
-    fabric.launch()
+    with quiet("lightning_fabric"):
+        fabric.launch()
     return fabric
 
 

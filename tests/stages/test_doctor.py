@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -102,7 +103,7 @@ def test_jpeg_frames_that_come_back_wrong_are_said(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_wheel_brings_the_samples(tmp_path):
+def test_a_wheel_brings_the_package_and_the_samples(tmp_path):
     source = tmp_path / "source"
     beside = shutil.ignore_patterns(".*", "tests", "build", "dist", "*.egg-info", "demo*", "runs", "zarr")
     shutil.copytree(ROOT, source, ignore=lambda folder, names: beside(folder, names) if folder == str(ROOT) else set())
@@ -114,6 +115,15 @@ def test_a_wheel_brings_the_samples(tmp_path):
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     for name in samples.SAMPLES:
         assert f"vidxfer/pipeline/video/samples/{name}" in names
+    assert {"vidxfer/__init__.py", "vidxfer/py.typed", "vidxfer/stages/library/opened.py"} <= set(names)
+    assert not any("stages/public" in name for name in names), "the package has one name"
+    zipfile.ZipFile(next(tmp_path.glob("*.whl"))).extractall(tmp_path / "installed")
+    code = "import vidxfer, vidxfer.pipeline.errors as e\n"
+    code += "print(vidxfer.__file__, e.__file__, vidxfer.UsageError is e.UsageError)"
+    there = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=there, capture_output=True, text=True)
+    here = tmp_path / "installed/vidxfer"
+    assert done.stdout.split() == [f"{here}/__init__.py", f"{here}/pipeline/errors.py", "True"], done.stderr
 
 
 def test_the_command_exits_with_1_when_something_needed_is_missing(monkeypatch):
