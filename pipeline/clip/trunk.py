@@ -123,8 +123,9 @@ def trunk_sizes(image: Any) -> TowerSizes:
     width, grid = int(trunk.embed_dim), int(trunk.patch_embed.grid_size[0])
     before, has_class = int(trunk.num_prefix_tokens), getattr(trunk, "cls_token", None) is not None
     tokens = before + grid**2
+    pooled = tokens if getattr(trunk, "pool_include_prefix", True) else grid**2  # `Eva` pools all of them
     blocks = sum(_multiplies(block, tokens) for block in trunk.blocks)
-    per_frame = blocks + _of_patches(trunk.patch_embed) + _of_pool(image, tokens)
+    per_frame = blocks + _of_patches(trunk.patch_embed) + _of_pool(image, pooled)
     return TowerSizes(
         channels=width,
         tokens=1 + grid**2,
