@@ -145,7 +145,7 @@ def _one(path: Path, spec: CacheSpec, tower: ClipTower, head: Head, names: tuple
     )
     with where.autocast():
         logits = head(batch)
-    classes, shares = ranked(head.probabilities(logits).sum(dim=0).cpu())
+    classes, shares = ranked(logits.float().softmax(dim=-1).sum(dim=0).cpu())
     top5 = tuple((names[c], p) for c, p in zip(classes, shares, strict=True))
     return Prediction(path=path, top5=top5, error=None, decoder=decoder)
 
