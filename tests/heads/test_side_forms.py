@@ -19,6 +19,7 @@ from vidxfer.pipeline.heads import HEADS
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.side4video.fast import spatial
 from vidxfer.pipeline.heads.side4video.head import Side4VideoConfig
+from vidxfer.pipeline.heads.side4video.net import side_width
 from vidxfer.pipeline.heads.side4video.parts import shifted
 from vidxfer.pipeline.heads.tds.fast import reference
 from vidxfer.pipeline.heads.tds.head import TdsConfig
@@ -270,3 +271,14 @@ def test_patches_that_the_edge_would_change_are_refused() -> None:
     with pytest.raises(CacheError, match=r"patches of 2 px.*local_frames=1"):
         TdsConfig().build(sized(patch=2))
     TdsConfig(local_frames=1).build(sized(patch=2))
+
+
+def test_a_width_that_goes_with_the_tower_is_the_released_one_where_there_is_one() -> None:
+    """5/12 of a tower below 1024 channels, half of it from there on, in whole heads of 64 and at least one."""
+    widths = {768: 320, 1024: 512, 384: 128, 192: 64, 96: 64, 1152: 576, 1280: 640, 1408: 704}
+    assert {channels: side_width(channels) for channels in widths} == widths
+    for config in (Side4VideoConfig(side_channels=None), TdsConfig(side_channels=None)):
+        whole = config.settled(replace(sized(), channels=1024))
+        assert (type(whole), whole.side_channels) == (type(config), 512)
+        assert config.settled(replace(sized(), channels=768)).side_channels == 320
+        assert whole.settled(replace(sized(), channels=768)) is whole, "decided once"
