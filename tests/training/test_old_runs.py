@@ -40,7 +40,7 @@ def test_an_old_run_is_read_whole_and_not_written_to(toy: Any, tmp_path: Path, n
     expected: Any = ProbeConfig()
     if name == "dist":
         sizes: Any = {"integration_channels": 16, "temporal_channels": 4, "pooling_layers": 1, "layers": (0, 2)}
-        expected = DistConfig(**sizes, classifier="text")
+        expected = DistConfig(**sizes)
         assert run.recipe.optimiser == Optimiser(betas=(0.8, 0.99), warmup_from=1e-3)
     assert run.recipe.head == expected
     assert bytes_of(folder) == bytes_of(KEPT / name)
