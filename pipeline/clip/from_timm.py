@@ -56,16 +56,17 @@ def create(model: str, pretrained: str | None, activation: str | None) -> Any:
         return _made(model if model.startswith(HUB) else f"{FOLDER}{folder}")
     name, _, tag = model.partition(".")
     _expect_supported(name)
-    path = Path(pretrained or "")
-    if path.is_dir():
+    path = Path(pretrained) if pretrained else None
+    if path is not None and path.is_dir():
         raise ClipError(f"--pretrained {pretrained} is a folder; give a file in it, or the folder as --model")
-    tag = tag if path.is_file() else _tag_of(name, tag, pretrained)
-    _guard_activation(name, tag, stated, pretrained if path.is_file() else None)
-    if not path.is_file():
+    file = path if path is not None and path.is_file() else None
+    tag = tag if file else _tag_of(name, tag, pretrained)
+    _guard_activation(name, tag, stated, file)
+    if file is None:
         return _made(f"{name}.{tag}")
     if not tag:
         _expect_one_way(name)
-    return _made_of_file(f"{name}.{tag}" if tag else name, path)
+    return _made_of_file(f"{name}.{tag}" if tag else name, file)
 
 
 def untrained(model: str) -> Any:
@@ -136,7 +137,7 @@ def _expect_supported(name: str) -> None:
         raise Refusal(model=f"{PREFIX}{name}", reason=reason, nearest=nearest(f"{PREFIX}{name}")).error()
 
 
-def _guard_activation(name: str, tag: str, stated: bool | None, file: str | None) -> None:
+def _guard_activation(name: str, tag: str, stated: bool | None, file: Path | None) -> None:
     """Refuse an architecture whose GELU is not the one its weights were trained with."""
     import timm
 
