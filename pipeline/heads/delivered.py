@@ -60,9 +60,9 @@ def expect_delivered(needs: Needs, offer: Offer) -> None:
     expect_layers(needs.layers, offer.layers)
     if missing := [name for name in needs.frozen if name not in offer.frozen]:
         raise CacheError(
-            f"the head reads CLIP's own parameters {missing}, and neither the cache nor its CLIP ({offer.model}) has "
-            "them. Only open_clip's vision transformers have them. Choose such a CLIP (--model), and extract again or "
-            "train with --online. Or train without them: --set head.cross_frame=false"
+            f"the head reads CLIP's own parameters {missing}, and neither the cache nor its CLIP has them. They are "
+            f"those of open_clip's vision transformers, and {offer.model} is none. Choose such a CLIP (--model), and "
+            "extract again or train with --online. EVL trains without them: --set head.cross_frame=false"
         )
     if needs.through_clip and offer.tower is None:
         raise CacheError(

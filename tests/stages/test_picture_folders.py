@@ -41,7 +41,7 @@ def test_pictures_give_the_tokens_of_their_video(root: Path, toy: Any, tmp_path:
         (files / f"v{number}.webm").write_bytes(video.read_bytes())
         with open_video(video) as source:
             lines.append(
-                f"v{number}.webm,x,v{number}@{3 * number}+{source.frame_count}\n"
+                f"v{number}.webm,0,v{number}@{3 * number}+{source.frame_count}\n"
             )  # the same ids: the same views
     (files / "train.csv").write_text("path,label,id\n" + "".join(lines))
     found = []

@@ -344,7 +344,7 @@ def test_the_width_of_a_side_network_is_decided_once_and_kept(world: World, name
 
 
 def test_what_enters_clips_blocks_names_the_tower_and_the_switch(world: World, tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match=r"\(textless\).*--set head\.cross_frame=false"):
+    with pytest.raises(CacheError, match=r"textless is none: .*--set head\.cross_frame=false"):
         world.trained("textless", "evl-toy", tmp_path / "run", "head.blocks=2")
     world.trained("textless", "evl-toy", tmp_path / "run", "head.blocks=2", "head.cross_frame=false")
 
