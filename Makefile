@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 .PHONY: demo
-demo: $(STAMP)  ## the whole path on a small generated video set, ending in a table; a repeat reuses what is there
+demo: $(STAMP)  ## the whole path on a small generated video set, ending in a table and two pages; a repeat reuses all
 	$(BIN)/vidxfer data toy demo --difficulty easy
 	$(BIN)/vidxfer plan --dataset ssv2 --root demo/ssv2 --model demo/clip --cache demo/zarr
 	$(BIN)/vidxfer extract --dataset ssv2 --root demo/ssv2 --model demo/clip --cache demo/zarr --with-frames
@@ -41,6 +41,8 @@ demo: $(STAMP)  ## the whole path on a small generated video set, ending in a ta
 	$(BIN)/vidxfer train --cache demo/zarr --recipe dist-toy --run demo/runs/online --online --set epochs=1 --set warmup_epochs=0
 	$(BIN)/vidxfer evaluate --cache demo/zarr --run demo/runs/dist
 	$(BIN)/vidxfer compare demo/runs/probe demo/runs/frames demo/runs/dist demo/runs/online --cache demo/zarr
+	$(BIN)/vidxfer view --cache demo/zarr --out demo/view.html --codec int4
+	$(BIN)/vidxfer report demo/runs/dist demo/runs/frames demo/runs/probe --cache demo/zarr --out demo/report.html --plots demo/plots
 
 # A published result, from the data set to the table: the bill first, and every line goes on where it was stopped.
 # TOY=1 walks the same lines on a small generated set in the same layout, in ./demo-k400 or ./demo-ssv2.
@@ -64,7 +66,7 @@ endif
 PARTLY = done_or_partly() { echo "$$*"; "$$@" || [ $$? -eq 3 ]; }; done_or_partly
 
 .PHONY: reproduce-k400 reproduce-ssv2
-reproduce-k400:  ## DiST B/16 8+16 on Kinetics-400 as published, from ROOT to a table; TOY=1: minutes, no data needed
+reproduce-k400:  ## DiST B/16 8+16 on Kinetics-400 as published, from ROOT to a table and a page; TOY=1: minutes, no data needed
 reproduce-ssv2:  ## the same on Something-Something V2
 reproduce-k400 reproduce-ssv2: override export VIDXFER_DATA = $(ROOT)
 reproduce-k400 reproduce-ssv2: $(STAMP)
@@ -74,6 +76,7 @@ reproduce-k400 reproduce-ssv2: $(STAMP)
 	$(BIN)/vidxfer train --cache $(CACHE) --recipe $(RECIPE) --run $(RUN)
 	@$(PARTLY) $(BIN)/vidxfer evaluate --cache $(CACHE) --run $(RUN)
 	$(BIN)/vidxfer reproduction --cache $(CACHE) --run $(RUN)
+	$(BIN)/vidxfer report $(RUN) --cache $(CACHE) --out $(RUN)/report.html
 
 .PHONY: toy-k400 toy-ssv2
 toy-k400 toy-ssv2: $(STAMP)

@@ -70,16 +70,16 @@ def test_confusion_is_counted_down_the_labels_and_across_the_answers() -> None:
 
 
 def test_classes_have_shares_over_the_scored_videos_and_pairs_over_the_shared_ones() -> None:
-    first = [(1, 0.9)] * 6 + [(1, 0.9)]
-    second = [(0, 0.9)] * 5 + [None] + [(0, 0.9)]
-    rows = class_rows(answers([0, 0, 0, 0, 0, 0, 1], first, second), CLASSES)
+    first = [(1, 0.9)] * 7 + [(1, 0.9)]
+    second = [(0, 0.9)] * 6 + [None] + [(0, 0.9)]
+    rows = class_rows(answers([0, 0, 0, 0, 0, 0, 0, 1], first, second), CLASSES)
     assert [row.name for row in rows] == ["open", "close"]
     opened, closed = rows
-    assert (opened.videos, opened.right, opened.taken_for) == (6, (0.0, 1.0), ("close", 6))
-    # Five videos that both scored, only the second has right: p = 2 / 2 ** 5; two tests, so 0.025 is needed.
+    assert (opened.videos, opened.right, opened.taken_for) == (7, (0.0, 1.0), ("close", 7))
+    # Six videos that both scored, only the second has right: p = 2 / 2 ** 6; two tests, so 0.025 is needed.
     (pair,) = opened.pairs
     assert pair is not None
-    assert (pair.difference, pair.p, pair.holds) == (1.0, 2 / 32, False)
+    assert (pair.difference, pair.p, pair.holds) == (1.0, 2 / 64, False)
     assert (closed.right, closed.taken_for) == ((1.0, 0.0), None)
     assert class_rows(answers([0], [None], [(0, 1.0)]), CLASSES)[0].pairs == (None,)
 
