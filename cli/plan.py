@@ -134,9 +134,9 @@ def show_plan(title: str, recipe: str | None, report: PlanReport) -> None:
             for split in report.splits
         ],
     )  # fmt: skip
-    for one in report.splits:
-        for note in one.notes:
-            show.say(f"{one.split}: {note}")
+    for split in report.splits:
+        for note in split.notes:
+            show.say(f"{split.split}: {note}")
     if report.frozen_bytes:
         show.say(
             f"Beside the splits: {show.size(report.frozen_bytes)} of CLIP's own weights, for heads that read them."

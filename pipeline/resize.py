@@ -53,7 +53,7 @@ class Resize:
         first, *others = words.split("-")
         antialias = others[:1] == ["antialias"]
         mode = others[antialias:]
-        if first not in get_args(Interpolation) or mode not in ([], *([one] for one in get_args(ResizeMode))):
+        if first not in get_args(Interpolation) or mode not in ([], *([known] for known in get_args(ResizeMode))):
             raise UsageError(
                 f"--resize {words!r}: known are bilinear and bicubic, each with -antialias or without, and behind it "
                 "-shortest or -squash where the tower's own way is not wanted"

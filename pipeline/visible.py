@@ -28,7 +28,7 @@ def harmless(text: object, most: int | None = None) -> str:
     """
     whole = str(text)
     part = whole if most is None else whole[: most + 1]
-    shown = spelled(part, lambda one: one.encode("unicode_escape").decode())
+    shown = spelled(part, lambda character: character.encode("unicode_escape").decode())
     return shown if most is None or len(shown) <= most else shown[: most - 1] + "…"
 
 
@@ -36,11 +36,11 @@ def spelled(text: str, spell: Callable[[str], str]) -> str:
     """The text with every character that is not visible replaced by what `spell` makes of it."""
     if text.isprintable() and _INVISIBLE.isdisjoint(text):
         return text
-    return "".join(one if _is_visible(one) else spell(one) for one in text)
+    return "".join(character if _is_visible(character) else spell(character) for character in text)
 
 
-def _is_visible(one: str) -> bool:
-    return one not in _INVISIBLE and (one.isprintable() or unicodedata.category(one) == "Zs")
+def _is_visible(character: str) -> bool:
+    return character not in _INVISIBLE and (character.isprintable() or unicodedata.category(character) == "Zs")
 
 
 def size(number: float) -> str:

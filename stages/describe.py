@@ -171,10 +171,10 @@ def embedded_names(
     """The tower's embeddings [class embed] of class names; None: it has no text."""
     if not tower.info.has_text:
         return None
-    found: np.ndarray[Any, np.dtype[np.float32]] = (
+    embeddings: np.ndarray[Any, np.dtype[np.float32]] = (
         tower.encode_text(names, templates).numpy() if names else np.zeros((0, tower.info.embed), dtype=np.float32)
     )
-    return found
+    return embeddings
 
 
 def informs_of(tower: TowerInfo, data: DataSource, clip: ClipChoice, store: CacheChoice) -> dict[str, Any]:

@@ -11,8 +11,8 @@ class WithPaths:
 
     def __post_init__(self) -> None:
         assert is_dataclass(self)
-        for one in fields(self):
-            given = getattr(self, one.name)
-            if "Path" in str(one.type) and given is not None:
+        for setting in fields(self):
+            given = getattr(self, setting.name)
+            if "Path" in str(setting.type) and given is not None:
                 several = isinstance(given, list | tuple)
-                object.__setattr__(self, one.name, tuple(map(Path, given)) if several else Path(given))
+                object.__setattr__(self, setting.name, tuple(map(Path, given)) if several else Path(given))

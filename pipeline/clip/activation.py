@@ -42,7 +42,7 @@ def quick_of_repository(repository: str) -> bool | None:
     from open_clip.pretrained import get_pretrained_cfg
 
     listed = [(get_pretrained_cfg(name, tag), name) for name, tag in open_clip.list_pretrained()]
-    said = {bool(one.get("quick_gelu", False)) for one, _ in listed if _repository(one) == repository}
+    said = {bool(config.get("quick_gelu", False)) for config, _ in listed if _repository(config) == repository}
     return said.pop() if len(said) == 1 else None
 
 

@@ -52,8 +52,8 @@ def describe(model: str) -> Described | Refusal:
     with quiet():
         if model.startswith(PREFIX):
             name = model.removeprefix(PREFIX)
-            found: TowerSizes | str = why_not_name(name.partition(".")[0]) or _of_timm(name)
-            return _told(model, found, has_text=False)
+            sizes: TowerSizes | str = why_not_name(name.partition(".")[0]) or _of_timm(name)
+            return _told(model, sizes, has_text=False)
         return _of_name(model)
 
 
@@ -70,16 +70,16 @@ def _of_name(model: str) -> Described | Refusal:
     config = open_clip.get_model_config(model.replace("/", "-"))
     if config is None:
         return Refusal(model=model, reason="unknown: open_clip has no such configuration", nearest=nearest(model))
-    found: TowerSizes | str = why_not(config) or _of_open_clip(
+    sizes: TowerSizes | str = why_not(config) or _of_open_clip(
         json.dumps([config["embed_dim"], config["vision_cfg"]], sort_keys=True)
     )
-    return _told(model, found, has_text=True, lacks=_lacking(config.get("text_cfg", {})))
+    return _told(model, sizes, has_text=True, lacks=_lacking(config.get("text_cfg", {})))
 
 
-def _told(model: str, found: TowerSizes | str, *, has_text: bool, lacks: str | None = None) -> Described | Refusal:
-    if isinstance(found, str):
-        return Refusal(model=model, reason=found, nearest=nearest(model))
-    return Described(model=model, sizes=found, has_text=has_text, lacks=lacks)
+def _told(model: str, sizes: TowerSizes | str, *, has_text: bool, lacks: str | None = None) -> Described | Refusal:
+    if isinstance(sizes, str):
+        return Refusal(model=model, reason=sizes, nearest=nearest(model))
+    return Described(model=model, sizes=sizes, has_text=has_text, lacks=lacks)
 
 
 def _lacking(text: Mapping[str, Any]) -> str | None:

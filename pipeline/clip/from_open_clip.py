@@ -115,7 +115,7 @@ def has_quick_gelu(made: Any) -> bool:
     """Whether the image tower of a built model has QuickGELU."""
     from open_clip.transformer import QuickGELU
 
-    return any(isinstance(one, QuickGELU) for one in made.visual.modules())
+    return any(isinstance(module, QuickGELU) for module in made.visual.modules())
 
 
 def _with_own_weights(model: str, pretrained: str | None, stated: bool | None) -> Any:
@@ -190,7 +190,7 @@ def _guard_activation(name: str, source: str, stated: bool | None) -> None:
             wants = stated
         elif stated is not None and stated != wants:
             raise UsageError(f"--activation says otherwise than {source} itself: leave it out")
-        if wants is None and not any(one.startswith("visual.") for one in names):
+        if wants is None and not any(tensor_name.startswith("visual.") for tensor_name in names):
             wants = has_quick  # no CLIP: what is wrong with it is said where it is loaded
     is_timm = "timm_model_name" in config.get("vision_cfg", {})
     if not is_timm:  # timm's towers have their GELU in their own name

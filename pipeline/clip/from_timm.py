@@ -102,7 +102,7 @@ def _tags(name: str) -> dict[str, Any]:
     """What timm knows of each tag of an architecture."""
     from timm.models import get_arch_pretrained_cfgs
 
-    return {one.partition(".")[2]: config for one, config in get_arch_pretrained_cfgs(name).items()}
+    return {full_name.partition(".")[2]: config for full_name, config in get_arch_pretrained_cfgs(name).items()}
 
 
 def _tag_of(name: str, tag: str, pretrained: str | None) -> str:
@@ -131,7 +131,7 @@ def _expect_supported(name: str) -> None:
         near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         raise ClipError(
             f"--model {PREFIX}{name}: timm {timm.__version__} has no such architecture."
-            + f" Did you mean {', '.join(PREFIX + one for one in near)}?" * bool(near)
+            + f" Did you mean {', '.join(PREFIX + other for other in near)}?" * bool(near)
         )
     if reason := why_not_name(name):
         raise Refusal(model=f"{PREFIX}{name}", reason=reason, nearest=nearest(f"{PREFIX}{name}")).error()
@@ -165,7 +165,7 @@ def _expect_one_way(name: str) -> None:
     Raises:
         UsageError: they do.
     """
-    ways = {tag: tuple(str(getattr(one, key)) for key in TIMM_PICTURE_KEYS) for tag, one in _tags(name).items()}
+    ways = {tag: tuple(str(getattr(config, key)) for key in TIMM_PICTURE_KEYS) for tag, config in _tags(name).items()}
     if len(set(ways.values())) > 1:
         raise UsageError(
             f"weights of {PREFIX}{name} differ in the mean, std or resizing that they expect, and a file does not say "
@@ -210,5 +210,5 @@ def _classes(path: Path, weight: str) -> int:
 
     if path.suffix == ".safetensors" and weight not in tensor_names(path):
         return 0
-    found = load_state_dict(str(path), device="cpu", weights_only=True)
-    return len(found[weight]) if weight in found else 0
+    state = load_state_dict(str(path), device="cpu", weights_only=True)
+    return len(state[weight]) if weight in state else 0

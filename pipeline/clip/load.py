@@ -149,5 +149,5 @@ def _tower(
 
 
 def _three(numbers: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(one) for one in numbers)
+    red, green, blue = (float(number) for number in numbers)
     return red, green, blue

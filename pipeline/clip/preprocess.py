@@ -69,8 +69,8 @@ def preprocess_of_file(name: str, path: Path) -> dict[str, Any] | None:
     beside = path.parent / CONFIG
     if beside.is_file():
         config = read_json(beside, most=MOST_CONFIG_BYTES)
-        found = config.get("preprocess_cfg") if isinstance(config, dict) else None
-        return {key: found[key] for key in PICTURE_KEYS if key in found} if isinstance(found, dict) else None
+        settings = config.get("preprocess_cfg") if isinstance(config, dict) else None
+        return {key: settings[key] for key in PICTURE_KEYS if key in settings} if isinstance(settings, dict) else None
     return preprocess_of_tags(name)
 
 
@@ -80,5 +80,5 @@ def preprocess_of_tags(name: str) -> dict[str, Any] | None:
     from open_clip.pretrained import get_pretrained_cfg
 
     said = [get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)]
-    told = [{key: one[key] for key in PICTURE_KEYS if one.get(key) is not None} for one in said]
-    return told[0] if told and all(one == told[0] for one in told) else None
+    told = [{key: config[key] for key in PICTURE_KEYS if config.get(key) is not None} for config in said]
+    return told[0] if told and all(settings == told[0] for settings in told) else None

@@ -111,5 +111,5 @@ def nearest(name: str) -> str:
         return "MobileCLIP2-B" if "2" in name.partition("-")[0] else "MobileCLIP-B"
     if name.startswith("timm:"):
         return "timm:vit_base_patch16_dinov3" if "siglip" not in name else "timm:vit_base_patch16_siglip_224"
-    plain = next((one for parts, one in NEAREST if any(part in name for part in parts)), "ViT-B-16")
+    plain = next((model for parts, model in NEAREST if any(part in name for part in parts)), "ViT-B-16")
     return plain + "-quickgelu" * name.startswith("RN")

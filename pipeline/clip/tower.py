@@ -163,11 +163,11 @@ class Tower(ABC):
         return torch.stack([text / text.norm(dim=-1, keepdim=True) for text in per_template]).mean(dim=0).cpu()
 
 
-def stacked(found: dict[int, Tensor], embedding: Tensor, pixels: Tensor, layers: Sequence[int]) -> Taps:
+def stacked(by_layer: dict[int, Tensor], embedding: Tensor, pixels: Tensor, layers: Sequence[int]) -> Taps:
     """Tokens [frame token channel] by layer as one tensor, in the order asked for, of the widest type among them."""
-    kind = reduce(torch.promote_types, [one.dtype for one in found.values()]) if found else pixels.dtype
+    kind = reduce(torch.promote_types, [tokens.dtype for tokens in by_layer.values()]) if by_layer else pixels.dtype
     empty = pixels.new_zeros((0, len(pixels), 1, 1))
-    tokens = torch.stack([found[layer].to(kind) for layer in layers]) if layers else empty
+    tokens = torch.stack([by_layer[layer].to(kind) for layer in layers]) if layers else empty
     return Taps(tokens=tokens, embedding=embedding, layers=tuple(layers))
 
 

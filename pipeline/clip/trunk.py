@@ -32,10 +32,10 @@ class TrunkTower(Tower):
         """See `Tower.taps`."""
         image = getattr(self._model, "visual", self._model)
         trunk = trunk_of(image)
-        wanted, found = set(layers), dict[int, Tensor]()
+        wanted, by_layer = set(layers), dict[int, Tensor]()
 
         def note(layer: int, tokens: Tensor) -> None:
-            found[layer] = self._handed_on(tokens)
+            by_layer[layer] = self._handed_on(tokens)
 
         with ExitStack() as hooks:
             if STEM in wanted:
@@ -48,7 +48,7 @@ class TrunkTower(Tower):
                 )
             embedding = image(pixels)
         expect("embedding", embedding, "frame embed", embed=self.info.embed)
-        return stacked(found, embedding, pixels, layers)
+        return stacked(by_layer, embedding, pixels, layers)
 
     def _handed_on(self, tokens: Tensor) -> Tensor:
         """All tokens of a block [frame token channel] as a class row and the patches."""
@@ -134,14 +134,14 @@ def trunk_sizes(image: Any) -> TowerSizes:
         image_px=int(trunk.patch_embed.img_size[0]),
         class_row="token" if has_class else "mean",
         left_out=before - has_class,
-        parameters=sum(one.numel() for one in image.parameters()),
+        parameters=sum(weight.numel() for weight in image.parameters()),
         flop=2 * per_frame,
     )
 
 
 def _multiplies(block: Any, tokens: int) -> int:
     """Multiply-adds of one block: its matrices for every token, queries by keys, weights by values."""
-    linear = sum(one.weight.numel() for one in block.modules() if isinstance(one, nn.Linear))
+    linear = sum(module.weight.numel() for module in block.modules() if isinstance(module, nn.Linear))
     inner = int(block.attn.proj.in_features)
     return linear * tokens + 2 * tokens * tokens * inner
 
@@ -153,8 +153,8 @@ def _of_patches(embed: Any) -> int:
     def count(conv: Any, _: object, made: Tensor) -> None:
         counted.append(conv.weight.numel() * math.prod(made.shape[2:]))
 
-    def count_linear(one: Any, given: Any, _: Tensor) -> None:
-        counted.append(one.weight.numel() * given[0].numel() // one.in_features)
+    def count_linear(linear: Any, given: Any, _: Tensor) -> None:
+        counted.append(linear.weight.numel() * given[0].numel() // linear.in_features)
 
     kinds = ((nn.Conv2d, count), (nn.Linear, count_linear))
     where = next(embed.parameters())
@@ -170,9 +170,9 @@ def _of_patches(embed: Any) -> int:
 def _of_pool(image: Any, tokens: int) -> int:
     """Of attention pooling, where there is any, and of the projection."""
     trunk = trunk_of(image)
-    multiplies = sum(one.weight.numel() for one in _projections(image))
+    multiplies = sum(linear.weight.numel() for linear in _projections(image))
     if (pool := getattr(trunk, "attn_pool", None)) is not None:
-        linear = {name: one.weight.numel() for name, one in pool.named_modules() if isinstance(one, nn.Linear)}
+        linear = {name: module.weight.numel() for name, module in pool.named_modules() if isinstance(module, nn.Linear)}
         multiplies += sum(count * (tokens if name == "kv" else 1) for name, count in linear.items())
         multiplies += 2 * tokens * int(trunk.embed_dim)
     return multiplies
@@ -188,4 +188,4 @@ def _projections(image: Any) -> list[nn.Linear]:
     """Matrices between the pooled features and the embedding: of the trunk's head, then of `TimmModel`'s."""
     trunk = trunk_of(image)
     behind = [trunk.head] if image is trunk else [trunk.head, image.head]
-    return [one for part in behind for one in part.modules() if isinstance(one, nn.Linear)]
+    return [module for part in behind for module in part.modules() if isinstance(module, nn.Linear)]

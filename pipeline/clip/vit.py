@@ -23,12 +23,12 @@ class VitTower(Tower):
     @property
     def heads(self) -> int | None:
         """Attention heads of the image tower's blocks; None where they are of another kind (`block_type`)."""
-        found = {
+        counts = {
             module.num_heads
             for name, module in self._model.named_modules()
             if name.startswith("visual.transformer.") and isinstance(module, torch.nn.MultiheadAttention)
         }
-        return found.pop() if len(found) == 1 else None
+        return counts.pop() if len(counts) == 1 else None
 
     def run(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
         """See `run_taps`."""
@@ -38,9 +38,9 @@ class VitTower(Tower):
 def run_taps(visual: Any, pixels: Tensor, layers: Sequence[int]) -> Taps:
     """Token features of one open_clip VisionTransformer: see `Tower.taps`."""
     blocks = sorted({layer for layer in layers if layer != STEM})
-    found: dict[int, Tensor] = {}
+    by_layer: dict[int, Tensor] = {}
     if STEM in layers:
-        found[STEM] = visual._embeds(pixels)
+        by_layer[STEM] = visual._embeds(pixels)
     seen = visual.forward_intermediates(
         pixels,
         indices=blocks or [len(visual.transformer.resblocks) - 1],  # an empty list is an error in open_clip
@@ -50,15 +50,15 @@ def run_taps(visual: Any, pixels: Tensor, layers: Sequence[int]) -> Taps:
     )
     prefixes, patches_of = seen["image_intermediates_prefix"], seen["image_intermediates"]
     for layer, cls, patches in zip(blocks, prefixes, patches_of, strict=bool(blocks)):
-        found[layer] = torch.cat([cls, patches], dim=1)
-    return stacked(found, seen["image_features"], pixels, layers)
+        by_layer[layer] = torch.cat([cls, patches], dim=1)
+    return stacked(by_layer, seen["image_features"], pixels, layers)
 
 
 def vit_sizes(visual: Any) -> TowerSizes:
     """What a `VisionTransformer` is like. Its blocks are alike, so the first one stands for all."""
     width, grid = int(visual.class_embedding.shape[0]), visual.grid_size[0]
     blocks, tokens = len(visual.transformer.resblocks), 1 + grid**2
-    block = sum(one.numel() for one in visual.transformer.resblocks[0].parameters() if one.ndim == 2)
+    block = sum(weight.numel() for weight in visual.transformer.resblocks[0].parameters() if weight.ndim == 2)
     per_frame = blocks * (block * tokens + 2 * tokens * tokens * width) + grid**2 * visual.conv1.weight.numel()
     return TowerSizes(
         channels=width,
@@ -68,6 +68,6 @@ def vit_sizes(visual: Any) -> TowerSizes:
         image_px=int(visual.image_size[0]),
         class_row="token",
         left_out=0,
-        parameters=sum(one.numel() for one in visual.parameters()),
+        parameters=sum(weight.numel() for weight in visual.parameters()),
         flop=2 * (per_frame + width * int(visual.output_dim)),
     )

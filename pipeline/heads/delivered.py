@@ -91,5 +91,5 @@ def expect_logits(logits: object, clips: int, classes: int) -> None:
         UsageError: not one number per clip and class.
     """
     if not isinstance(logits, Tensor) or logits.shape != (clips, classes):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise UsageError(f"forward of the head gave {found}, expected logits [clip class] = {(clips, classes)}")
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise UsageError(f"forward of the head gave {given}, expected logits [clip class] = {(clips, classes)}")

@@ -91,14 +91,14 @@ def import_head(name: str) -> type[HeadConfig]:
         sys.path.remove(here)
         if here not in sys.path:
             sys.path.append(here)
-    found = getattr(module, class_name, None)
-    if found is None:
+    named = getattr(module, class_name, None)
+    if named is None:
         there = [key for key, value in vars(module).items() if _is_settings(value) and value.__module__ == module_name]
         where = getattr(module, "__file__", None) or module_name
         raise UsageError(f"--head {name}: {where} has no {class_name!r}; settings of heads there: {_listed(there)}")
-    if not _is_settings(found):
-        raise UsageError(f"--head {name}: {class_name} is {_described(found)}, not {_WANTED}")
-    config: type[HeadConfig] = found
+    if not _is_settings(named):
+        raise UsageError(f"--head {name}: {class_name} is {_described(named)}, not {_WANTED}")
+    config: type[HeadConfig] = named
     return config
 
 
@@ -119,7 +119,7 @@ def expect_known_head(path: Path, recipe: Mapping[str, Any], made_from: Mapping[
         return  # what is no kind at all is refused where the settings are read
     said = made_from.get("head")
     trained = "" if said is None else f" It was trained with --head {said[:MOST_SHOWN]}."
-    added = f" Added here: {_listed([f'{key} ({_called(one)})' for key, one in _own.items()])}." if _own else ""
+    added = f" Added here: {_listed([f'{key} ({_called(config)})' for key, config in _own.items()])}." if _own else ""
     raise RunError(
         f"{path}: its head is of kind {kind[:MOST_SHOWN]!r}, which is none of vidxfer's: {', '.join(HEADS)}.{added}"
         f"{trained} A run folder imports nothing by itself. If you have that head's file, and trust it, name it again: "
@@ -131,8 +131,8 @@ def expect_known_head(path: Path, recipe: Mapping[str, Any], made_from: Mapping[
 _WANTED = "a class of settings: a frozen dataclass that inherits from vidxfer.HeadConfig"
 
 
-def _is_settings(found: object) -> bool:
-    return isinstance(found, type) and issubclass(found, HeadConfig) and found is not HeadConfig
+def _is_settings(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, HeadConfig) and value is not HeadConfig
 
 
 def _problem_of_class(config: type[HeadConfig]) -> str | None:
@@ -169,8 +169,8 @@ def _called(config: Any) -> str:
     return f"{getattr(config, '__module__', '?')}:{getattr(config, '__qualname__', repr(config))}"
 
 
-def _described(found: object) -> str:
-    return f"the class {found.__name__}" if isinstance(found, type) else f"of type {type(found).__name__}"
+def _described(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
 
 
 def _listed(names: list[str]) -> str:

@@ -79,7 +79,7 @@ def _best(entry: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[float, ...]]
     Raises:
         ValueError, KeyError, TypeError: they are none.
     """
-    best = tuple(int(one) for one in entry["top5_labels"])
+    best = tuple(int(label) for label in entry["top5_labels"])
     shares = tuple(float(share) for _, share in entry["top5"])
     if not 1 <= len(best) == len(shares) <= MOST_BEST or min(best) < 0:
         raise ValueError(f"{len(best)} classes and {len(shares)} shares")

@@ -74,8 +74,8 @@ class OpenSplit:
         """
         if isinstance(video, str):
             if video not in self._row_of:
-                some = ", ".join(map(repr, list(self._row_of)[:3]))
-                raise UsageError(f"{self._source.split.path} has no video {video!r}; its ids are like {some}")
+                examples = ", ".join(map(repr, list(self._row_of)[:3]))
+                raise UsageError(f"{self._source.split.path} has no video {video!r}; its ids are like {examples}")
             return self._row_of[video]
         if not 0 <= video < len(self.ids):
             raise UsageError(f"{self._source.split.path} has rows 0 to {len(self.ids) - 1}, not {video}")

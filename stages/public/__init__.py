@@ -93,8 +93,8 @@ def __getattr__(name: str) -> Any:
     """A public name, loaded when it is first asked for."""
     if name not in _WHERE:
         raise AttributeError(f"module 'vidxfer' has no attribute {name!r}; it has {', '.join(__all__)}")
-    found = globals()[name] = getattr(import_module(_WHERE[name]), name)
-    return found
+    value = globals()[name] = getattr(import_module(_WHERE[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:
