@@ -21,7 +21,8 @@ OTHER: dict[str, Any] = {
     "tokens": 9, "embed": 5, "layers": (1, 2), "pixel_mean": (0.5, 0.5, 0.5), "pixel_std": (0.5, 0.5, 0.5),
     "sampling": Sampling(dense_frames=8, alpha=2), "view_kind": "test", "views": 3, "crops": 3, "codec": "float16",
     "calibration_videos": 4, "dataset": "ssv2", "dataset_fingerprint": "def", "split": "val",
-    "first_view": 2, "square_pixels": True,
+    "first_view": 2, "square_pixels": True, "interpolation": "bicubic", "antialias": True, "resize_mode": "squash",
+    "class_row": "mean", "left_out": 4,
 }  # fmt: skip
 
 
