@@ -12,7 +12,7 @@ from torch import nn
 
 from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.clip.tower import Tower
+from vidxfer.pipeline.clip.vit import VitTower
 from vidxfer.pipeline.errors import CacheError
 from vidxfer.pipeline.heads.base import Needs, Offer
 from vidxfer.pipeline.shapes import View
@@ -143,11 +143,8 @@ def test_prompts_are_averaged_after_normalisation_and_one_alone_stays_as_it_is()
     def tokens(texts: list[str]) -> torch.Tensor:
         return torch.tensor([0 if text == "a b" else 1 for text in texts])
 
-    class TextAlone(Tower):
-        def run(self, pixels: torch.Tensor, layers: Any) -> Any:
-            raise AssertionError("no picture is shown")
-
-    tower = TextAlone(FakeText(), tokens, SimpleNamespace(precision="fp32", has_text=True), torch.device("cpu"))  # type: ignore[arg-type]
+    info = SimpleNamespace(precision="fp32", has_text=True)
+    tower = VitTower(FakeText(), tokens, info, torch.device("cpu"))  # type: ignore[arg-type]
     torch.testing.assert_close(tower.encode_text(["b"], ["a {}"]), torch.tensor([[3.0, 4.0]]))
     both = tower.encode_text(["b"], ["a {}", "no {}"])  # (0.6, 0.8) and (0, 1)
     torch.testing.assert_close(both, torch.tensor([[0.3, 0.9]]))
