@@ -128,7 +128,8 @@ def test_every_folder_of_code_is_named_in_the_packages() -> None:
     assert settings["package-dir"] == {"vidxfer": PUBLIC, **{f"vidxfer.{floor}": floor for floor in FLOORS}}
     assert [path.name for path in (ROOT / PUBLIC).glob("*.py")] == ["__init__.py"], "else it has two names"
     links = {path.name: (path.readlink()).as_posix() for path in (ROOT / ".typings/vidxfer").iterdir()}
-    assert links == {"__init__.py": f"../../{PUBLIC}/__init__.py", **{floor: f"../../{floor}" for floor in FLOORS}}
+    own = {name: f"../../{PUBLIC}/{name}" for name in ("__init__.py", "py.typed")}
+    assert links == {**own, **{floor: f"../../{floor}" for floor in FLOORS}}
 
 
 def test_imports_go_down_only() -> None:
