@@ -17,6 +17,7 @@ import zarr
 import vidxfer
 from vidxfer.pipeline import errors
 from vidxfer.pipeline.cache.rows import Rows
+from vidxfer.pipeline.training.bank import Bank
 from vidxfer.pipeline.training.order import epoch_order
 from vidxfer.stages.learning.predict import PredictRequest, predict
 
@@ -110,6 +111,22 @@ def test_an_epoch_is_that_of_a_training(toy: Any) -> None:
         assert one.tokens is not None
         for place, (row, view) in enumerate(expected):
             assert torch.equal(one.tokens[place, 0], split.tokens(row, view, layers=(0,))[0])
+
+
+def test_fewer_frames_are_drawn_anew_in_each_epoch_as_a_training_draws_them(toy: Any) -> None:
+    needs, bank = vidxfer.Needs(layers=(0,), sparse_frames=2), Bank(stored=4, used=2, alpha=2)
+    drawn = []
+    with vidxfer.open_cache(toy.float16) as split:
+        for epoch in (None, (3, 1), (3, 2)):
+            batch = next(split.batches(needs, batch_clips=48, epoch=epoch))
+            assert batch.tokens is not None
+            of_epoch = epoch_order(list(range(24)), 2, seed=3, epoch=(epoch or (0, 0))[1])
+            for place, (row, number) in enumerate(of_epoch if epoch else [(0, 0), (0, 1), (1, 0)]):
+                name, view = split.ids[row], split.view(row, number)
+                one = bank.fixed(view) if epoch is None else bank.draw(view, name, *epoch)
+                drawn.append(one.places)
+                assert torch.equal(batch.tokens[place, 0], split.tokens(row, number, layers=(0,))[0, list(one.places)])
+    assert len(set(drawn)) == 4
 
 
 def test_what_is_not_there_is_said(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,18 @@ class Needless(MeanConfig):
         del head.needs
         return head
 """
+FROZEN = (
+    HEAD
+    + """
+
+@dataclass(frozen=True, kw_only=True)
+class NormConfig(MeanConfig):
+    kind: ClassVar[str] = "norm"
+
+    def needs(self, offer):
+        return Needs(embedding=True, frozen=("visual.ln_post.weight",))
+"""
+)
 SETTINGS = [f"--set={one}" for one in ("epochs=3", "warmup_epochs=1", "batch_clips=8", "evaluate_every_epochs=3")]
 
 
@@ -188,6 +200,19 @@ def test_a_head_that_does_not_give_what_it_should_is_refused(
     done = invoke(*words_of(toy, head), "--set", "head.width=2", "--run", f"runs/bad-{head}")
     assert done.exit_code == 2
     assert words in done.stderr
+
+
+def test_a_head_whose_size_cannot_be_told_without_clip_is_said_in_a_comparison(
+    place: Path, toy: Any, invoke: Any
+) -> None:
+    (place / "moved_head.py").write_text(FROZEN)
+    own = ["--head", "moved_head:NormConfig", "--cache", toy.int8]
+    done = invoke("train", *own, "--device", "cpu", *SETTINGS)
+    assert done.exit_code == 0, done.output
+    compared = invoke("compare", "runs/norm", *own)
+    assert compared.exit_code == 1
+    assert "its head cannot be built from what the run says" in compared.stderr
+    assert "visual.ln_post.weight" in compared.stderr
 
 
 def test_a_training_in_two_processes_is_stopped_and_goes_on(trained: Path, toy: Any, vidxfer: Any) -> None:
