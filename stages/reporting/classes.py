@@ -14,7 +14,7 @@ import numpy as np
 from vidxfer.pipeline.training.resampled import mcnemar
 from vidxfer.stages.reporting.answers import Answers, Numbers
 
-MOST_CLASSES = 60
+MATRIX_CLASSES = 60
 """Of a matrix that a person can read."""
 
 MOST_PAIRS = 40

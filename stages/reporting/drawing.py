@@ -23,7 +23,7 @@ from vidxfer.pipeline.visible import harmless
 from vidxfer.pipeline.writing import whole_file
 from vidxfer.stages.plots import Point, Words, drawn, expect_matplotlib
 from vidxfer.stages.reporting.answers import Numbers
-from vidxfer.stages.reporting.calibration import Calibration
+from vidxfer.stages.reporting.calibration import Sureness
 from vidxfer.stages.reporting.curves import Curve
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Plotter:
             _legend(axes, len(shown))
             return self._finished(figure, name, caption)
 
-    def reliability(self, name: str, caption: str, found: Sequence[tuple[str, Calibration | None]]) -> Plot | None:
+    def reliability(self, name: str, caption: str, found: Sequence[tuple[str, Sureness | None]]) -> Plot | None:
         """Share of right videos over how sure a run was; the larger a mark, the more videos."""
         shown = [(number, label, one) for number, (label, one) in enumerate(found) if one is not None]
         if not shown:

@@ -28,7 +28,7 @@ from vidxfer.stages.learning.union import source_of
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.reporting.answers import Answers, answers_of
 from vidxfer.stages.reporting.calibration import calibration
-from vidxfer.stages.reporting.classes import MOST_CLASSES, class_rows, matrix, most_confused
+from vidxfer.stages.reporting.classes import MATRIX_CLASSES, class_rows, matrix, most_confused
 from vidxfer.stages.reporting.curves import curves_of
 from vidxfer.stages.reporting.drawing import Plotter
 from vidxfer.stages.reporting.hardest import Chosen, chosen
@@ -163,7 +163,7 @@ def _plots(plotter: Plotter, found: Comparison, answers: Answers, names: Sequenc
                 f"{label}: what the videos of each class are taken for.", matrix(answers, run, len(names)), names,
             )
             for run, label in enumerate(labels)
-        ] if len(names) <= MOST_CLASSES else [],
+        ] if len(names) <= MATRIX_CLASSES else [],
         "cost": plotter.cost(
             "cost", "Top-1 against what a view costs in training.", points(found), words_of(found)
         ),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vidxfer.pipeline.errors import RunError
+from vidxfer.pipeline.training.resampled import mcnemar
 from vidxfer.stages.reporting.answers import Answers, answers_of
 from vidxfer.stages.reporting.calibration import calibration
 from vidxfer.stages.reporting.classes import class_rows, matrix, most_confused
@@ -142,3 +145,11 @@ def test_a_damaged_answer_is_named(tmp_path: Path, labels: list[int], shares: li
     reference = {"ids": ["a"], "labels": [0], "class_names": ["open", "close"]}
     with pytest.raises(RunError, match=said):
         answers_of([tmp_path], "val", reference)
+
+
+def test_mcnemar_over_thousands_of_videos_takes_no_time() -> None:
+    began = time.process_time()
+    # The normal distribution with continuity correction: (100 - 1) / sqrt(12100) = 0.9, two-sided 0.3681.
+    assert mcnemar(6000, 6100) == pytest.approx(math.erfc(0.9 / math.sqrt(2)), abs=1e-4)
+    assert time.process_time() - began < 2
+    assert mcnemar(2, 4) == 2 * (1 + 6 + 15) / 64
