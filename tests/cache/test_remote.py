@@ -151,7 +151,7 @@ def test_a_split_that_is_not_there_is_named_with_its_url() -> None:
 
 
 def test_a_store_that_does_not_answer_is_an_error_with_its_address() -> None:
-    with pytest.raises(CacheError, match=r"http://127\.0\.0\.1:9/zarr/train/zarr\.json: the store answers with an error"):
+    with pytest.raises(CacheError, match=r"http://127\.0\.0\.1:9/zarr/train/zarr\.json: the store answers with"):
         splits("http://127.0.0.1:9/zarr")
 
 
