@@ -24,7 +24,7 @@ class Bin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class RunCalibration:
     """One run.
 
     Attributes:
@@ -40,7 +40,7 @@ class Calibration:
     bins: tuple[Bin, ...]
 
 
-def calibration(shares: Numbers, right: Numbers) -> Calibration | None:
+def calibration(shares: Numbers, right: Numbers) -> RunCalibration | None:
     """Of shares of the best class, float [video] in 0..1, and whether it is right, bool [video]; None without videos.
 
     A share that lies on an edge counts to the bin below it.
@@ -54,4 +54,4 @@ def calibration(shares: Numbers, right: Numbers) -> Calibration | None:
         sure, hits = float(shares[inside].mean()), float(right[inside].mean())
         bins.append(Bin(videos=int(inside.sum()), sure=sure, right=hits))
     ece = sum(filled.videos * abs(filled.sure - filled.right) for filled in bins) / len(shares)
-    return Calibration(ece=ece, sure=float(shares.mean()), right=float(right.mean()), bins=tuple(bins))
+    return RunCalibration(ece=ece, sure=float(shares.mean()), right=float(right.mean()), bins=tuple(bins))

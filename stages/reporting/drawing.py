@@ -23,7 +23,7 @@ from vidxfer.pipeline.visible import harmless
 from vidxfer.pipeline.writing import whole_file
 from vidxfer.stages.plots import Point, Words, drawn, expect_matplotlib
 from vidxfer.stages.reporting.answers import Numbers
-from vidxfer.stages.reporting.calibration import Calibration
+from vidxfer.stages.reporting.calibration import RunCalibration
 from vidxfer.stages.reporting.curves import Curve
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Plotter:
             return self._finished(figure, name, caption)
 
     def reliability(
-        self, name: str, caption: str, calibrations: Sequence[tuple[str, Calibration | None]]
+        self, name: str, caption: str, calibrations: Sequence[tuple[str, RunCalibration | None]]
     ) -> Plot | None:
         """Share of right videos over how sure a run was; the larger a mark, the more videos."""
         shown = [
