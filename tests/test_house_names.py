@@ -21,9 +21,6 @@ PROTOCOLS = {
 }
 """Names that several files define because one table reads them all."""
 
-SPEAKING = ("pipeline",)
-"""Folders whose local names say what they hold."""
-
 EMPTY = frozenset({"at", "found", "got", "it", "mine", "n", "one", "some", "thing", "things", "this"})
 """Words that say nothing of a value; `match`, `offset` or `view` do."""
 
@@ -92,7 +89,7 @@ def local_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.name
 
 
-@pytest.mark.parametrize("folder", SPEAKING)
+@pytest.mark.parametrize("folder", FLOORS)
 def test_local_names_say_what_they_hold(folder: str) -> None:
     silent = [
         f"{path.relative_to(ROOT)}:{line}: {name}"

@@ -46,8 +46,8 @@ class Answers:
 
     def share_of_label(self) -> Numbers:
         """float64 [run video]: the share of the label; 0 where it is not among the five best."""
-        found: Numbers = np.where(self.best == self.labels[None, :, None], self.shares, 0.0).sum(-1)
-        return found
+        shares: Numbers = np.where(self.best == self.labels[None, :, None], self.shares, 0.0).sum(-1)
+        return shares
 
     def margin(self) -> Numbers:
         """float64 [run video]: the share of the label minus that of the best other class; NaN where not scored."""
@@ -68,7 +68,7 @@ def answers_of(runs: Sequence[Path], split: str, reference: Mapping[str, Any]) -
     """
     ids, classes = tuple(reference["ids"]), len(reference["class_names"])
     shape = (len(runs), len(ids))
-    found = Answers(
+    answers = Answers(
         ids=ids,
         labels=np.asarray(reference["labels"], dtype=np.int64),
         scored=np.zeros(shape, dtype=bool),
@@ -78,14 +78,16 @@ def answers_of(runs: Sequence[Path], split: str, reference: Mapping[str, Any]) -
     )
     place_of = {id_: place for place, id_ in enumerate(ids)}
     for number, path in enumerate(runs):
-        for id_, one in predicted(path, split, reference).items():
-            _fill(found, number, place_of[id_], one, classes, path)
-    return found
+        for id_, prediction in predicted(path, split, reference).items():
+            _fill(answers, number, place_of[id_], prediction, classes, path)
+    return answers
 
 
-def _fill(found: Answers, run: int, place: int, one: KeptPrediction, classes: int, path: Path) -> None:
-    if max(one.best) >= classes:
-        raise RunError(f"{path}: {one.id!r} was given class {max(one.best)}; there are {classes}. Score the run again.")
-    found.scored[run, place], found.right[run, place] = True, one.right
-    found.best[run, place, : len(one.best)] = one.best
-    found.shares[run, place, : len(one.best)] = one.shares
+def _fill(answers: Answers, run: int, place: int, prediction: KeptPrediction, classes: int, path: Path) -> None:
+    if (highest := max(prediction.best)) >= classes:
+        raise RunError(
+            f"{path}: {prediction.id!r} was given class {highest}; there are {classes}. Score the run again."
+        )
+    answers.scored[run, place], answers.right[run, place] = True, prediction.right
+    answers.best[run, place, : len(prediction.best)] = prediction.best
+    answers.shares[run, place, : len(prediction.best)] = prediction.shares

@@ -72,20 +72,20 @@ def codec_maps(
     fitting = Fitting([spec.form], len(chosen))
     for _, tokens in truth.tokens(chosen, "fit on"):
         fitting.update(tokens)
-    mean, std = (one.to(truth.device) for one in fitting.statistics())
+    mean, std = (statistic.to(truth.device) for statistic in fitting.statistics())
     stored = spec.codec == split.spec.codec
     tried = None if stored else Tried(spec, fitting.finish(spec.form, truth.device), truth.device)
     closeness = Closeness(spec.layers, bytes_per_layer(spec), mean, std)
     pairs: list[tuple[int, Tensor, Tensor]] = []
-    at = split.spec.layer_positions(layers)
+    positions = split.spec.layer_positions(layers)
     for row, tokens in truth.tokens(rows, "compare"):
         left = truth.as_stored(row) if tried is None else tried(tokens)
         closeness.update(tokens, left)
         middle = tokens.shape[2] // 2
-        pairs.append((row, tokens[0, at, middle, 1:].cpu(), left[0, at, middle, 1:].float().cpu()))
+        pairs.append((row, tokens[0, positions, middle, 1:].cpu(), left[0, positions, middle, 1:].float().cpu()))
     if not pairs:
         raise UsageError(f"--codec {spec.codec}: not one of the videos can be read: {list(truth.refused.values())[:1]}")
-    most = max(float(relative_errors(one, other).max()) for _, one, other in pairs)
+    most = max(float(relative_errors(tokens, left).max()) for _, tokens, left in pairs)
     return CodecMaps(
         codec=spec.codec,
         truth="the cache's own float16 tokens" if exact else "CLIP, run again on the videos",
@@ -97,20 +97,20 @@ def codec_maps(
 
 
 def _shown(ids: tuple[str, ...], pairs: list[tuple[int, Tensor, Tensor]], most: float) -> list[dict[str, Any]]:
-    scales = [Scale.of(torch.cat([one[layer] for _, one, _ in pairs])) for layer in range(len(pairs[0][1]))]
+    scales = [Scale.of(torch.cat([tokens[layer] for _, tokens, _ in pairs])) for layer in range(len(pairs[0][1]))]
     return [
         {
             "id": ids[row],
             "layers": [
                 {
-                    "truth": scale.colour(one[layer]),
-                    "left": scale.colour(other[layer]),
-                    "error": error_picture(one[layer], other[layer], most),
+                    "truth": scale.colour(tokens[layer]),
+                    "left": scale.colour(left[layer]),
+                    "error": error_picture(tokens[layer], left[layer], most),
                 }
                 for layer, scale in enumerate(scales)
             ],
         }
-        for row, one, other in pairs
+        for row, tokens, left in pairs
     ]
 
 

@@ -54,13 +54,13 @@ class _Thinned:
 
     def _halve(self) -> None:
         pairs = zip(self._sums[::2], [*self._sums[1::2], [0.0, 0.0, 0.0]], strict=False)
-        self._sums = [[a + b for a, b in zip(one, other, strict=True)] for one, other in pairs]
+        self._sums = [[a + b for a, b in zip(first, second, strict=True)] for first, second in pairs]
         self._each *= 2
 
     def curve(self) -> Curve:
         while len(self._sums) > self._most:
             self._halve()
-        filled = [one for one in self._sums if one[2]]
+        filled = [sums for sums in self._sums if sums[2]]
         return Curve(
             steps=tuple(step / count for step, _, count in filled),
             values=tuple(value / count for _, value, count in filled),
@@ -73,15 +73,15 @@ def curves_of(run: Path) -> Curves:
     Raises:
         RunError: the journal is damaged.
     """
-    found = {name: _Thinned(most) for name, most in MOST_POINTS.items()}
+    thinned = {name: _Thinned(most) for name, most in MOST_POINTS.items()}
     if (run / "metrics.jsonl").exists():
         for line in metrics_of(run):
             step = line.get("step") if isinstance(line, dict) else None
-            for name, points in found.items():
+            for name, points in thinned.items():
                 value = line.get(name) if isinstance(line, dict) else None
                 if _is_number(step) and _is_number(value):
                     points.add(float(step), float(value))  # type: ignore[arg-type]
-    loss, wait, top1 = (one.curve() for one in found.values())
+    loss, wait, top1 = (series.curve() for series in thinned.values())
     return Curves(loss=loss, wait=wait, top1=top1)
 
 

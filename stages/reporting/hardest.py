@@ -35,9 +35,9 @@ def chosen(answers: Answers, most: int = MOST_EACH) -> tuple[list[Chosen], list[
     right_in_all: Numbers = np.all(answers.right | ~answers.scored, axis=0)
     lucky = right_in_all[seen]
     order = np.argsort(margins, kind="stable")
-    hard = [at for at in order if margins[at] < 0 and not lucky[at]][:most]
-    near = [at for at in order if lucky[at]][:most]
+    hard = [video for video in order if margins[video] < 0 and not lucky[video]][:most]
+    near = [video for video in order if lucky[video]][:most]
     hardest, luckiest = (
-        [Chosen(place=int(places[at]), margin=float(margins[at])) for at in some] for some in (hard, near)
+        [Chosen(place=int(places[video]), margin=float(margins[video])) for video in videos] for videos in (hard, near)
     )
     return hardest, luckiest

@@ -78,14 +78,14 @@ class Scale:
         return png_uri(colours(_square(patches.float().norm(dim=-1).numpy()), self.norms[0], self.norms[2]))
 
 
-def error_picture(truth: Tensor, found: Tensor, most: float) -> str:
+def error_picture(truth: Tensor, stored: Tensor, most: float) -> str:
     """Length of the error over length of the token, patch by patch, from 0 to `most`."""
-    return png_uri(colours(_square(relative_errors(truth, found).numpy()), 0.0, most))
+    return png_uri(colours(_square(relative_errors(truth, stored).numpy()), 0.0, most))
 
 
-def relative_errors(truth: Tensor, found: Tensor) -> Tensor:
+def relative_errors(truth: Tensor, stored: Tensor) -> Tensor:
     """Length of the error over length of the token: float32 [...] of [... channel]."""
-    errors: Tensor = (found.float() - truth.float()).norm(dim=-1) / truth.float().norm(dim=-1).clamp_min(1e-12)
+    errors: Tensor = (stored.float() - truth.float()).norm(dim=-1) / truth.float().norm(dim=-1).clamp_min(1e-12)
     return errors
 
 

@@ -76,7 +76,7 @@ class Strips:
         pixels = self._assemble.pixels(self._loader.load([(row, view)]))
         assert pixels is not None, "FRAMES_SEEN asks for them"
         spec = self._source.split.spec
-        mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in (spec.pixel_mean, spec.pixel_std))
+        mean, std = (torch.tensor(numbers).view(1, 3, 1, 1) for numbers in (spec.pixel_mean, spec.pixel_std))
         return pixels[0].float() * std + mean
 
 
@@ -96,7 +96,7 @@ def spread(count: int, most: int) -> tuple[int, ...]:
     """At most `most` of the numbers below `count`, evenly spread, the first and the last among them."""
     if count <= most:
         return tuple(range(count))
-    return tuple(int(one) for one in np.linspace(0, count - 1, most).round())
+    return tuple(int(number) for number in np.linspace(0, count - 1, most).round())
 
 
 def jpeg_uri(file: bytes) -> str:

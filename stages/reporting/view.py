@@ -78,13 +78,15 @@ def view(request: ViewRequest, progress: Progress | None = None) -> PageMade:
     split = source.split
     with open_reader(split) as reader:
         rows = _rows(request, source)
-        layers = tuple(split.spec.layers[at] for at in spread(len(split.spec.layers), MOST_LAYERS))
+        layers = tuple(split.spec.layers[place] for place in spread(len(split.spec.layers), MOST_LAYERS))
         tokens = _tokens(reader, rows, layers)
-        scales = [Scale.of(torch.cat([one[at].flatten(0, 1) for one in tokens])) for at in range(len(layers))]
+        scales = [
+            Scale.of(torch.cat([of_video[place].flatten(0, 1) for of_video in tokens])) for place in range(len(layers))
+        ]
         with opened_strips(source) as strips, shown.bar("film strips", len(rows), "videos") as bar:
             cards = []
-            for row, one in zip(rows, tokens, strict=True):
-                cards.append(_card(reader, row, one, scales, strips))
+            for row, of_video in zip(rows, tokens, strict=True):
+                cards.append(_card(reader, row, of_video, scales, strips))
                 bar.advance()
         codec = None
         if request.codec is not None:
@@ -112,7 +114,7 @@ def view(request: ViewRequest, progress: Progress | None = None) -> PageMade:
         out=request.out,
         bytes=write_page(request.out, page),
         videos=len(rows),
-        without_frames=sum(any(one["strip"].why is not None for one in card["views"]) for card in cards),
+        without_frames=sum(any(shown_view["strip"].why is not None for shown_view in card["views"]) for card in cards),
     )
 
 
@@ -139,12 +141,12 @@ def _tokens(reader: TokenReader, rows: list[int], layers: tuple[int, ...]) -> li
     """Per row, float32 patch tokens [layer frame patch channel] of a few frames of its first view."""
     decode = Dequantiser.of(reader.split, layers=layers)
     frames = spread(reader.split.spec.sparse_frames, FRAMES_WITH_MAPS)
-    found = []
+    tokens = []
     for row in rows:
         codes = reader.read([row], [0], layers)
         with torch.no_grad():
-            found.append(decode(codes.codes, codes.scale)[0][:, list(frames), 1:].float().clone())
-    return found
+            tokens.append(decode(codes.codes, codes.scale)[0][:, list(frames), 1:].float().clone())
+    return tokens
 
 
 def _card(reader: TokenReader, row: int, tokens: Tensor, scales: list[Scale], strips: Strips) -> dict[str, Any]:
@@ -155,9 +157,9 @@ def _card(reader: TokenReader, row: int, tokens: Tensor, scales: list[Scale], st
     views = [
         _view(number, reader.view(row, number), alpha) for number in range(min(MOST_VIEWS, split.spec.stored_views))
     ]
-    for number, one in enumerate(views):
-        one["strip"] = strips.strip(row, number)
-        one["numbers"] = [one["sparse"][place] for place in one["strip"].places]
+    for number, shown_view in enumerate(views):
+        shown_view["strip"] = strips.strip(row, number)
+        shown_view["numbers"] = [shown_view["sparse"][place] for place in shown_view["strip"].places]
     return {
         "id": split.video_ids[row],
         "label": split.class_names[label] if label >= 0 else "no label",
@@ -170,14 +172,14 @@ def _card(reader: TokenReader, row: int, tokens: Tensor, scales: list[Scale], st
     }
 
 
-def _view(number: int, one: View, alpha: int) -> dict[str, Any]:
-    top, left, height, width = one.crop
+def _view(number: int, stored: View, alpha: int) -> dict[str, Any]:
+    top, left, height, width = stored.crop
     return {
         "number": number,
-        "flip": one.flip,
-        "grey": one.grey,
-        "sparse": one.indices[::alpha],
-        "source_px": one.source_px,
+        "flip": stored.flip,
+        "grey": stored.grey,
+        "sparse": stored.indices[::alpha],
+        "source_px": stored.source_px,
         "box": {"top": top, "left": left, "height": height, "width": width},
     }
 
@@ -189,17 +191,17 @@ def _maps(
     places = spread(len(first.indices[::alpha]), FRAMES_WITH_MAPS)
     pictures: list[str | None] = [None] * len(places)
     if strips.strip(row, 0, 1).why is None:
-        pictures = [jpeg_uri(one) for one in thumbnails(strips.frames(row, 0)[list(places)])]
+        pictures = [jpeg_uri(file) for file in thumbnails(strips.frames(row, 0)[list(places)])]
     return [
         {
             "number": first.indices[::alpha][place],
-            "picture": pictures[at],
+            "picture": pictures[number],
             "layers": [
-                {"colour": scale.colour(tokens[layer, at]), "length": scale.length(tokens[layer, at])}
+                {"colour": scale.colour(tokens[layer, number]), "length": scale.length(tokens[layer, number])}
                 for layer, scale in enumerate(scales)
             ],
         }
-        for at, place in enumerate(places)
+        for number, place in enumerate(places)
     ]
 
 

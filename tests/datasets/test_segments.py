@@ -51,6 +51,7 @@ def test_frames_are_half_open_and_counted_from_zero(touch: Touch, header: str) -
         ("start_timestamp,stop_timestamp", "00:01:02.500,01:05"), ("start_sec,end_sec", "62.5,65"), ("begin,end",
         "62.5,65"),
         ("start_ms,end_ms", "62500,65000"), ("clip_start,clip_end", "62.5,65"), ("offset,duration", "62.5,2.5"),
+        ("start_offset,duration", "62.5,2.5"), ("start_offset_ms,end_ms", "62500,65000"),
         ("start_seconds,duration_ms", "62.5,2500"), ("start (s),end (s)", "62.5,65"), ("startTime,endTime",
         "62.5s,65s"),
         ("start_time_ms,end_time_ms", "62500,65000"), ("segment_start,segment_length", "62.5,2.5"), ("from,to",

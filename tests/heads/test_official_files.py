@@ -227,7 +227,7 @@ def test_requests_that_cannot_be_meant(toy: Any, exported: Path, trained: Path, 
         import_weights(ImportRequest(file=exported))
     with pytest.raises(UsageError, match="needs both --run"):
         import_weights(ImportRequest(file=exported, run=tmp_path / "run"))
-    with pytest.raises(UsageError, match="none of dist"):
+    with pytest.raises(UsageError, match=r"is no released layout\. Choose one of dist"):
         import_weights(ImportRequest(file=exported, kind="probe", out=tmp_path / "x"))
     with pytest.raises(WeightsError, match="is there already"):
         export_weights(ExportRequest(run=trained, out=exported))

@@ -60,7 +60,7 @@ def test_added_videos_are_stored_as_one_extraction_would_have(toy: Any, cache: P
 
 
 def test_a_grown_cache_is_verified_listed_trained_on_and_finds_its_videos(
-    toy: Any, cache: Path, invoke: Any, tmp_path: Path
+    toy: Any, few: Path, cache: Path, invoke: Any, tmp_path: Path
 ) -> None:
     words = ["cache", "add", "--cache", cache, "--dataset", "ssv2", "--root", toy.root, "--split", "train"]
     result = invoke(*words)
@@ -73,6 +73,9 @@ def test_a_grown_cache_is_verified_listed_trained_on_and_finds_its_videos(
     videos = cached_source(cache, "train", None).find_videos()
     assert len(videos) == 24
     assert len({video.path.parent for video in videos.values()}) == 2
+    moved = Path(shutil.copytree(few.parent / "ssv2", tmp_path / "moved"))
+    found_again = cached_source(cache, "train", moved).find_videos().values()
+    assert [len([1 for video in found_again if root in video.path.parents]) for root in (moved, toy.root)] == [7, 17]
     sets = [word for setting in toy.settings() for word in ("--set", setting)]
     trained = invoke("train", "--cache", cache, "--recipe", "dist-toy", "--run", tmp_path / "run", "--device", "cpu",
                      "--set", "epochs=1", "--set", "warmup_epochs=0", *sets[4:])  # fmt: skip

@@ -108,6 +108,12 @@ def test_no_frame_is_decoded_that_nobody_looks_at(
     assert (batch.dense is None) == (pixels == "none")
 
 
+def test_clip_itself_is_on_offer_online_alone(toy: Any) -> None:
+    tower, recipe = load_tower(str(toy.clip)), named("probe")
+    assert source_of(toy, tower).offer(recipe).tower is tower
+    assert source_of(toy).offer(recipe).tower is None
+
+
 def test_clip_does_not_run_for_a_head_that_reads_pixels_alone() -> None:
     class Tower:
         def taps(self, *_: Any) -> None:

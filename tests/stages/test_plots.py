@@ -26,8 +26,8 @@ CROWDED = [
 ]  # fmt: skip
 
 
-TOWARDS_EACH_OTHER = [point("a" * 60, 1.0, 50.0), point("b" * 60, 1000.0, 50.0)]
-"""The right one has no room on its right, and the labels are longer than half the way."""
+TOWARDS_EACH_OTHER = [point("left", 1.0, 20.0), point("a" * 60, 24.0, 50.0), point("b" * 60, 1000.0, 50.0)]
+"""The right one has no room on its right, and two labels are longer than the way between their points."""
 
 
 @pytest.mark.parametrize("points", [CROWDED, CROWDED[:2], CROWDED[:1], TOWARDS_EACH_OTHER])

@@ -118,6 +118,18 @@ def test_the_value_is_named_with_what_was_expected(finished: tuple[Path, Path]) 
         file.write_text(before)
 
 
+@pytest.mark.parametrize(("name", "value"), [("loss", "low"), ("epoch_seconds", [1.5]), ("score", 0.5)])
+def test_a_result_of_another_type_is_named(finished: tuple[Path, Path], name: str, value: object) -> None:
+    file = finished[0] / "result.json"
+    before = file.read_text()
+    try:
+        file.write_text(json.dumps({**json.loads(before), name: value}))
+        with pytest.raises(RunError, match=rf"result\.json.*{name} is .*, expected"):
+            Run.open(finished[0]).result()
+    finally:
+        file.write_text(before)
+
+
 @pytest.mark.parametrize(
     "line", ["3", "null", '{"step": null}', '{"step": "a"}', '{"step": []}', "[" * 100_000, "\x80"]
 )
