@@ -18,6 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
+from vidxfer.pipeline.cache.packed import FrameReader
+from vidxfer.pipeline.cache.rows import Rows
+from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.stages.reporting import page
 from vidxfer.stages.reporting.drawing import Plotter
@@ -142,6 +145,15 @@ def test_frames_from_the_videos_are_those_of_the_cache(pages: Any, tmp_path: Pat
     assert len(one) == len(other) == 4
     assert max(float(np.abs(a - b).mean()) for a, b in zip(one, other, strict=True)) < 6
     assert float(np.abs(one[0] - one[-1]).mean()) > 0, "the frames differ"
+
+
+def test_frames_have_the_colours_that_are_stored(pages: Any, tmp_path: Path) -> None:
+    split = open_split(pages.cache, "val")
+    view(ViewRequest(cache=pages.cache, out=tmp_path / "a.html", split="val", ids=(split.video_ids[0],)))
+    stored = FrameReader(Rows(split)).files(0, 0, [0])[0]
+    truth = np.asarray(Image.open(io.BytesIO(stored.tobytes()))).astype(float)
+    shown = pictures_of(tmp_path / "a.html")[0]
+    assert float(np.abs(shown - truth).mean()) < 6
 
 
 def pictures_of(file: Path) -> list[np.ndarray[Any, Any]]:
