@@ -23,6 +23,7 @@ from vidxfer.cli import (
     reproduce,
     stage_one,
     stage_two,
+    towers,
     weights,
 )
 from vidxfer.pipeline.errors import UsageError, VidxferError
@@ -78,6 +79,7 @@ app.command("compare")(compare.compare)
 app.command("report")(pages.report)
 app.command("view")(pages.view)
 app.command("recipes")(recipes.recipes)
+app.command("towers")(towers.towers)
 app.command("import")(weights.import_weights)
 app.command("export")(weights.export_weights)
 app.command("reproduction")(reproduce.reproduction)
