@@ -38,13 +38,13 @@ def quiet(logger: str) -> Iterator[None]:
     Args:
         logger: its name.
     """
-    found = logging.getLogger(logger)
-    before = found.level
-    found.setLevel(logging.WARNING)
+    quieted = logging.getLogger(logger)
+    before = quieted.level
+    quieted.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        found.setLevel(before)
+        quieted.setLevel(before)
 
 
 class _NoBar:

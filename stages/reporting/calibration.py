@@ -53,5 +53,5 @@ def calibration(shares: Numbers, right: Numbers) -> Sureness | None:
         inside = numbers == number
         sure, hits = float(shares[inside].mean()), float(right[inside].mean())
         bins.append(Bin(videos=int(inside.sum()), sure=sure, right=hits))
-    ece = sum(one.videos * abs(one.sure - one.right) for one in bins) / len(shares)
+    ece = sum(filled.videos * abs(filled.sure - filled.right) for filled in bins) / len(shares)
     return Sureness(ece=ece, sure=float(shares.mean()), right=float(right.mean()), bins=tuple(bins))

@@ -105,9 +105,9 @@ def _taken_for(answers: Answers, videos: Numbers, label: int, names: Sequence[st
 def matrix(answers: Answers, run: int, classes: int) -> Numbers:
     """int64 [label answer]: scored videos of a run."""
     there = answers.scored[run] & (answers.labels >= 0)
-    found = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(found, (answers.labels[there], answers.best[run, there, 0]), 1)
-    return found
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(counts, (answers.labels[there], answers.best[run, there, 0]), 1)
+    return counts
 
 
 def most_confused(answers: Answers, names: Sequence[str]) -> list[ConfusedPair]:
@@ -117,13 +117,15 @@ def most_confused(answers: Answers, names: Sequence[str]) -> list[ConfusedPair]:
         wrong = answers.scored[run] & (answers.labels >= 0) & (answers.best[run, :, 0] != answers.labels)
         codes = answers.labels[wrong] * classes + answers.best[run, wrong, 0]
         counted.append(dict(zip(*map(np.ndarray.tolist, np.unique(codes, return_counts=True)), strict=True)))
-    total = {code: sum(one.get(code, 0) for one in counted) for code in {code for one in counted for code in one}}
+    total = {
+        code: sum(pairs.get(code, 0) for pairs in counted) for code in {code for pairs in counted for code in pairs}
+    }
     listed = np.bincount(answers.labels[answers.labels >= 0], minlength=classes)
     return [
         ConfusedPair(
             label=names[code // classes],
             answer=names[code % classes],
-            videos=tuple(one.get(code, 0) for one in counted),
+            videos=tuple(pairs.get(code, 0) for pairs in counted),
             listed=int(listed[code // classes]),
         )
         for code in sorted(total, key=lambda code: (-total[code], code))[:MOST_PAIRS]

@@ -93,17 +93,17 @@ class Plotter:
             _legend(axes, len(shown))
             return self._finished(figure, name, caption)
 
-    def reliability(self, name: str, caption: str, found: Sequence[tuple[str, Sureness | None]]) -> Plot | None:
+    def reliability(self, name: str, caption: str, runs: Sequence[tuple[str, Sureness | None]]) -> Plot | None:
         """Share of right videos over how sure a run was; the larger a mark, the more videos."""
-        shown = [(number, label, one) for number, (label, one) in enumerate(found) if one is not None]
+        shown = [(number, label, of_run) for number, (label, of_run) in enumerate(runs) if of_run is not None]
         if not shown:
             return None
         with _axes() as (figure, axes):
             axes.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle="--")
             axes.annotate("as sure as right", (0.98, 0.86), color="0.35", fontsize=8.5, ha="right")
-            for number, label, one in shown:
-                videos = np.array([each.videos for each in one.bins])
-                x, y = [each.sure for each in one.bins], [each.right for each in one.bins]
+            for number, label, of_run in shown:
+                videos = np.array([filled.videos for filled in of_run.bins])
+                x, y = [filled.sure for filled in of_run.bins], [filled.right for filled in of_run.bins]
                 axes.plot(x, y, **_style(number))
                 axes.scatter(
                     x, y, s=8 + 90 * videos / videos.sum(), color=_style(number)["color"],
@@ -121,7 +121,7 @@ class Plotter:
         with _axes((side + 1.2, side)) as (figure, axes):
             drawing = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
             size = max(4.5, min(9.0, 330 / max(1, len(names))))
-            ticks, labels = range(len(names)), [_short(one, CLASS_CHARACTERS) for one in names]
+            ticks, labels = range(len(names)), [_short(label, CLASS_CHARACTERS) for label in names]
             axes.set_xticks(ticks, labels, rotation=90, fontsize=size)
             axes.set_yticks(ticks, labels, fontsize=size)
             axes.grid(visible=False)
@@ -158,24 +158,24 @@ def colours(values: Numbers, low: float, high: float) -> np.ndarray[Any, np.dtyp
     from matplotlib import colormaps
 
     shares = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
-    found: np.ndarray[Any, np.dtype[np.uint8]] = colormaps["cividis"](shares, bytes=True)[..., :3]
-    return found
+    rgb: np.ndarray[Any, np.dtype[np.uint8]] = colormaps["cividis"](shares, bytes=True)[..., :3]
+    return rgb
 
 
 def themed(svg: str, caption: str) -> str:
     """An SVG file as an element of a page: without its prologue, greys and colours as the page has them."""
-    found = svg[svg.index("<svg") :]
-    found = re.sub(r"<metadata>.*?</metadata>", "", found, flags=re.DOTALL)
-    found = re.sub(r"#([0-9a-f]{2})\1\1\b", _mixed, found)
+    element = svg[svg.index("<svg") :]
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    element = re.sub(r"#([0-9a-f]{2})\1\1\b", _mixed, element)
     for number, colour in enumerate(SERIES):
-        found = found.replace(colour, f"var(--series-{number})")
+        element = element.replace(colour, f"var(--series-{number})")
     label = re.sub(r"[^\w .,%-]", " ", caption)
-    found = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', found)
-    return _unfixed(found)
+    element = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', element)
+    return _unfixed(element)
 
 
-def _mixed(found: re.Match[str]) -> str:
-    ink = round(100 * (1 - int(found[1], 16) / 255))
+def _mixed(grey: re.Match[str]) -> str:
+    ink = round(100 * (1 - int(grey[1], 16) / 255))
     return {100: "var(--ink)", 0: "var(--page)"}.get(ink, f"color-mix(in srgb, var(--ink) {ink}%, var(--page))")
 
 
@@ -195,8 +195,8 @@ def _unfixed(svg: str) -> str:
 
 def _short(name: str, most: int = LEGEND_CHARACTERS) -> str:
     """A name that is not too long, its middle left out: classes differ at both ends."""
-    found = harmless(name, 10 * most)
-    return found if len(found) <= most else f"{found[: most // 2]}…{found[1 - most // 2 :]}"
+    whole = harmless(name, 10 * most)
+    return whole if len(whole) <= most else f"{whole[: most // 2]}…{whole[1 - most // 2 :]}"
 
 
 def _style(number: int) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def report(request: ReportRequest, progress: Progress | None = None) -> PageMade
         make_folder(request.plots)
     plotter = Plotter(request.plots)
     caches = (request.cache, *request.more_caches)
-    found = compare(
+    comparison = compare(
         request.runs, request.cache, more_caches=request.more_caches, labels_as=request.labels_as, split=request.split,
         against=request.runs[0] if len(request.runs) > 1 else None,
     )  # fmt: skip
@@ -104,54 +104,57 @@ def report(request: ReportRequest, progress: Progress | None = None) -> PageMade
     names = source.split.class_names
     hard, lucky = chosen(answers)
     with opened_strips(source) as strips, shown.bar("film strips", len(hard) + len(lucky), "videos") as bar:
-        videos = [[_video(one, answers, found, source, strips, bar.advance) for one in some] for some in (hard, lucky)]
-    plots = _plots(plotter, found, answers, names)
+        videos = [
+            [_video(chosen, answers, comparison, source, strips, bar.advance) for chosen in kind]
+            for kind in (hard, lucky)
+        ]
+    plots = _plots(plotter, comparison, answers, names)
     rows = class_rows(answers, names)
     page = render(
         "report.html",
-        title=f"vidxfer: {', '.join(row.name for row in found.runs[:3])}{' …' * (len(found.runs) > 3)}",
+        title=f"vidxfer: {', '.join(row.name for row in comparison.runs[:3])}{' …' * (len(comparison.runs) > 3)}",
         version=version("vidxfer"),
-        comparison=found,
+        comparison=comparison,
         listed=len(answers.ids),
         caches=" + ".join(map(str, caches)),
-        blocks=_blocks(found, caches),
-        runs=[_run(row, place, answers) for place, row in enumerate(found.runs)],
+        blocks=_blocks(comparison, caches),
+        runs=[_run(row, place, answers) for place, row in enumerate(comparison.runs)],
         plots=plots,
         classes=rows,
         tests=len(rows) * (answers.runs - 1),
         confused=most_confused(answers, names),
         shown_videos=[("The hardest", HARD, videos[0]), ("The luckiest", LUCKY, videos[1])],
-        passports=[one for cache in caches for one in _passports(cache, request.split)],
+        passports=[passport for cache in caches for passport in _passports(cache, request.split)],
         command=_command(request),
-        numbers=_numbers(found, answers),
+        numbers=_numbers(comparison, answers),
     )
-    made = [one.name for some in plots.values() if some for one in (some if isinstance(some, list) else [some])]
+    made = [plot.name for group in plots.values() if group for plot in (group if isinstance(group, list) else [group])]
     return PageMade(
         out=request.out,
         bytes=write_page(request.out, page),
         videos=len(hard) + len(lucky),
-        without_frames=sum(video["strip"].why is not None for some in videos for video in some),
+        without_frames=sum(video["strip"].why is not None for kind in videos for video in kind),
         plots=tuple(made) if request.plots is not None else (),
     )
 
 
-def _plots(plotter: Plotter, found: Comparison, answers: Answers, names: Sequence[str]) -> dict[str, Any]:
-    labels = [row.name for row in found.runs]
-    curves = [(row.name, curves_of(row.run)) for row in found.runs]
+def _plots(plotter: Plotter, comparison: Comparison, answers: Answers, names: Sequence[str]) -> dict[str, Any]:
+    labels = [row.name for row in comparison.runs]
+    curves = [(row.name, curves_of(row.run)) for row in comparison.runs]
     training = [
-        plotter.lines("loss", "Loss of the training.", [(name, one.loss) for name, one in curves], "loss"),
+        plotter.lines("loss", "Loss of the training.", [(name, curve.loss) for name, curve in curves], "loss"),
         plotter.lines(
-            "top1", "Share of right validation videos at every evaluation.", [(name, one.top1) for name, one in curves],
+            "top1", "Share of right validation videos at every evaluation.", [(name, curve.top1) for name, curve in curves],
             "top-1",
         ),
         plotter.lines(
-            "waiting", "Share of the time that training waited for data.", [(name, one.wait) for name, one in curves],
+            "waiting", "Share of the time that training waited for data.", [(name, curve.wait) for name, curve in curves],
             "share of the time",
         ),
     ]  # fmt: skip
     sure = [calibration(*_sure(answers, run)) for run in range(answers.runs)]
     return {
-        "training": [one for one in training if one is not None],
+        "training": [plot for plot in training if plot is not None],
         "reliability": plotter.reliability(
             "calibration", "How often an answer is right, over the share of its class. On the line, a run is as sure "
             "as it is right; below it, too sure. Larger marks stand for more videos.",
@@ -165,7 +168,7 @@ def _plots(plotter: Plotter, found: Comparison, answers: Answers, names: Sequenc
             for run, label in enumerate(labels)
         ] if len(names) <= MATRIX_CLASSES else [],
         "cost": plotter.cost(
-            "cost", "Top-1 against what a view costs in training.", points(found), words_of(found)
+            "cost", "Top-1 against what a view costs in training.", points(comparison), words_of(comparison)
         ),
     }  # fmt: skip
 
@@ -177,25 +180,25 @@ def _sure(answers: Answers, run: int) -> tuple[Any, Any]:
 
 
 def _video(
-    one: Chosen, answers: Answers, found: Comparison, source: Source, strips: Strips, advance: Any
+    chosen: Chosen, answers: Answers, comparison: Comparison, source: Source, strips: Strips, advance: Any
 ) -> dict[str, Any]:
-    """What the card of one video shows."""
-    names, place = source.split.class_names, one.place
+    """What the card of a video shows."""
+    names, place = source.split.class_names, chosen.place
     label = int(answers.labels[place])
     first = next(run for run in range(answers.runs) if answers.scored[run, place])
-    said = zip(answers.best[:, place].tolist(), answers.shares[:, place].tolist(), strict=True)
-    best = [[(names[c], s, c == label) for c, s in zip(b, p, strict=True) if c >= 0] for b, p in said]
+    scored = zip(answers.best[:, place].tolist(), answers.shares[:, place].tolist(), strict=True)
+    best = [[(names[c], s, c == label) for c, s in zip(b, p, strict=True) if c >= 0] for b, p in scored]
     strip = strips.strip(int(source.split.video_rows[place]))
     advance()
     return {
         "id": answers.ids[place],
         "label": names[label],
-        "run": found.runs[first].name,
+        "run": comparison.runs[first].name,
         "strip": strip,
         "best": best[first],
         "others": [
             (row.name, *best[run][0])
-            for run, row in enumerate(found.runs)
+            for run, row in enumerate(comparison.runs)
             if run != first and answers.scored[run, place]
         ],
     }
@@ -214,8 +217,8 @@ def _run(row: RunRow, place: int, answers: Answers) -> dict[str, Any]:
     }
 
 
-def _blocks(found: Comparison, caches: Sequence[Path]) -> dict[str, Any]:
-    shown = blocks(found, " + ".join(map(str, caches)))
+def _blocks(comparison: Comparison, caches: Sequence[Path]) -> dict[str, Any]:
+    shown = blocks(comparison, " + ".join(map(str, caches)))
     return {**dict(zip(("scores", "costs", "settings"), shown, strict=False)), "pairs": shown[3] if shown[3:] else None}
 
 
@@ -241,13 +244,13 @@ def _command(request: ReportRequest) -> str:
     return shlex.join(words)
 
 
-def _numbers(found: Comparison, answers: Answers) -> dict[str, Any]:
+def _numbers(comparison: Comparison, answers: Answers) -> dict[str, Any]:
     """The scores of the page, for programs."""
     runs = []
-    for place, row in enumerate(found.runs):
+    for place, row in enumerate(comparison.runs):
         sure = calibration(*_sure(answers, place))
         runs.append({
             "name": row.name, "run": str(row.run), "top1": row.top1, "top1_interval": row.top1_interval,
             "top5": row.top5, "scored": row.scored, "listed": row.listed, "ece": None if sure is None else sure.ece,
         })  # fmt: skip
-    return {"split": found.split, "classes": found.classes, "chance": found.chance, "runs": runs}
+    return {"split": comparison.split, "classes": comparison.classes, "chance": comparison.chance, "runs": runs}
