@@ -76,7 +76,9 @@ def counts_of(report: TowersReport) -> list[str]:
     lacking = sorted({row.lacks for row in report.towers if row.lacks})
     lines += [f"*: their text needs {name}, which is not here: `pip install {name}`." for name in lacking]
     if any(None in row.weights.values() for row in report.towers):
-        lines.append("?: the licence of these weights, or of some of them, is stated by neither library. Look at their source.")
+        lines.append(
+            "?: neither library states the licence of these weights, or of some of them. Look at their source."
+        )
     return lines
 
 

@@ -144,12 +144,12 @@ def _plots(plotter: Plotter, comparison: Comparison, answers: Answers, names: Se
     training = [
         plotter.lines("loss", "Loss of the training.", [(name, curve.loss) for name, curve in curves], "loss"),
         plotter.lines(
-            "top1", "Share of right validation videos at every evaluation.", [(name, curve.top1) for name, curve in curves],
-            "top-1",
+            "top1", "Share of right validation videos at every evaluation.",
+            [(name, curve.top1) for name, curve in curves], "top-1",
         ),
         plotter.lines(
-            "waiting", "Share of the time that training waited for data.", [(name, curve.wait) for name, curve in curves],
-            "share of the time",
+            "waiting", "Share of the time that training waited for data.",
+            [(name, curve.wait) for name, curve in curves], "share of the time",
         ),
     ]  # fmt: skip
     sure = [calibration(*_sure(answers, run)) for run in range(answers.runs)]
