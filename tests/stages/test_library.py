@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +17,8 @@ import zarr
 import vidxfer
 from vidxfer.pipeline import errors
 from vidxfer.pipeline.cache.rows import Rows
+from vidxfer.pipeline.heads.probe import ProbeConfig
+from vidxfer.pipeline.training import own_heads
 from vidxfer.pipeline.training.bank import Bank
 from vidxfer.pipeline.training.order import epoch_order
 from vidxfer.stages.learning.predict import PredictRequest, predict
@@ -210,6 +212,33 @@ def test_a_head_for_any_classes_scores_batches_of_its_own_alone(toy: Any, tmp_pa
         split.class_names = names
         with pytest.raises(vidxfer.CacheMismatch, match=r"class_names.*\nScore it with vidxfer\.evaluate"):
             split.batches(loaded)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnProbe(ProbeConfig):
+    kind: ClassVar[str] = "own-probe"
+
+
+def test_a_head_of_ones_own_is_known_from_its_training_on(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_heads, "_own", {})
+    recipe = vidxfer.Recipe(name="mine", head=OwnProbe(), epochs=1, warmup_epochs=0, batch_clips=8)
+    request = vidxfer.TrainRequest(recipe=recipe, cache=toy.float16, run=tmp_path / "run", device="cpu")
+    for _ in range(2):
+        report = vidxfer.train(request)
+        assert report is not None
+        assert report.finished
+    assert vidxfer.load_run(tmp_path / "run").recipe == recipe
+    monkeypatch.setattr(own_heads, "_own", {})
+    with pytest.raises(vidxfer.RunError, match=r"of kind 'own-probe'.*trained with --head \S+:OwnProbe"):
+        vidxfer.load_run(tmp_path / "run")
+    vidxfer.add_head(OwnProbe)
+    assert vidxfer.load_run(tmp_path / "run").recipe == recipe
+    monkeypatch.setattr(OwnProbe, "kind", "probe")
+    with pytest.raises(vidxfer.UsageError, match="kind = 'probe' is a head of vidxfer's"):
+        vidxfer.train(replace(request, run=tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
 
 
 def test_settings_take_folders_as_text() -> None:
