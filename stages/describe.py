@@ -60,6 +60,7 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
             resize_mode=tower.resize.resize_mode,
             class_row=tower.class_row,
             left_out=tower.left_out,
+            blocks_of=tower.blocks_of,
             sampling=Sampling(
                 dense_frames=dense_frames,
                 alpha=choice.alpha,

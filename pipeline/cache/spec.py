@@ -24,11 +24,12 @@ from vidxfer.pipeline.video.sampling import SEGMENT, Sampling
 FORMAT = 1
 """Version of the promise on disk. A change of layout raises it; caches of every past format stay readable."""
 
-MAY_BE_ZERO = ("calibration_videos", "first_view", "left_out")
-AT_LEAST_ONE = ("channels", "tokens", "embed", "views", "crops")
+LEAST = (("calibration_videos", "first_view", "left_out"), ("channels", "tokens", "embed", "views", "crops"))
 ViewKind = Literal["train", "test"]
 ClipPrecision = Literal["fp32", "bf16", "fp16"]
 ClassRow = Literal["token", "mean"]
+BlocksOf = Literal["clip", "timm"]
+CHOICES = {"view_kind": ViewKind, "clip_precision": ClipPrecision, "class_row": ClassRow, "blocks_of": BlocksOf}
 
 WHICH_VIDEOS = ("dataset", "dataset_fingerprint", "split")
 """Fields that say which videos a split holds. Every other one changes the tokens of a given video."""
@@ -36,6 +37,7 @@ WHICH_VIDEOS = ("dataset", "dataset_fingerprint", "split")
 BEFORE_THERE_WAS_A_CHOICE: dict[str, Any] = {
     "first_view": 0, "square_pixels": False, "sampling.rule": SEGMENT, "interpolation": "bilinear",
     "antialias": False, "resize_mode": "shortest", "class_row": "token", "left_out": 0, "textless": False,
+    "blocks_of": "clip",
 }  # fmt: skip
 """Fields that caches lack where they have this value: so those of before the field keep settings and fingerprint."""
 
@@ -68,6 +70,7 @@ class CacheSpec:
         class_row: token 0 of every frame: "token", the tower's class token, or "mean", the mean of the patches.
         left_out: further tokens before the patches, which the tower has and the cache does not: registers.
         textless: the tower has no text: there are no embeddings of class names.
+        blocks_of: whose blocks the image tower has: "clip", open_clip's VisionTransformer, or "timm".
     """
 
     clip_model: str
@@ -96,9 +99,10 @@ class CacheSpec:
     class_row: ClassRow = "token"
     left_out: int = 0
     textless: bool = False
+    blocks_of: BlocksOf = "clip"
 
     def __post_init__(self) -> None:
-        for least, names in enumerate((MAY_BE_ZERO, AT_LEAST_ONE)):
+        for least, names in enumerate(LEAST):
             for name in names:
                 if getattr(self, name) < least:
                     raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
@@ -106,7 +110,7 @@ class CacheSpec:
             raise ValueError(f"first_view={self.first_view}: test views depend on how many there are; they begin at 0")
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < STEM:
             raise ValueError(f"layers={self.layers} must ascend without repeats from {STEM} (the stem)")
-        for name, choices in (("view_kind", ViewKind), ("clip_precision", ClipPrecision), ("class_row", ClassRow)):
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in get_args(choices):
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(get_args(choices))}")
         if self.resize.resize_mode == "squash" and self.crops > 1:
@@ -211,8 +215,7 @@ class CacheSpec:
         """
         if layers is None:
             return list(range(len(self.layers)))
-        absent = [layer for layer in layers if layer not in self.layers]
-        if absent:
+        if absent := [layer for layer in layers if layer not in self.layers]:
             raise CacheError(
                 f"layers {absent} are not in the cache, which holds {list(self.layers)} ({STEM} is the stem). "
                 "Choose among those, or extract again with the layers the head needs."
@@ -259,11 +262,8 @@ class CacheSpec:
 
 def _flat(stored: Mapping[str, Any]) -> dict[str, object]:
     """Nested settings under dotted names: {"sampling": {"alpha": 2}} becomes {"sampling.alpha": 2}."""
-    flat: dict[str, object] = {}
-    for name, value in stored.items():
-        inner = {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {name: value}
-        flat.update(inner)
-    return flat
+    tables = {name: value if isinstance(value, Mapping) else {"": value} for name, value in stored.items()}
+    return {f"{name}.{key}".rstrip("."): value for name, table in tables.items() for key, value in table.items()}
 
 
 def _expect_keys(stored: object, kind: type, prefix: str) -> None:

@@ -142,6 +142,7 @@ def _tower(
         pixel_mean=_three(picture["mean"]),
         pixel_std=_three(picture["std"]),
         resize=own.overridden(resize),
+        blocks_of="timm" if kind is TrunkTower else "clip",
         **text,
         **vars(sizes),
     )

@@ -46,6 +46,7 @@ class TowerInfo:
         resize: how pictures become its square.
         class_row: token 0: its class "token", or the "mean" of its patches.
         left_out: tokens between the class token and the patches, which are not handed on.
+        blocks_of: "clip" where its blocks are those of open_clip's VisionTransformer, else "timm".
         parameters: numbers in the image tower; 0: nobody counted.
         flop: of one frame's forward, counted from its modules; None: those of a plain CLIP of these sizes.
     """
@@ -66,6 +67,7 @@ class TowerInfo:
     resize: Resize = AS_DIST
     class_row: Literal["token", "mean"] = "token"
     left_out: int = 0
+    blocks_of: Literal["clip", "timm"] = "clip"
     parameters: int = 0
     flop: int | None = None
 

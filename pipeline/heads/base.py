@@ -95,6 +95,7 @@ class Offer:
         logit_bias: a number that towers trained with a sigmoid add to scaled cosines; None: the tower has none.
         textless: the tower has no text tower, so there are no embeddings of class names.
         model: the tower's name, for messages.
+        blocks_of: "clip" where its blocks are those of CLIP (open_clip's VisionTransformer), else "timm".
         frozen: CLIP's parameters by name, those that are available.
         clip_heads: attention heads of CLIP's blocks; None: not known.
         tower: CLIP itself; None: its tokens come from a cache.
@@ -113,6 +114,7 @@ class Offer:
     logit_scale: float = 1.0
     logit_bias: float | None = None
     textless: bool = False
+    blocks_of: str = "clip"
     model: str = "CLIP"
     frozen: Mapping[str, Tensor] = field(default_factory=dict)
     clip_heads: int | None = None

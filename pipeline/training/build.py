@@ -68,6 +68,7 @@ def offer_of(
         logit_bias=logit_bias,
         textless=spec.textless,
         model=spec.clip_model,
+        blocks_of=spec.blocks_of,
     )
     return offer if tower is None else offer_with(offer, tower)
 
@@ -158,6 +159,8 @@ def expect_made_for(recipe: Recipe, offer: Offer) -> None:
         }
         if offer.textless or offer.logit_bias is not None:  # of one shape all the same, and no CLIP
             pairs["clip.text"] = ("none" if offer.textless else "with a sigmoid's bias", "with a softmax")
+        if offer.blocks_of != "clip":
+            pairs["clip.blocks_of"] = (offer.blocks_of, "clip")
         if max(offer.layers) >= clip.blocks:
             pairs["clip.blocks"] = (f"at least {max(offer.layers) + 1}", clip.blocks)
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

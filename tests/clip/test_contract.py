@@ -58,6 +58,7 @@ def test_shapes_and_what_the_passport_says(kind: str, tower_of: Towers) -> None:
     assert (info.channels, info.tokens, info.grid, info.blocks, info.image_px) == (64, 17, (4, 4), 3, 32)
     assert info.class_row == ("mean" if kind in WITHOUT_CLASS_TOKEN else "token")
     assert info.left_out == LEFT_OUT.get(kind, 0)
+    assert info.blocks_of == ("clip" if kind in ("clip", "clipa", "layer scale") else "timm")
     nothing = tower.taps(pixels(2), ())
     assert nothing.tokens.shape[:2] == (0, 2)
     torch.testing.assert_close(nothing.embedding, tower.taps(pixels(2), (1,)).embedding, atol=0, rtol=0)

@@ -159,6 +159,7 @@ def test_bytes_per_view_follow_from_the_cache(row: Published) -> None:
         ({"image_px": 336, "grid": (21, 21)}, "clip.image_px: cache has 336, recipe needs 224"),
         ({"embed": 768}, "clip.embed: cache has 768, recipe needs 512"),
         ({"layers": tuple(range(24))}, "clip.blocks: cache has 'at least 24', recipe needs 12"),
+        ({"blocks_of": "timm"}, "clip.blocks_of: cache has 'timm', recipe needs 'clip'"),
     ],
 )
 def test_a_cache_of_other_frames_or_another_clip_is_refused(change: dict[str, Any], text: str) -> None:

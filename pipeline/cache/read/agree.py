@@ -23,7 +23,7 @@ from vidxfer.pipeline.spelled import spelled
 
 Facts = Mapping[str, Any]
 
-TOWER = ("clip_weights_sha256", "channels", "tokens", "embed", "class_row", "left_out")
+TOWER = ("clip_weights_sha256", "channels", "tokens", "embed", "class_row", "left_out", "blocks_of")
 PICTURE = ("pixel_mean", "pixel_std", "sampling.image_px", "interpolation", "antialias", "resize_mode")
 FRAMES = ("sampling.alpha", "sampling.dense_frames", "layers")
 """Of these two a head may read a part: training/build.py says which."""
@@ -163,6 +163,7 @@ def facts_of_tower(info: Any) -> dict[str, Any]:
         "resize_mode": info.resize.resize_mode,
         "class_row": info.class_row,
         "left_out": info.left_out,
+        "blocks_of": info.blocks_of,
     }
 
 
