@@ -33,6 +33,7 @@ LIBRARIES = {
     "torch": ("torch", "training and CLIP", True),
     "torchvision": ("torchvision", "open_clip needs it", True),
     "open_clip_torch": ("open_clip", "CLIP", True),
+    "timm": ("timm", "other image towers", True),
     "av": ("av", "reading videos", True),
     "pillow": ("PIL.Image", "frame folders", True),
     "zarr": ("zarr", "the cache", True),

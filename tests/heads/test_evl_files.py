@@ -212,7 +212,7 @@ def test_a_cache_that_does_not_fit_is_refused_before_anything_is_written(toy: An
     request = {"kind": "evl", "cache": toy.int8, "run": tmp_path / "run", "out": tmp_path / "x.safetensors"}
     with pytest.raises(CacheMismatch, match="channels: cache has 64, run needs 128"):
         import_weights(ImportRequest(file=saved(tmp_path, toy_state(channels=128, inner=128)), **request))
-    with pytest.raises(CacheMismatch, match="sparse_frames: cache has 4, run needs 8"):
+    with pytest.raises(CacheMismatch, match="sparse_frames: cache has 4, recipe needs 8"):
         import_weights(ImportRequest(file=saved(tmp_path, toy_state(frames=8)), **request))
     with pytest.raises(WeightsError, match=r"(?s)cross_attention\.0\.w1: file has \(25, 64\).*\(49, 64\).*w2"):
         import_weights(ImportRequest(file=saved(tmp_path, toy_state(side=3)), **request))

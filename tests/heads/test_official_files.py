@@ -229,7 +229,7 @@ def test_requests_that_cannot_be_meant(toy: Any, exported: Path, trained: Path, 
         import_weights(ImportRequest(file=exported, run=tmp_path / "run"))
     with pytest.raises(UsageError, match=r"is no released layout\. Choose one of dist"):
         import_weights(ImportRequest(file=exported, kind="probe", out=tmp_path / "x"))
-    with pytest.raises(WeightsError, match="is there already"):
+    with pytest.raises(WeightsError, match="already exists"):
         export_weights(ExportRequest(run=trained, out=exported))
     with pytest.raises(WeightsError, match="is not a file"):
         import_weights(ImportRequest(file=tmp_path / "none.pyth", out=tmp_path / "x"))

@@ -160,7 +160,7 @@ def test_what_reads_runs_wants_the_head_again_and_imports_nothing_by_itself(
     (place / "imported").unlink()
     done = invoke(*words, "--head", "mypkg.myhead:MeanConfig")
     if name == "export":
-        assert "holds a head of kind 'mean'; released layouts: dist" in done.stderr
+        assert "holds a head of kind 'mean', and --as is 'dist'. Released layouts: dist" in done.stderr
     elif name == "train":
         assert "mean holds a run with other settings" in done.stderr
     else:

@@ -281,7 +281,7 @@ def test_predict_sums_the_probabilities_of_all_its_views(monkeypatch: pytest.Mon
     monkeypatch.setattr(predicting, "online_features", lambda *_: (None, torch.zeros(2, 2, 5)))
     spec = type("Spec", (), {"sampling": type("Sampling", (), {"alpha": 2})})
     head: Any = lambda batch: shares.log() + 7  # noqa: E731  # a constant is no matter
-    head.needs = Needs(embedding=True)
+    head.needs, head.probabilities = Needs(embedding=True), lambda logits: logits.softmax(dim=-1)
     loaded: Any = TrainedRun.__new__(TrainedRun)
     loaded.head, loaded.class_names = head, ("x", "y", "z")
     loaded.where = Where(device=torch.device("cpu"), precision="fp32")

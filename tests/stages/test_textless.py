@@ -1,6 +1,6 @@
 """Towers that are no CLIP, from extraction to an answer: one without text, and one that was trained with a sigmoid.
 
-Both stand in for real ones through `ClipTower`. Nobody may ask the first one for text: it would fail the test.
+Both stand in for real ones through `Tower`. Nobody may ask the first one for text: it would fail the test.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.clip.tower import ClipTower, TowerInfo, hash_weights
+from vidxfer.pipeline.clip.tower import Tower, TowerInfo, hash_weights
 from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError, WeightsError
 from vidxfer.pipeline.heads import RECIPES
 from vidxfer.pipeline.heads.recipe import Recipe
@@ -55,9 +55,8 @@ class Small(nn.Module):
         self.pool = nn.Linear(WIDTH, EMBED)
 
 
-class StandIn(ClipTower):
-    @torch.inference_mode()
-    def taps(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
+class StandIn(Tower):
+    def run(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
         net = self._model
         patches = net.stem(pixels.to(self.device)).flatten(2).transpose(1, 2)
         tokens = torch.cat([net.cls.expand(len(pixels), 1, WIDTH), patches], dim=1)
@@ -79,7 +78,7 @@ class StandIn(ClipTower):
         return torch.stack([torch.randn(EMBED, generator=row) for row in rows])
 
 
-def stand_in(model: str, pretrained: str | None = None, *, device: str = "auto", precision: str = "auto") -> ClipTower:
+def stand_in(model: str, pretrained: str | None = None, **how: Any) -> Tower:
     """ "textless" or "sigmoid"; the same weights each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed({"textless": 1, "sigmoid": 2}[model])
@@ -302,7 +301,7 @@ def test_a_published_recipe_refuses_another_tower_and_names_the_one_that_works(w
     words = str(refused.value)
     assert f"published for {clip.model}, and this cache is of textless" in words
     general = named(for_any_tower(recipe))
-    assert f"--recipe {general.name}." in words
+    assert f"`vidxfer train --recipe {general.name}`" in words
     assert (general.clip, general.dense_frames, general.head.kind) == (None, None, recipe.head.kind)
     # A tower of CLIP's very shape is another one all the same.
     shaped = replace(
@@ -344,7 +343,7 @@ def test_the_width_of_a_side_network_is_decided_once_and_kept(world: World, name
 
 
 def test_what_enters_clips_blocks_names_the_tower_and_the_switch(world: World, tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match=r"textless is none: .*--set head\.cross_frame=false"):
+    with pytest.raises(CacheError, match=r"textless is none\. .*--set head\.cross_frame=false"):
         world.trained("textless", "evl-toy", tmp_path / "run", "head.blocks=2")
     world.trained("textless", "evl-toy", tmp_path / "run", "head.blocks=2", "head.cross_frame=false")
 

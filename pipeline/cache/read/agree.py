@@ -23,7 +23,7 @@ from vidxfer.pipeline.spelled import spelled
 
 Facts = Mapping[str, Any]
 
-TOWER = ("clip_weights_sha256", "channels", "tokens", "embed", "class_row", "left_out", "blocks_of")
+TOWER = ("clip_weights_sha256", "channels", "tokens", "embed", "class_row", "left_out", "blocks_of", "textless")
 PICTURE = ("pixel_mean", "pixel_std", "sampling.image_px", "interpolation", "antialias", "resize_mode")
 FRAMES = ("sampling.alpha", "sampling.dense_frames", "layers")
 """Of these two a head may read a part: training/build.py says which."""
@@ -164,6 +164,7 @@ def facts_of_tower(info: Any) -> dict[str, Any]:
         "class_row": info.class_row,
         "left_out": info.left_out,
         "blocks_of": info.blocks_of,
+        "textless": not info.has_text,
     }
 
 

@@ -89,7 +89,7 @@ class EvlConfig(EvlSizes, HeadConfig):
         blocks = f"the last {self.blocks} blocks of CLIP" if self.blocks else "every block of CLIP"
         wanted = f"CLIP layers {missing}" if enough else blocks
         raise CacheError(
-            f"{setting}: the head wants {wanted}, the cache holds {list(offer.layers)}. {self._served(offer.layers)}"
+            f"{setting}: the head reads {wanted}, the cache holds {list(offer.layers)}. {self._served(offer.layers)}"
         )
 
     def _read(self, feeding: tuple[int, ...]) -> tuple[int, ...]:
