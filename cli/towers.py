@@ -40,7 +40,7 @@ def towers(
         frames = store.dense_frames // store.alpha
         show.table(
             f"Towers: per view {frames} frames, all blocks, {store.codec}; GFLOP per frame, 2 per multiply-add",
-            ["tower", "numbers", "tokens", "pixels", "per view", "GFLOP", "text", "licence"],
+            ["tower", "parameters", "tokens", "pixels", "per view", "GFLOP", "text", "licence"],
             [row_of(row) for row in report.towers],
         )
     show.say(*counts_of(report), *refusals_of(report))
@@ -76,7 +76,9 @@ def counts_of(report: TowersReport) -> list[str]:
     lacking = sorted({row.lacks for row in report.towers if row.lacks})
     lines += [f"*: their text needs {name}, which is not here: `pip install {name}`." for name in lacking]
     if any(None in row.weights.values() for row in report.towers):
-        lines.append("?: the licence of these weights, or of some of them, is stated by neither library. Look at their source.")
+        lines.append(
+            "?: the licence of these weights, or of some of them, is stated by neither library. Look at their source."
+        )
     return lines
 
 
