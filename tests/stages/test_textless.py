@@ -1,6 +1,6 @@
 """Towers that are no CLIP, from extraction to an answer: one without text, and one that was trained with a sigmoid.
 
-Both stand in for real ones through `ClipTower`. Nobody may ask the first one for text: it would fail the test.
+Both stand in for real ones through `Tower`. Nobody may ask the first one for text: it would fail the test.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.clip.tower import ClipTower, TowerInfo, hash_weights
+from vidxfer.pipeline.clip.tower import Tower, TowerInfo, hash_weights
 from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError, WeightsError
 from vidxfer.pipeline.heads import RECIPES
 from vidxfer.pipeline.heads.recipe import Recipe
@@ -55,11 +55,10 @@ class Small(nn.Module):
         self.pool = nn.Linear(WIDTH, EMBED)
 
 
-class StandIn(ClipTower):
-    @torch.inference_mode()
-    def taps(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
+class StandIn(Tower):
+    def run(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
         net = self._model
-        patches = net.stem(pixels.to(self.device)).flatten(2).transpose(1, 2)
+        patches = net.stem(pixels).flatten(2).transpose(1, 2)
         tokens = torch.cat([net.cls.expand(len(pixels), 1, WIDTH), patches], dim=1)
         after = {-1: tokens}
         for number, block in enumerate(net.blocks):
@@ -79,8 +78,8 @@ class StandIn(ClipTower):
         return torch.stack([torch.randn(EMBED, generator=row) for row in rows])
 
 
-def stand_in(model: str, pretrained: str | None = None, *, device: str = "auto", precision: str = "auto") -> ClipTower:
-    """ "textless" or "sigmoid"; the same weights each time."""
+def stand_in(model: str, pretrained: str | None = None, **how: Any) -> Tower:
+    """ "textless" or "sigmoid"; the same weights each time, and how it is loaded changes nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed({"textless": 1, "sigmoid": 2}[model])
         net = Small()
