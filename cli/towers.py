@@ -40,7 +40,7 @@ def towers(
         frames = store.dense_frames // store.alpha
         show.table(
             f"Towers: per view {frames} frames, all blocks, {store.codec}; GFLOP per frame, 2 per multiply-add",
-            ["tower", "numbers", "tokens", "pixels", "per view", "GFLOP", "text", "licence"],
+            ["tower", "parameters", "tokens", "pixels", "per view", "GFLOP", "text", "licence"],
             [row_of(row) for row in report.towers],
         )
     show.say(*counts_of(report), *refusals_of(report))
@@ -56,7 +56,7 @@ def row_of(row: TowerRow) -> list[str]:
         row.model, f"{sizes.parameters / 1e6:,.1f} M", f"{sizes.tokens:,}", str(sizes.image_px),
         show.size(row.bytes_per_view), f"{row.gflop_per_frame:,.1f}",
         ("yes" if row.has_text else "no") + "*" * bool(row.lacks),
-        ", ".join(one.removesuffix("-license") for one in sorted(stated, reverse=True)) or "no weights",
+        ", ".join(licence.removesuffix("-license") for licence in sorted(stated, reverse=True)) or "no weights",
     ]  # fmt: skip
 
 
@@ -68,7 +68,8 @@ def counts_of(report: TowersReport) -> list[str]:
         ("timm", True, report.timm, "architectures"),
     ):
         works, refused = (
-            sum(one.model.startswith("timm:") == is_timm for one in some) for some in (report.towers, report.refused)
+            sum(tower.model.startswith("timm:") == is_timm for tower in group)
+            for group in (report.towers, report.refused)
         )
         if looked := works + refused:
             asked = f"all {known:,}" if looked == known else f"{looked:,} of {known:,}"
@@ -85,11 +86,11 @@ def counts_of(report: TowersReport) -> list[str]:
 def refusals_of(report: TowersReport) -> list[str]:
     """One line for each reason, with the towers that have it."""
     groups: dict[str, list[str]] = {}
-    for one in report.refused:
-        groups.setdefault(one.group, []).append(one.model)
+    for refusal in report.refused:
+        groups.setdefault(refusal.group, []).append(refusal.model)
     lines = []
     for group, models in sorted(groups.items(), key=lambda item: -len(item[1])):
-        first = next(one for one in report.refused if one.group == group)
+        first = next(refusal for refusal in report.refused if refusal.group == group)
         more = f" and {len(models) - _MOST_NAMED:,} more (--json)" * (len(models) > _MOST_NAMED)
         lines.append(
             f"not: {group}, {len(models):,}: {', '.join(models[:_MOST_NAMED])}{more}. As of {first.model}: "

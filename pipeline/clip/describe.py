@@ -8,7 +8,8 @@ The image tower alone is built, on the meta device, and nothing is drawn for it:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from vidxfer.pipeline.clip.failures import REFUSALS, quiet, told
+from vidxfer.pipeline.clip.from_open_clip import image_tower
 from vidxfer.pipeline.clip.from_timm import PREFIX
 from vidxfer.pipeline.clip.refusals import Refusal, nearest, why_no_visual, why_not, why_not_name
 from vidxfer.pipeline.clip.sizes import TowerSizes
@@ -90,12 +92,10 @@ def _lacking(text: Mapping[str, Any]) -> str | None:
 @lru_cache(maxsize=512)
 def _of_open_clip(config: str) -> TowerSizes | str:
     """Of an image tower of open_clip; many names share one."""
-    from open_clip.model import CLIPVisionCfg, _build_vision_tower
-
     embed, vision = json.loads(config)
     try:
-        with torch.device("meta"), _Undrawn():
-            visual = _build_vision_tower(embed, CLIPVisionCfg(**vision)).eval()
+        with without_numbers():
+            visual = image_tower({"embed_dim": embed, "vision_cfg": vision}).eval()
             if reason := why_no_visual(visual):
                 return reason
             return vit_sizes(visual) if "timm_model_name" not in vision else trunk_sizes(visual)
@@ -108,11 +108,18 @@ def _of_timm(name: str) -> TowerSizes | str:
     import timm
 
     try:
-        with torch.device("meta"), _Undrawn():
+        with without_numbers():
             made = timm.create_model(name, pretrained=False, num_classes=0).eval()
             return why_no_trunk(made) or trunk_sizes(made)
     except REFUSALS as error:
         return f"not built: timm says: {told(error)}"
+
+
+@contextmanager
+def without_numbers() -> Iterator[None]:
+    """Modules that are made inside have shapes and no numbers: a tower of 7 billion takes no memory and no time."""
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 class _Undrawn(TorchFunctionMode):

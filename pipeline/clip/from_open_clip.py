@@ -7,8 +7,11 @@ name ─▶ known? ─▶ supported? ─▶ the GELU of its weights? ─▶ crea
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from vidxfer.pipeline.clip.activation import (
     CONFIG,
@@ -58,26 +61,30 @@ def create(model: str, pretrained: str | None, activation: str | None) -> Any:
 
 
 def untrained(model: str) -> Any:
-    """A model of a name with random weights, for its sizes and speed.
+    """The image tower of a name with random weights, as `visual` of a module, for its sizes and speed.
 
     Raises:
         ClipError: unknown or unsupported.
     """
     import open_clip
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
     name = model.replace("/", "-")
     _expect_supported(name, model)
     try:
-        return open_clip.create_model(
-            name,
-            pretrained=None,
-            load_weights=False,
-            pretrained_text=False,
-            device="cpu",
-            force_preprocess_cfg=preprocess_of_tags(name),
-        )
+        visual = image_tower(open_clip.get_model_config(name) or {})
     except REFUSALS as error:
         raise ClipError(f"cannot make {name}: {told(error)}") from error
+    visual.preprocess_cfg = merge_preprocess_dict(PreprocessCfg(), preprocess_of_tags(name) or {})
+    return torch.nn.ModuleDict({"visual": visual})
+
+
+def image_tower(config: Mapping[str, Any]) -> Any:
+    """The image tower of a configuration of open_clip, with random weights."""
+    from open_clip.model import CLIPVisionCfg, _build_vision_tower
+
+    vision = CLIPVisionCfg(**config["vision_cfg"])
+    return _build_vision_tower(config["embed_dim"], vision, config.get("quick_gelu", False))
 
 
 def tokenizer_of(model: str) -> Any:

@@ -35,14 +35,14 @@ def names_of_towers(word: str | None = None) -> list[str]:
             nothing has it they count for nothing, so that "EVA-02" finds eva02. None: all of open_clip's, and of
             timm's those of `WELL_KNOWN` that have weights.
     """
-    own, found = list_open_clip(), _tags_of_timm()
+    own, of_timm = list_open_clip(), _tags_of_timm()
     if word is None:
-        known = [name for name in found if any(re.fullmatch(one, name) for one in WELL_KNOWN.values())]
-        return [*own, *(f"{PREFIX}{name}" for name in known if found[name])]
-    texts = {name: (name, *weights_of_tower(name)) for name in [*own, *(f"{PREFIX}{name}" for name in found)]}
+        known = [name for name in of_timm if any(re.fullmatch(pattern, name) for pattern in WELL_KNOWN.values())]
+        return [*own, *(f"{PREFIX}{name}" for name in known if of_timm[name])]
+    texts = {name: (name, *weights_of_tower(name)) for name in [*own, *(f"{PREFIX}{name}" for name in of_timm)]}
     for between in (" ", ""):
         wanted = _bare(word, between)
-        having = [name for name, some in texts.items() if any(wanted in _bare(text, between) for text in some)]
+        having = [name for name in texts if any(wanted in _bare(text, between) for text in texts[name])]
         if having:
             return having
     return []
@@ -74,11 +74,11 @@ def _tags_of_timm() -> dict[str, dict[str, Any]]:
     """Every architecture -> tag of its weights -> what timm knows of them."""
     import timm
 
-    found: dict[str, dict[str, Any]] = {name: {} for name in timm.list_models()}
-    for one in timm.list_pretrained():
-        name, _, tag = one.partition(".")
-        found[name][tag] = timm.get_pretrained_cfg(one)
-    return found
+    known: dict[str, dict[str, Any]] = {name: {} for name in timm.list_models()}
+    for tagged in timm.list_pretrained():
+        name, _, tag = tagged.partition(".")
+        known[name][tag] = timm.get_pretrained_cfg(tagged)
+    return known
 
 
 @lru_cache(maxsize=1)

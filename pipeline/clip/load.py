@@ -13,6 +13,7 @@ torch.load(weights_only=True); nothing in them can run.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 
 from vidxfer.pipeline.clip import from_open_clip, from_timm
 from vidxfer.pipeline.clip.activation import CONFIG
+from vidxfer.pipeline.clip.describe import without_numbers
 from vidxfer.pipeline.clip.failures import quiet
 from vidxfer.pipeline.clip.tower import Tower, TowerInfo, hash_weights
 from vidxfer.pipeline.clip.trunk import TrunkTower
@@ -80,8 +82,15 @@ def load_tower(
         return _tower(made, tokenizer, model, hash_weights(made), where, chosen, resize)
 
 
-def untrained_tower(model: str, *, device: str = "auto", precision: str = "auto", resize: str | None = None) -> Tower:
-    """A tower of the right sizes with random weights: for planning (sizes and speed), never for features.
+def untrained_tower(
+    model: str, *, device: str = "auto", precision: str = "auto", resize: str | None = None, numbers: bool = True
+) -> Tower:
+    """An image tower of the right sizes with random weights: for planning (sizes and speed), never for features.
+
+    Args:
+        model: see `load_tower`. A folder's or a repository's own weights are loaded.
+        device, precision, resize: as there.
+        numbers: false: there are none, on no device: it tells sizes, takes no memory, and cannot run.
 
     Raises:
         ClipError: unknown name, or a tower that is not supported.
@@ -89,11 +98,11 @@ def untrained_tower(model: str, *, device: str = "auto", precision: str = "auto"
     where = choose_device(device)
     chosen = tower_precision(precision, where)
     if folder_of(model) is not None or "hf-hub:" in model:
-        return load_tower(model, device=device, precision=precision, resize=resize)  # its weights are at hand
-    with quiet():
+        return load_tower(model, device=device, precision=precision, resize=resize)
+    with quiet(), nullcontext() if numbers else without_numbers():
         name = _name_in_timm(model)
         made = from_open_clip.untrained(model) if name is None else from_timm.untrained(name)
-        return _tower(made, None, model, "untrained", where, chosen, resize)
+        return _tower(made, None, model, "untrained", where if numbers else torch.device("meta"), chosen, resize)
 
 
 def folder_of(model: str) -> Path | None:
@@ -130,8 +139,9 @@ def _tower(
         kind, sizes, own = from_open_clip.adapter_of(made, model)
         picture = made.visual.preprocess_cfg
         bias = getattr(made, "logit_bias", None)
+        scale = getattr(made, "logit_scale", None)  # None: an image tower alone
         text = {
-            "logit_scale": float(made.logit_scale.detach().exp()),
+            "logit_scale": 1.0 if scale is None else float(scale.detach().exp()),
             "logit_bias": None if bias is None else float(bias.detach()),
         }
     folder = folder_of(model)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.write.frozen import frozen_bytes
-from vidxfer.pipeline.clip.load import untrained_tower
+from vidxfer.pipeline.clip.load import choose_device, untrained_tower
 from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import UsageError
@@ -119,12 +119,12 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
         UsageError, DatasetError: the request or the data set cannot be meant. ClipError: no such model.
         CacheMismatch: the recipe is for other frames or another CLIP.
     """
-    datasets = [request.data.load(split) for split in request.splits]
-    asked = request.clip
-    tower = untrained_tower(asked.model, device=asked.device, precision=asked.precision, resize=asked.resize)
+    datasets, asked = [request.data.load(split) for split in request.splits], request.clip
+    device, numbers = asked.device, request.measure and request.rates.clip_frames_per_second is None
+    tower = untrained_tower(asked.model, device=device, precision=asked.precision, resize=asked.resize, numbers=numbers)
     specs = [describe_split(request.store, tower.info, dataset) for dataset in datasets]
     plans = tuple(
-        _plan_split(request.store, tower, spec, dataset) for spec, dataset in zip(specs, datasets, strict=True)
+        _plan_split(request.store, tower, *spec_and_data) for spec_and_data in zip(specs, datasets, strict=True)
     )
     first, spec, classes = plans[0], specs[0], len(datasets[0].class_names)
     needs = needs_of(spec, request.recipe, classes)
@@ -149,7 +149,7 @@ def plan(request: PlanRequest, progress: Progress | None = None) -> PlanReport:
         splits=plans,
         free_bytes=free_bytes(request.cache),
         free_inodes=free_inodes(request.cache),
-        device=str(tower.device),
+        device=str(choose_device(device)),
         rates=rates,
         extract_hours=None if took is None else took / 3600,
         epochs=ways,
@@ -215,8 +215,8 @@ def measured(
             measured_rates["jpeg_frames_per_second"], jpeg_bytes = jpeg
         bar.advance(1, "head")
         if known.head_clips_per_second is None and request.recipe is not None:
-            classes = len(dataset.class_names)
-            measured_rates["head_clips_per_second"] = measure.measure_head(request.recipe, spec, classes, tower.device)
+            classes, where = len(dataset.class_names), choose_device(request.clip.device)
+            measured_rates["head_clips_per_second"] = measure.measure_head(request.recipe, spec, classes, where)
         bar.advance(1, "")
     given = {name: value for name, value in vars(known).items() if value is not None}
     return Rates(**{**measured_rates, **given}), jpeg_bytes

@@ -80,14 +80,14 @@ def list_towers(word: str | None = None, progress: Progress | None = None) -> To
             f"no tower of open_clip or timm has {word!r} in its name or in a tag of its weights."
             + f" Near: {', '.join(near)}" * bool(near)
         )
-    found: list[Described | Refusal] = []
+    told: list[Described | Refusal] = []
     with (progress or Silent()).bar("towers", len(names), "towers") as bar:
         for name in names:
-            found.append(describe(name))
+            told.append(describe(name))
             bar.advance(1, name)
     return TowersReport(
-        towers=tuple(_row(one) for one in found if isinstance(one, Described)),
-        refused=tuple(one for one in found if isinstance(one, Refusal)),
+        towers=tuple(_row(tower) for tower in told if isinstance(tower, Described)),
+        refused=tuple(tower for tower in told if isinstance(tower, Refusal)),
         open_clip=len(list_open_clip()),
         timm=count_timm(),
     )

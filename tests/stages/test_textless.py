@@ -58,7 +58,7 @@ class Small(nn.Module):
 class StandIn(Tower):
     def run(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
         net = self._model
-        patches = net.stem(pixels.to(self.device)).flatten(2).transpose(1, 2)
+        patches = net.stem(pixels).flatten(2).transpose(1, 2)
         tokens = torch.cat([net.cls.expand(len(pixels), 1, WIDTH), patches], dim=1)
         after = {-1: tokens}
         for number, block in enumerate(net.blocks):
@@ -79,7 +79,7 @@ class StandIn(Tower):
 
 
 def stand_in(model: str, pretrained: str | None = None, **how: Any) -> Tower:
-    """ "textless" or "sigmoid"; the same weights each time."""
+    """ "textless" or "sigmoid"; the same weights each time, and how it is loaded changes nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed({"textless": 1, "sigmoid": 2}[model])
         net = Small()
