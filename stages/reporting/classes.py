@@ -1,6 +1,6 @@
 """Class by class: how many videos a run has right, what they are taken for, and how two runs differ.
 
-Answers ─┬▶ ClassRow per class: share of right videos per run; difference to the first run, p of McNemar's exact test
+Answers ─┬▶ ClassScores per class: share of right videos per run; difference to the first run, p of McNemar's exact test
          └▶ (label, answer) counts ─▶ a matrix, or above 60 classes the most confused pairs
 """
 
@@ -36,7 +36,7 @@ class ClassPair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassRow:
+class ClassScores:
     """One class.
 
     Attributes:
@@ -64,7 +64,7 @@ class ConfusedPair:
     listed: int
 
 
-def class_rows(answers: Answers, names: Sequence[str]) -> list[ClassRow]:
+def class_rows(answers: Answers, names: Sequence[str]) -> list[ClassScores]:
     """A row per class that has a listed video."""
     present = np.unique(answers.labels[answers.labels >= 0]).tolist()
     tests = max(1, len(present) * (answers.runs - 1))
@@ -75,7 +75,7 @@ def class_rows(answers: Answers, names: Sequence[str]) -> list[ClassRow]:
         videos = order[edges[place] : edges[place + 1]]
         scored, right = answers.scored[:, videos], answers.right[:, videos]
         rows.append(
-            ClassRow(
+            ClassScores(
                 name=names[label],
                 videos=len(videos),
                 right=tuple(float(r[s].mean()) if s.any() else None for r, s in zip(right, scored, strict=True)),
