@@ -1,4 +1,4 @@
-"""A cache of 0.1.0 is verified, trained on and added to by the commands of today: it lacks every word that came later."""
+"""A cache of 0.1.0 is verified, trained on and added to by the commands of today: it lacks later words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/towers.md tells a newcomer to type is typed here, word for word, with a small tower in the real one's place."""
+"""What docs/towers.md tells a newcomer to type is typed here word for word, with a small tower for the real one."""
 
 from __future__ import annotations
 
