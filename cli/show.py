@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -111,8 +111,8 @@ def say_aspects(split: str, aspects: dict[str, int]) -> None:
         say(f"note: {split}: pixels are not square: {shown}. Without --square-pixels pictures are taken as stored.")
 
 
-def table(title: str, columns: list[str], rows: list[list[str]], widths: list[int] | None = None) -> None:
-    """A table on standard output; all columns but the first are right-aligned."""
+def table(title: str, columns: list[str], rows: list[list[str]], widths: Sequence[int | None] | None = None) -> None:
+    """A table on standard output; all columns but the first are right-aligned, and those without a width give way."""
     drawn = Table(title=_title(title), title_justify="left", header_style="bold")
     for number, name in enumerate(columns):
         width = None if widths is None else widths[number]

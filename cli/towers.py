@@ -42,6 +42,7 @@ def towers(
             f"Towers: per view {frames} frames, all blocks, {store.codec}; GFLOP per frame, 2 per multiply-add",
             ["tower", "parameters", "tokens", "pixels", "per view", "GFLOP", "text", "licence"],
             [row_of(row) for row in report.towers],
+            [max(len(row.model) for row in report.towers), *[None] * 7],  # a name is copied: never broken
         )
     show.say(*counts_of(report), *refusals_of(report))
 

@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ import typer
 from typer.testing import CliRunner
 
 from vidxfer.cli.main import FAILED, OK, PARTIAL, USAGE, app
+from vidxfer.cli.towers import counts_of, row_of
 from vidxfer.pipeline.cache.codec import decode_int8
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import SplitLayout
@@ -34,6 +36,7 @@ from vidxfer.pipeline.errors import VideoReason
 from vidxfer.pipeline.heads import PUBLISHED, RECIPES
 from vidxfer.pipeline.heads.recipe import Published
 from vidxfer.pipeline.training.published import cache_spec
+from vidxfer.stages.planning.towers import list_towers
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- made by tests/test_house_docs.py: {} -->\n", "<!-- end of {} -->"
@@ -134,6 +137,25 @@ def table_of_codecs() -> str:
     return "\n".join(lines) + f"\n\n{more}\n"
 
 
+def table_of_towers() -> str:
+    """docs/towers.md's table: what `vidxfer towers` prints, and what it says below."""
+    report = list_towers()
+    columns = ["tower", "parameters", "tokens", "pixels", "per view", "GFLOP", "text", "licence"]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for row in report.towers:
+        model, *cells = row_of(row)
+        cells[5] = cells[5].replace("*", "\\*")
+        lines.append("| " + " | ".join([f"`{model}`", *cells]) + " |")
+    lines += ["", *(f"* {line}" for line in counts_of(report) if not line.startswith("*"))]
+    lines += ["", "| does not work, for | of open_clip | why | nearest that works |", "|---|---|---|---|"]
+    for group, count in Counter(refusal.group for refusal in report.refused).most_common():
+        refused = [refusal for refusal in report.refused if refusal.group == group]
+        names = ", ".join(f"`{refusal.model}`" for refusal in refused)
+        nearest = ", ".join(f"`{name}`" for name in dict.fromkeys(refusal.nearest for refusal in refused))
+        lines.append(f"| {group} | {count}: {names} | {refused[0].reason.partition(': ')[2]} | {nearest} |")
+    return "\n".join(lines) + "\n"
+
+
 def caption(path: Path) -> str | None:
     """The first sentence of a file's docstring; None for a file without code."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
@@ -186,6 +208,7 @@ MADE = {
     "files": ("docs/house.md", map_of_files),
     "help": ("docs/commands.md", all_help),
     "codecs": ("docs/codecs.md", table_of_codecs),
+    "towers": ("docs/towers.md", table_of_towers),
 }
 
 
@@ -210,15 +233,17 @@ def regenerate() -> list[str]:
     return changed
 
 
-def pins_are_installed() -> bool:
-    """Other versions of typer lay out help otherwise."""
-    return f"typer=={version('typer')}\n" in (ROOT / "constraints.txt").read_text(encoding="utf-8")
+def pins_are_installed(name: str) -> bool:
+    """Other versions of typer lay out help otherwise, and other versions of the models' libraries have other towers."""
+    said = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    deciding = {"help": ("typer",), "towers": ("open_clip_torch", "timm")}.get(name, ())
+    return all(f"{package}=={version(package)}\n" in said for package in deciding)
 
 
 @pytest.mark.parametrize("name", MADE)
 def test_made_parts_of_documents_are_current(name: str) -> None:
-    if name == "help" and not pins_are_installed():
-        pytest.skip("help is laid out by typer, and this is not the version in constraints.txt")
+    if not pins_are_installed(name):
+        pytest.skip("it follows typer, open_clip or timm, and these are not the versions in constraints.txt")
     assert parts(name)[2] == MADE[name][1](), "run `make fix`, or python tests/test_house_docs.py"
 
 

@@ -12,6 +12,7 @@ import open_clip
 import pytest
 import timm
 
+from vidxfer.pipeline.clip import from_open_clip, from_timm
 from vidxfer.pipeline.clip.listed import WELL_KNOWN, names_of_towers, weights_of_tower
 from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.errors import UsageError
@@ -125,10 +126,17 @@ def test_a_plan_says_the_same_of_any_of_them(model: str, toy: Any, invoke: Any, 
     assert split["clip_tflop"] == pytest.approx(16 * 8 * row.gflop_per_frame / 1e3)
 
 
-def test_a_tower_without_numbers_is_the_one_with_them() -> None:
-    for model in ("timm:vit_tiny_patch16_224", "ViT-B-32-quickgelu"):
-        shapes = untrained_tower(model, device="cpu", numbers=False)
-        assert shapes.device.type == "meta"
-        whole = untrained_tower(model, device="cpu")
+def test_a_tower_without_numbers_is_the_one_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for library, model in ((from_timm, "timm:vit_tiny_patch16_224"), (from_open_clip, "ViT-B-32-quickgelu")):
+        whole, make = untrained_tower(model, device="cpu"), library.untrained
+
+        def watched(name: str, make: Any = make) -> Any:
+            made = make(name)
+            assert all(value.is_meta for value in made.parameters()), "numbers are not even made and thrown away"
+            return made
+
+        with monkeypatch.context() as patch:
+            patch.setattr(library, "untrained", watched)
+            shapes = untrained_tower(model, device="cpu", numbers=False)
         assert (shapes.info, shapes.heads) == (whole.info, whole.heads)
-        assert all(value.is_meta for value in shapes.state().values())
+        assert shapes.device.type == "meta"
