@@ -36,6 +36,8 @@ SERIES = ("#0072b2", "#c44e00", "#00805c", "#9a3c80", "#7a5c00", "#3f51b5")
 LINES, MARKS = ("-", "--", "-.", ":"), "osD^vP"
 LEGEND_CHARACTERS, CLASS_CHARACTERS = 32, 36
 DOTS_PER_INCH = 160
+PX_PER_POINT = 1.6
+"""Of a plot on a page, at most: letters of 9 points become 14 px."""
 MOST_COUNTS = 20
 """Classes of a matrix with room for numbers in its squares."""
 
@@ -170,7 +172,11 @@ def themed(svg: str, caption: str) -> str:
     for number, colour in enumerate(SERIES):
         element = element.replace(colour, f"var(--series-{number})")
     label = re.sub(r"[^\w .,%-]", " ", caption)
-    element = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-label="{label}">', element)
+    size = re.match(r'<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"', element)
+    assert size is not None, "matplotlib's own beginning"
+    begin = f'<svg viewBox="0 0 {size[1]} {size[2]}" role="img" aria-label="{label}"'
+    most_px = round(PX_PER_POINT * float(size[1]))  # a small matrix is not blown up to the page's width
+    element = re.sub(r"^<svg [^>]*>", f'{begin} style="max-width: {most_px}px">', element)
     return _unfixed(element)
 
 
