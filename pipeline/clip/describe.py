@@ -128,6 +128,8 @@ class _Undrawn(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
         fills = name.endswith("_") and not name.endswith("__") and name not in ("requires_grad_", "detach_")
-        if fills and args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
-            return args[0]
+        if fills:
+            filled = args[0] if args else (kwargs or {}).get("tensor")  # torch.nn.init names it
+            if isinstance(filled, torch.Tensor) and filled.is_meta:
+                return filled
         return func(*args, **(kwargs or {}))
