@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidxfer.cli import options as o
+from vidxfer.cli.choices import know_heads
 from vidxfer.cli.stage_two import parse_caches
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs; the others stand beside the first.")],
+    head: o.HeadsOption = None,
     cache: o.CachesOption = None,
     labels_as: o.LabelsAsOption = None,
     out: Annotated[Path, typer.Option("--out", help="The page.")] = Path("report.html"),
@@ -36,6 +38,7 @@ def report(
     from vidxfer.stages.reporting import report as stage
 
     caches = parse_caches(cache, labels_as)
+    know_heads(head)
     made = stage.report(
         stage.ReportRequest(
             runs=tuple(runs),
