@@ -129,7 +129,7 @@ def table_of_codecs() -> str:
     whole = cache_spec(PUBLISHED[0], "float16")
     for codec, words in said.items():
         spec = cache_spec(PUBLISHED[0], codec)
-        bits = 8 * sum(spec.form.token_bytes(spec.channels)) / spec.channels
+        bits = 8 * sum(spec.form.frame_bytes(spec.tokens, spec.channels)) / (spec.tokens * spec.channels)
         size, times = spec.bytes_per_view / 1e6, whole.bytes_per_view / spec.bytes_per_view
         lines.append(f"| `{codec}` | {words} | {bits:.2f} | {size:.2f} MB | {times:.1f}x |")
     clip = whole.clip_model.removesuffix("-quickgelu").replace("B-", "B/")

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vidxfer.pipeline.cache.codecs.form import BITS, Form, codec_form
+from vidxfer.pipeline.cache.codecs.klt import KltLayer
 from vidxfer.pipeline.cache.codecs.pack import SCALE_LEAST, decode_grouped, encode_grouped
 from vidxfer.pipeline.cache.codecs.pq import FLOAT16_MOST, decode_pq, encode_pq
 from vidxfer.pipeline.cache.spec import CacheSpec
@@ -89,7 +90,7 @@ class _Layers(nn.Module):
     Args:
         form: the codec.
         mean, std: channel_mean and channel_std, float32 [layer channel], of all stored layers.
-        fitted: rotation, component_std and codebook where the codec has them, of all stored layers.
+        fitted: what else the codec has, of all stored layers; see `Form.fitted_shapes`.
         positions: positions of the wanted layers, in the wanted order.
     """
 
@@ -103,10 +104,10 @@ class _Layers(nn.Module):
         self, form: Form, mean: Tensor, std: Tensor, fitted: Mapping[str, Tensor], positions: Sequence[int]
     ) -> None:
         super().__init__()
-        self.form, self.channels = form, mean.shape[1]
+        self.form, self.channels, self.layer_count = form, mean.shape[1], len(positions)
         expect("std", std, "layer channel", layer=len(mean), channel=self.channels)
         arrays = {"mean": mean, "std": std}
-        for name, (axes, shape) in form.fitted_shapes(len(mean), self.channels).items():
+        for name, (axes, shape) in fitted_shapes(form, len(mean), self.channels, fitted).items():
             if name not in fitted:
                 raise ValueError(f"codec {form.name} needs {name} [{axes}], which was not given")
             expect(name, fitted[name], axes, **dict(zip(axes.split(), shape, strict=True)))
@@ -114,7 +115,21 @@ class _Layers(nn.Module):
         for name in ("mean", "std", "rotation", "component_std", "codebook"):
             array = arrays[name][list(positions)].float().clone() if name in arrays else None
             # Not persistent: they belong to the cache, and a head's checkpoint must not bring another cache's.
-            self.register_buffer(name, array, persistent=False)
+            self.register_buffer(name, None if form.is_klt else array, persistent=False)
+        of_layer = [{name: fitted[name][position] for name in fitted} for position in positions if form.is_klt]
+        self.klt = nn.ModuleList([KltLayer(form, arrays) for arrays in of_layer])
+
+
+def fitted_shapes(
+    form: Form, layers: int, channels: int, fitted: Mapping[str, Tensor]
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """As `Form.fitted_shapes`; tokens and frames are those that the given arrays were fitted for."""
+    tokens, frames = 0, 1
+    if form.is_klt and "place_mean" in fitted:
+        tokens = fitted["place_mean"].shape[1]
+        if "coefficient_std" in fitted:
+            frames = fitted["coefficient_std"].shape[-1] // form.values(channels)
+    return form.fitted_shapes(layers, channels, tokens, frames)
 
 
 class Quantiser(_Layers):
@@ -138,9 +153,10 @@ class Quantiser(_Layers):
         Raises:
             ClipError: a token is not finite, or too large to be stored.
         """
-        expect("mean", self.mean, "layer channel", layer=tokens.shape[-4], channel=tokens.shape[-1])
-        layer_axis, shape = tokens.ndim - 4, (*tokens.shape[:-4], len(self.mean))
-        for i in range(len(self.mean)):
+        expect("tokens", tokens[(0,) * (tokens.ndim - 4)], "layer frame token channel", layer=self.layer_count,
+               channel=self.channels)  # fmt: skip
+        layer_axis, shape = tokens.ndim - 4, (*tokens.shape[:-4], self.layer_count)
+        for i in range(self.layer_count):
             code, scale = self._layer(tokens.select(-4, i), i)
             if out is None:  # made once and not stacked from layers: one copy of the codes, not two
                 codes = code.new_empty((*shape, *code.shape[layer_axis:]))
@@ -155,6 +171,10 @@ class Quantiser(_Layers):
     def _layer(self, tokens: Tensor, i: int) -> tuple[Tensor, Tensor | None]:
         if self.form.is_exact:
             return encode_float16(tokens), None
+        if self.form.is_klt:
+            _expect_finite(tokens.abs().amax(), FLOAT16_MOST)
+            codes, scales = self.klt[i].encode(tokens.flatten(0, -4) if tokens.ndim > 3 else tokens[None])
+            return codes.view(*tokens.shape[:-3], *codes.shape[1:]), scales.view(*tokens.shape[:-3], *scales.shape[1:])
         values = (tokens.float() - self.mean[i]).div_(self.std[i])
         if self.rotation is not None:
             assert self.component_std is not None, "stored together"
@@ -212,14 +232,19 @@ class Dequantiser(_Layers):
 
     def forward(self, codes: Tensor, scale: Tensor | None) -> Tensor:
         """codes [clip layer frame token code], scale of the same clips or None → [clip layer frame token channel]."""
-        expect("codes", codes, "clip layer frame token code", layer=len(self.mean))
+        expect("codes", codes, "clip layer frame token code", layer=self.layer_count)
         if self.form.is_exact:
             return codes.to(self.dtype)
         if scale is None and self.form.quantiser != "float16":
             raise ValueError(f"{self.form.name} codes need their scale")
-        tokens = torch.empty((*codes.shape[:-1], self.channels), dtype=self.dtype, device=codes.device)
+        token_count = self.klt[0].tokens if self.form.is_klt else codes.shape[3]
+        shape = (*codes.shape[:3], token_count, self.channels)
+        tokens = torch.empty(shape, dtype=self.dtype, device=codes.device)
         # One layer at a time: the float32 intermediate is then a fraction of the result, not twice as large.
-        for i in range(len(self.mean)):
+        for i in range(self.layer_count):
+            if self.form.is_klt:
+                tokens[:, i] = self.klt[i].decode(codes[:, i], scale[:, i])
+                continue
             values = self.values(codes[:, i], None if scale is None else scale[:, i], i)
             if self.matrix is None:
                 tokens[:, i] = torch.addcmul(self.mean[i], values, self.std[i])
@@ -232,6 +257,7 @@ class Dequantiser(_Layers):
 
         codes [... code], scale [...] or [... group], of one layer.
         """
+        self._expect_linear()
         form, dtype = self.form, self.mean.dtype
         if form.quantiser == "float16" or scale is None:
             return codes.to(dtype)
@@ -253,11 +279,16 @@ class Dequantiser(_Layers):
             weight [out value] and bias [out], so that weight' values + bias' equals weight tokens + bias. With pcaK the
             product has K instead of all channels to go through, and the tokens are never made.
         """
+        self._expect_linear()
         shift = weight @ self.mean[i].to(weight.dtype)
         if self.form.is_exact:
             return weight, torch.zeros_like(shift) if bias is None else bias
         folded = weight * self.std[i] if self.matrix is None else weight @ self.matrix[i].to(weight.dtype).T
         return folded, shift if bias is None else bias + shift
+
+    def _expect_linear(self) -> None:
+        if self.form.is_klt:
+            raise ValueError(f"{self.form.name} has a mean per place: its tokens are decoded whole, none is folded")
 
     def fold_codebook(self, weight: Tensor, bias: Tensor | None, i: int) -> tuple[Tensor, Tensor]:
         """The linear layer of every codeword of a pq codec, worked out beforehand.

@@ -221,7 +221,7 @@ class SplitLayout:
         spec, videos, views = self.spec, self.videos, self.spec.stored_views
         layers, frames = len(spec.layers), spec.sparse_frames
         form, scale = spec.form, spec.form.scale_shape(spec.channels)
-        per_token = (videos, views, layers, frames, spec.tokens)
+        per_token = (videos, views, layers, frames, form.code_tokens(spec.tokens, spec.channels))
         plain_codes = spec.codec in ("int8", "float16")
         sharded = [
             ("tokens", form.code_dtype, f"video view layer frame token {'channel' if plain_codes else 'code'}",

@@ -142,7 +142,7 @@ class CacheSpec:
     @property
     def fitted_shapes(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Axes and shape of the arrays that the codec has beside channel_mean and channel_std."""
-        return self.form.fitted_shapes(len(self.layers), self.channels)
+        return self.form.fitted_shapes(len(self.layers), self.channels, self.tokens, self.sparse_frames)
 
     @property
     def stored_views(self) -> int:
@@ -189,15 +189,15 @@ class CacheSpec:
     @property
     def token_bytes_per_view(self) -> int:
         """Bytes of the token codes of one view, without scales and checksums."""
-        return len(self.layers) * self.sparse_frames * self.tokens * self.form.token_bytes(self.channels)[0]
+        return len(self.layers) * self.sparse_frames * self.form.frame_bytes(self.tokens, self.channels)[0]
 
     @property
     def bytes_per_view(self) -> int:
         """Bytes that one more view costs on disk, over all arrays, checksums and index entries included."""
         layers = len(self.layers)
         total = self.token_bytes_per_view + layers * CHUNK_OVERHEAD_BYTES
-        if scale_bytes := self.form.token_bytes(self.channels)[1]:
-            total += layers * (self.sparse_frames * self.tokens * scale_bytes + CHUNK_OVERHEAD_BYTES)
+        if scale_bytes := self.form.frame_bytes(self.tokens, self.channels)[1]:
+            total += layers * (self.sparse_frames * scale_bytes + CHUNK_OVERHEAD_BYTES)
         total += self.sparse_frames * self.embed * 2 + CHUNK_OVERHEAD_BYTES
         geometry = self.sampling.dense_frames * 4 + 4 * 4 + 3  # frame_index, crop, resize_first + flip + grey
         return total + geometry

@@ -177,7 +177,7 @@ def needs_of(spec: CacheSpec, recipe: Recipe | None, classes: int) -> Needs:
 
 def bytes_read(spec: CacheSpec, needs: Needs) -> int:
     """Bytes read of one stored view: whole chunks of codes and scales, and embeddings where they are wanted."""
-    tokens = spec.sparse_frames * spec.tokens * sum(spec.form.token_bytes(spec.channels))
+    tokens = spec.sparse_frames * sum(spec.form.frame_bytes(spec.tokens, spec.channels))
     return len(needs.layers) * tokens + (spec.sparse_frames * spec.embed * 2 if needs.embedding else 0)
 
 

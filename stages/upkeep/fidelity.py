@@ -171,7 +171,7 @@ def expect_truth(request: FidelityRequest, split: Split) -> None:
 
 def bytes_per_layer(spec: CacheSpec) -> int:
     """Bytes that codes and scales of one layer take per view, checksums and index left out."""
-    return sum(spec.form.token_bytes(spec.channels)) * spec.sparse_frames * spec.tokens
+    return sum(spec.form.frame_bytes(spec.tokens, spec.channels)) * spec.sparse_frames
 
 
 class Tried:

@@ -41,8 +41,6 @@ from vidxfer.stages.upkeep.rewrite import as_they_are, fail_rows, rewrite_shard
 from vidxfer.stages.upkeep.stored import decoded, fit_on_cache, read_row
 from vidxfer.stages.versions import library_versions
 
-FITTED = ("channel_mean", "channel_std", "rotation", "component_std", "codebook")  # what a codec has per layer
-
 RECODED_FROM = "recoded_from"
 """Name among what informs, of what a recoded split was made from."""
 
@@ -181,8 +179,11 @@ def open_target(
         return target
     if spec.codec == source.spec.codec:
         places = source.spec.layer_positions(spec.layers)
-        known = {name: torch.from_numpy(values[places]) for name, values in source.fixed.items() if name in FITTED}
-        fitted = Fitted(mean=known.pop("channel_mean"), std=known.pop("channel_std"), arrays=known)
+        fitted = Fitted(
+            mean=torch.from_numpy(source.channel_mean[places]),
+            std=torch.from_numpy(source.channel_std[places]),
+            arrays={name: torch.from_numpy(values[places]) for name, values in source.fitted.items()},
+        )
     else:
         fitted = fit_on_cache(reader, spec, device, shown)
     target = replace(

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vidxfer.pipeline.cache.codecs.fit_klt import TrackSample, fit_klt
 from vidxfer.pipeline.cache.codecs.form import Form
 from vidxfer.pipeline.cache.codecs.pq import fit_codebook
 from vidxfer.pipeline.errors import ClipError
@@ -142,12 +143,17 @@ class Fitting:
         self._sums = Calibration()
         needed = any(form.transform or form.part for form in forms)
         self._sample = TokenSample(videos) if needed else None
+        self._tracks = None
+        if any(form.is_klt for form in forms):
+            self._tracks = TrackSample(videos, tokens_most=SAMPLE_TOKENS, bytes_most=SAMPLE_BYTES)
 
     def update(self, tokens: Tensor) -> None:
         """Take in one video's tokens [... layer frame token channel]."""
         self._sums.update(tokens)
         if self._sample is not None:
             self._sample.update(tokens)
+        if self._tracks is not None:
+            self._tracks.update(tokens)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and std, float32 [layer channel], whatever the codec needs of them."""
@@ -162,6 +168,8 @@ class Fitting:
         mean, std = self._sums.finish()
         if form.is_exact:  # nothing is normalised
             return Fitted(mean=torch.zeros_like(mean), std=torch.ones_like(std), arrays={})
+        if form.is_klt:
+            return Fitted(mean=mean, std=std, arrays=self._finish_klt(form, device))
         made: dict[str, list[Tensor]] = {}
         for i in range(len(mean) if form.transform or form.part else 0):
             assert self._sample is not None, "this codec was not announced"
@@ -174,6 +182,17 @@ class Fitting:
             if form.part:
                 made.setdefault("codebook", []).append(fit_codebook(values, form.part, seed=i).cpu())
         return Fitted(mean=mean, std=std, arrays={name: torch.stack(layers) for name, layers in made.items()})
+
+    def _finish_klt(self, form: Form, device: torch.device) -> dict[str, Tensor]:
+        assert self._tracks is not None, "this codec was not announced"
+        place_mean, class_std = self._tracks.statistics()
+        made: dict[str, list[Tensor]] = {}
+        for i in range(len(place_mean)):
+            tracks = self._tracks.tracks(i, place_mean[i].to(device))
+            for name, values in fit_klt(form, tracks, seed=i).items():
+                made.setdefault(name, []).append(values.cpu())
+        layers = {name: torch.stack(values) for name, values in made.items()}
+        return {"place_mean": place_mean.cpu(), "class_std": class_std.cpu(), **layers}
 
 
 def fit_rotation(values: Tensor, kept: int, *, spread: int) -> tuple[Tensor, Tensor]:

@@ -85,6 +85,12 @@ def fit_codebook(values: Tensor, size: int, *, seed: int, rounds: int = ROUNDS) 
     parts = -(-values.shape[-1] // size)
     cut = _cut(values, parts, size)
     cut = cut / gain_of(cut.flatten(-2))[:, None, None]
+    return kmeans(cut, seed=seed, rounds=rounds)
+
+
+def kmeans(cut: Tensor, *, seed: int, rounds: int = ROUNDS) -> Tensor:
+    """256 means of every part, [part codeword value] of vectors [token part value]; see `fit_codebook`."""
+    parts, size = cut.shape[1:]
     draw = torch.Generator().manual_seed(seed)
     codebook = _drawn(cut, CODEWORDS, draw)
     for _ in range(rounds):

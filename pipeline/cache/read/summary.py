@@ -32,6 +32,7 @@ def _of_split(split: Split) -> dict[str, Any]:
             counted = noted.setdefault(note, Counter())
             for text, count in counts.items():
                 counted[text.partition("\t")[0]] += count  # behind a tab: the video of which it is said
+    bytes_per_frame = sum(spec.form.frame_bytes(spec.tokens, spec.channels))
     return {
         "path": str(split.path),
         "fingerprint": spec.fingerprint,
@@ -42,9 +43,9 @@ def _of_split(split: Split) -> dict[str, Any]:
         "classes": len(split.class_names),
         "shape": dict(zip(*_axes(split), strict=True)),
         "codec": spec.codec,
-        "bytes_per_token": sum(spec.form.token_bytes(spec.channels)),
+        "bytes_per_token": round(bytes_per_frame / spec.tokens),
         "bytes_per_view": spec.bytes_per_view,
-        "times_smaller_than_float16": 2 * spec.channels / sum(spec.form.token_bytes(spec.channels)),
+        "times_smaller_than_float16": 2 * spec.channels * spec.tokens / bytes_per_frame,
         "frames": None if split.frames is None else split.frames.to_dict(),
         "frozen": None if split.frozen is None else {"file": split.frozen.name, "heads": split.frozen.heads},
         "views_in_parts": [_views(part) for part in split.parts],
