@@ -38,6 +38,7 @@ class RawBatch:
         labels: int64 [clip]. The label of a mirrored view is that of its mirror class.
         rows: each clip's row in the split.
         ids: ids of the videos.
+        kept: int64 [clip frame], which of the decoded frames the head sees; None: all.
     """
 
     codes: Codes | None
@@ -46,6 +47,7 @@ class RawBatch:
     labels: Tensor
     rows: tuple[int, ...]
     ids: tuple[str, ...]
+    kept: Tensor | None = None
 
 
 class AheadLoader(ABC):

@@ -107,7 +107,8 @@ class ClipLoader(AheadLoader):
             largest = max((len(clips) for clips in plan), default=0)
             if self._buffers and len(self._buffers[0].codes) >= largest:
                 return  # one ring for all epochs: pinning memory takes longer than filling it
-            new_buffer = partial(self.reader.buffer, largest, self.needs.layers, self.bank.used)
+            read_frames = self.bank.stored if self.split.spec.form.joins_frames else self.bank.used
+            new_buffer = partial(self.reader.buffer, largest, self.needs.layers, read_frames)
             self._buffers = deque(new_buffer() for _ in range(AHEAD + 1))
 
     def load(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
@@ -123,16 +124,18 @@ class ClipLoader(AheadLoader):
                 for (row, number), view, draw in zip(clips, stored, drawn, strict=True)
             ]
             pixels = self._dense.begin(shown, self._decode)
-        codes = None
+        codes = kept = None
         places = [draw.places for draw in drawn]
         if self.needs.layers:
-            kept = places if self.bank.group > 1 else None
-            codes = self.reader.read(rows, views, self.needs.layers, frames=kept, out=self._buffers[0])
+            some, joined = self.bank.group > 1, self.split.spec.form.joins_frames
+            read_frames = places if some and not joined else None
+            codes = self.reader.read(rows, views, self.needs.layers, frames=read_frames, out=self._buffers[0])
+            kept = torch.tensor(places) if some and joined else None
             self._buffers.rotate(-1)
         embedding = None
         if self.needs.embedding:
             whole = self.reader.embedding(rows, views)
-            embedding = torch.from_numpy(np.stack([clip[list(kept)] for clip, kept in zip(whole, places, strict=True)]))
+            embedding = torch.from_numpy(np.stack([clip[list(own)] for clip, own in zip(whole, places, strict=True)]))
         return RawBatch(
             codes=codes,
             embedding=embedding,
@@ -140,6 +143,7 @@ class ClipLoader(AheadLoader):
             labels=torch.tensor([self.label_of(row, view.flip) for row, view in zip(rows, stored, strict=True)]),
             rows=tuple(rows),
             ids=tuple(self.split.video_ids[row] for row in rows),
+            kept=kept,
         )
 
     def _drawn(self, row: int, view: View) -> BankDraw:
@@ -231,7 +235,11 @@ class Assembler:
             return None, embedding
         codes = raw.codes.codes.to(self.device, non_blocking=True)
         scale = None if raw.codes.scale is None else raw.codes.scale.to(self.device, non_blocking=True)
-        return self.dequantise(codes, scale), embedding
+        tokens = self.dequantise(codes, scale)
+        if raw.kept is not None:
+            kept = raw.kept.to(self.device, non_blocking=True)
+            tokens = tokens[torch.arange(len(kept), device=self.device)[:, None], :, kept].transpose(1, 2)
+        return tokens, embedding
 
 
 def online_features(tower: Any, pixels: Tensor, alpha: int, needs: Needs) -> tuple[Tensor | None, Tensor | None]:

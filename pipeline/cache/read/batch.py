@@ -118,6 +118,7 @@ class TokenReader(Rows, ABC):
             CacheIncomplete: a row is not stored.
             CacheCorrupt: a file is missing or cut off, or a chunk does not match its crc32c.
             CacheError: a layer is not in the cache.
+            ValueError: some frames are wanted, and the codec can only decode all of a view together.
         """
         self.expect_stored(rows)
         self._expect_views(rows, views)
@@ -137,6 +138,8 @@ class TokenReader(Rows, ABC):
         stored = self.split.spec.sparse_frames
         if frames is None:
             return stored
+        if self.split.spec.form.joins_frames:
+            raise ValueError(f"{self.split.spec.codec} decodes all frames of a view together: read all, then choose")
         counts = {len(places) for places in frames}
         if len(frames) != clips or len(counts) > 1:
             raise ValueError(
