@@ -117,7 +117,13 @@ class _Layers(nn.Module):
             # Not persistent: they belong to the cache, and a head's checkpoint must not bring another cache's.
             self.register_buffer(name, None if form.is_klt else array, persistent=False)
         of_layer = [{name: fitted[name][position] for name in fitted} for position in positions if form.is_klt]
-        self.klt = nn.ModuleList([KltLayer(form, arrays) for arrays in of_layer])
+        self._klt = nn.ModuleList([KltLayer(form, arrays) for arrays in of_layer])
+
+    def klt(self, i: int) -> KltLayer:
+        """The i-th layer of a "klt" codec."""
+        layer = self._klt[i]
+        assert isinstance(layer, KltLayer), "made so"
+        return layer
 
 
 def fitted_shapes(
@@ -173,8 +179,9 @@ class Quantiser(_Layers):
             return encode_float16(tokens), None
         if self.form.is_klt:
             _expect_finite(tokens.abs().amax(), FLOAT16_MOST)
-            codes, scales = self.klt[i].encode(tokens.flatten(0, -4) if tokens.ndim > 3 else tokens[None])
-            return codes.view(*tokens.shape[:-3], *codes.shape[1:]), scales.view(*tokens.shape[:-3], *scales.shape[1:])
+            outer = tokens.shape[:-3]
+            codes, scales = self.klt(i).encode(tokens.reshape(-1, *tokens.shape[-3:]))
+            return codes.view(*outer, *codes.shape[1:]), scales.view(*outer, *scales.shape[1:])
         values = (tokens.float() - self.mean[i]).div_(self.std[i])
         if self.rotation is not None:
             assert self.component_std is not None, "stored together"
@@ -237,13 +244,13 @@ class Dequantiser(_Layers):
             return codes.to(self.dtype)
         if scale is None and self.form.quantiser != "float16":
             raise ValueError(f"{self.form.name} codes need their scale")
-        token_count = self.klt[0].tokens if self.form.is_klt else codes.shape[3]
+        token_count = self.klt(0).tokens if self.form.is_klt else codes.shape[3]
         shape = (*codes.shape[:3], token_count, self.channels)
         tokens = torch.empty(shape, dtype=self.dtype, device=codes.device)
         # One layer at a time: the float32 intermediate is then a fraction of the result, not twice as large.
         for i in range(self.layer_count):
-            if self.form.is_klt:
-                tokens[:, i] = self.klt[i].decode(codes[:, i], scale[:, i])
+            if self.form.is_klt and scale is not None:
+                tokens[:, i] = self.klt(i).decode(codes[:, i], scale[:, i])
                 continue
             values = self.values(codes[:, i], None if scale is None else scale[:, i], i)
             if self.matrix is None:

@@ -29,7 +29,7 @@ def test_shapes_types_and_bytes_are_those_of_what_is_made(
     fitting = Fitting([form], 1)
     fitting.update(tokens)
     fitted = fitting.finish(form, torch.device("cpu"))
-    shapes = {one: shape for one, (_, shape) in form.fitted_shapes(3, channels).items()}
+    shapes = {one: shape for one, (_, shape) in form.fitted_shapes(3, channels, tokens=2, frames=1).items()}
     assert shapes == {one: tuple(values.shape) for one, values in fitted.arrays.items()}
     codes, scale = Quantiser(form, fitted.mean, fitted.std, fitted.arrays, range(3))(tokens)
     assert codes.shape == (2, 3, 1, 2, form.code_width(channels))

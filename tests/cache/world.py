@@ -69,10 +69,7 @@ def make(
 def fitted_of(spec: CacheSpec) -> dict[str, np.ndarray[Any, Any]]:
     """What a codec has beside mean and std, drawn at random: directions at right angles, codewords near the data."""
     rng = np.random.default_rng(1)
-    made = {
-        name: rng.normal(size=shape).astype(np.float32)
-        for name, (_, shape) in spec.form.fitted_shapes(len(spec.layers), spec.channels).items()
-    }
+    made = {name: rng.normal(size=shape).astype(np.float32) for name, (_, shape) in spec.fitted_shapes.items()}
     if "rotation" in made:
         square = rng.normal(size=(len(spec.layers), spec.channels, spec.channels))
         made["rotation"] = np.linalg.qr(square)[0][:, : made["rotation"].shape[1]].astype(np.float32)

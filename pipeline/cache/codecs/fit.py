@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.codecs.fit_klt import TrackSample, fit_klt
+from vidxfer.pipeline.cache.codecs.fit_klt import TrackSample, directions, fit_klt
 from vidxfer.pipeline.cache.codecs.form import Form
 from vidxfer.pipeline.cache.codecs.pq import fit_codebook
 from vidxfer.pipeline.errors import ClipError
@@ -203,18 +203,12 @@ def fit_rotation(values: Tensor, kept: int, *, spread: int) -> tuple[Tensor, Ten
         spread: values per codeword: then each part gets strong and weak directions alike, and std is 1, because a
             codebook finds the spread within a part itself. 0: no codewords follow.
     """
-    wide = values.double()
-    variance, vectors = torch.linalg.eigh(wide.T @ wide / len(wide))
-    order = variance.argsort(descending=True)[:kept]
-    rotation = vectors[:, order].T
-    # An eigenvector may point either way: the largest entry is made positive, so that a repeat gives the same.
-    largest = rotation.gather(1, rotation.abs().argmax(1, keepdim=True))
-    rotation = rotation * torch.where(largest < 0, -1.0, 1.0)
+    rotation, variance = directions(values, kept)
     if spread:
-        return rotation[dealt(kept, spread).to(rotation.device)].float(), torch.ones(kept, device=values.device)
-    std = variance[order].clamp_min(0).sqrt()
+        return rotation[dealt(kept, spread).to(rotation.device)], torch.ones(kept, device=values.device)
+    std = variance[:kept].clamp_min(0).sqrt()
     floor = (variance.clamp_min(0).mean().sqrt() * COMPONENT_FLOOR).clamp_min(torch.finfo(torch.float32).tiny)
-    return rotation.float(), torch.maximum(std, floor).float()
+    return rotation, torch.maximum(std, floor).float()
 
 
 def dealt(count: int, part: int) -> Tensor:

@@ -112,14 +112,14 @@ def fit_klt(form: Form, tracks: Tensor, seed: int) -> dict[str, Tensor]:
     wild = wild_direction(tracks.flatten(0, 1))
     rest = tracks - (tracks @ wild).unsqueeze(-1) * wild
     if form.joins_frames:
-        rest = rest.unflatten(1, (-1, block_frames(tracks.shape[1]))).flatten(0, 1)
+        rest = rest.reshape(-1, block_frames(tracks.shape[1]), channels)
     else:
         rest = rest.flatten(0, 1).unsqueeze(1)
     size = rest.square().mean(dim=(1, 2)).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
     gain = size.median()
     size = gain * torch.exp2(((size / gain).log2() * GAIN_STEPS).round() / GAIN_STEPS)
     normal = rest / size[:, None, None]
-    rotation = directions(normal.flatten(0, 1), form.values(channels))
+    rotation, _ = directions(normal.flatten(0, 1), form.values(channels))
     arrays = {"wild": wild, "rotation": rotation}
     components = normal @ rotation.T
     if not form.joins_frames:
@@ -148,17 +148,22 @@ def fit_klt(form: Form, tracks: Tensor, seed: int) -> dict[str, Tensor]:
 def wild_direction(tokens: Tensor) -> Tensor:
     """The direction [channel] in which the largest of the tokens [token channel] lie."""
     largest = tokens.square().sum(1).topk(max(1, len(tokens) // WILD_SHARE)).indices
-    return directions(tokens[largest], 1)[0]
+    return directions(tokens[largest], 1)[0][0]
 
 
-def directions(values: Tensor, kept: int) -> Tensor:
-    """The `kept` directions [component channel] in which values [token channel] are largest, most first."""
+def directions(values: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+    """Where values [token channel] are largest: float32 [component channel] at right angles, the largest first.
+
+    Returns:
+        the first `kept` directions, and the mean square along every direction, float64 [channel].
+    """
     wide = values.double()
-    _, vectors = torch.linalg.eigh(wide.T @ wide / len(wide))
-    found = vectors.flip(1)[:, :kept].T
+    variance, vectors = torch.linalg.eigh(wide.T @ wide / len(wide))
+    chosen = vectors.flip(1)[:, :kept].T
     # An eigenvector may point either way: the largest entry is made positive, so that a repeat gives the same.
-    largest = found.gather(1, found.abs().argmax(1, keepdim=True))
-    return (found * torch.where(largest < 0, -1.0, 1.0)).float()
+    largest = chosen.gather(1, chosen.abs().argmax(1, keepdim=True))
+    signed: Tensor = chosen * torch.where(largest < 0, -1.0, 1.0)
+    return signed.float(), variance.flip(0)
 
 
 def fit_kinds(coefficients: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,9 @@
 * wild: the direction of the massive tokens (about 2 in 100; one channel up to 100 times larger than all others). Its
   share w is kept as float16 for every token. So there is no largest number of massive tokens, and they spoil nothing.
 * rotation: the Karhunen-Loève transform of what remains, every token divided by its own size beforehand.
-* The class row is stored as int8 with its own statistics. It takes as many places of the token axis as it needs bytes.
-* gain, kind: of a block, one byte each. A block is one place in several frames. Still blocks keep most of their bits for
-  what does not change; moving ones share them out otherwise. The kind says which deviations hold.
+* The class row is stored as int8 with its own statistics. It takes as many places of the token axis as its bytes fill.
+* gain, kind: of a block, one byte each. A block is one place in several frames. Still blocks keep most of their bits
+  for what does not change; moving ones share them out otherwise. The kind says which deviations hold.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class KltLayer(nn.Module):
         class_scale = (classes.abs().amax(-1) / 127).clamp_min(2.0**-14).half()
         class_codes = (classes / class_scale.float().unsqueeze(-1)).round_().clamp_(-127, 127).to(torch.int8)
         spare = self.class_places * self.width - self.channels
-        class_bytes = F.pad(class_codes, (0, spare)).view(torch.uint8).unflatten(-1, (self.class_places, self.width))
+        filled = F.pad(class_codes, (0, spare)).view(torch.uint8)
+        class_bytes = filled.view(*filled.shape[:2], self.class_places, self.width)
         rest = tokens[:, :, 1:].float() - self.place_mean[1:]
         share = rest @ self.wild
         values = (rest - share.unsqueeze(-1) * self.wild) @ self.rotation.T
@@ -112,7 +113,7 @@ class KltLayer(nn.Module):
 
     def _encode_blocks(self, values: Tensor) -> Tensor:
         """values [clip frame patch component] to bytes [clip frame patch byte]; a block's are dealt to its frames."""
-        clips, frames, patches, _ = values.shape
+        clips, patches = len(values), values.shape[2]
         tracks = rearrange(values, "clip (block frame) patch component -> (clip block patch) frame component",
                            frame=self.block)  # fmt: skip
         size = tracks.square().mean(dim=(1, 2)).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
@@ -139,16 +140,17 @@ class KltLayer(nn.Module):
             of_kind = chosen[:, self.position[kind]] * self.coefficient_std[kind]
             coefficients = torch.where(kinds == kind, of_kind, coefficients)
         gain = self._gain(rows[:, 0].to(coefficients.dtype) - GAIN_ZERO)
-        tracks = self.dct.T @ (coefficients * gain.unsqueeze(-1)).unflatten(1, (self.block, -1))
-        return rearrange(tracks, "(clip block patch) frame component -> clip (block frame) patch component",
-                         clip=clips, patch=patches)  # fmt: skip
+        tracks = self.dct.T @ (coefficients * gain.unsqueeze(-1)).view(len(rows), self.block, -1)
+        values: Tensor = rearrange(tracks, "(clip block patch) frame component -> clip (block frame) patch component",
+                                   clip=clips, patch=patches)  # fmt: skip
+        return values
 
     def _gain(self, steps: Tensor) -> Tensor:
         return self.gain * torch.exp2(steps / GAIN_STEPS)
 
 
 def kinds_of(coefficients: Tensor, deviations: Tensor) -> Tensor:
-    """Kind int64 [track] under which coefficients [track coefficient] are most likely; deviations [kind coefficient]."""
+    """int64 [track]: the kind that makes coefficients [track coefficient] most likely; deviations [kind coefficient]."""
     unlikely = coefficients.square() @ deviations.square().reciprocal().T + 2 * deviations.log().sum(1)
     return unlikely.argmin(1)
 

@@ -1,4 +1,4 @@
-"""Whole numbers of different lengths in bit planes: strong components get more bits than weak ones, every token as many.
+"""Numbers of different lengths in bit planes: strong components get more bits than weak ones, every token as many.
 
     8 components │ bits │ bytes                     group g has bits[g] bits per component, from strong to weak
     group 0      │  7   │ p0 p1 p2 p3 p4 p5 p6      byte k of a group holds bit k of its 8 numbers, component 0 lowest
@@ -68,7 +68,7 @@ def encode_planes(values: Tensor, bits: Sequence[int], width: int) -> tuple[Tens
         step = (largest * share).clamp_min(SCALE_LEAST).half()
         error = (_values(_numbers(filled, step, levels), step, levels) - filled).square_().sum(-1)
         best, least = torch.where(error < least, step, best), torch.minimum(error, least)
-    numbers = _numbers(filled, best, levels).int().unflatten(-1, (len(bits), TOGETHER))
+    numbers = _numbers(filled, best, levels).int().view(*filled.shape[:-1], len(bits), TOGETHER)
     weights = 1 << torch.arange(TOGETHER, device=values.device, dtype=torch.int32)
     planes = [
         ((numbers[..., :groups, :] >> plane & 1) * weights).sum(-1, dtype=torch.int32)
