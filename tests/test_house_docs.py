@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 
 from vidxfer.cli.main import FAILED, OK, PARTIAL, USAGE, app
 from vidxfer.cli.towers import counts_of, row_of
-from vidxfer.pipeline.cache.codec import decode_int8
+from vidxfer.pipeline.cache.codecs.plain import decode_int8
 from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.layout import SplitLayout
 from vidxfer.pipeline.cache.read.reader import CacheReader

@@ -2,14 +2,11 @@
 
     z = (x - mean) / std          static, per (layer, channel), from a calibration sample: tames outlier channels
     u = rotation z / component_std  only after rotate+ and pcaK+: the directions of the sample, most variance first
-    q, scale                      of u: int8 here, 4 and 6 bits in codec_pack.py, codewords in codec_pq.py
+    q, scale                      of u: int8 in plain.py, 4 and 6 bits in pack.py, codewords in pq.py
     x' = mean + std · rotationᵀ (component_std · u')     on the device that trains: few bytes on disk and over the bus
 
-    int8: scale = max |u| / 127, float16, per (layer, frame, token);  q = round(u / scale);  u' = q · scale
-
-The error of an int8 value is at most half a step of its token, scale · std / 2, plus the rounding of the largest value
-to the float16 scale (1/16 of a step at most). From u' to x' everything is linear, so a head's first linear layer can
-take it in: `Dequantiser.fold`.
+From u' to x' everything is linear, so a head's first linear layer can take it in: `Dequantiser.fold`. "klt" goes
+another way (klt.py), and its tokens are decoded whole.
 """
 
 from __future__ import annotations
@@ -21,67 +18,12 @@ from torch import Tensor, nn
 
 from vidxfer.pipeline.cache.codecs.form import BITS, Form, codec_form
 from vidxfer.pipeline.cache.codecs.klt import KltLayer
-from vidxfer.pipeline.cache.codecs.pack import SCALE_LEAST, decode_grouped, encode_grouped
+from vidxfer.pipeline.cache.codecs.pack import decode_grouped, encode_grouped
+from vidxfer.pipeline.cache.codecs.plain import encode_float16, encode_normal_int8, expect_finite
 from vidxfer.pipeline.cache.codecs.pq import FLOAT16_MOST, decode_pq, encode_pq
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.errors import ClipError
 from vidxfer.pipeline.shapes import expect
-
-CODE_MOST = 127
-
-
-def encode_int8(tokens: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantise float tokens.
-
-    Args:
-        tokens: [... layer frame token channel], any float type.
-        mean, std: float32 [layer channel].
-
-    Returns:
-        codes int8 [... layer frame token channel] and scale float16 [... layer frame token].
-
-    Raises:
-        ClipError: a token is not finite, or lies more than 8 million standard deviations from the mean.
-    """
-    return _int8((tokens.float() - mean[:, None, None, :]) / std[:, None, None, :])
-
-
-def _int8(normal: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes and scales of normalised values. The input is overwritten."""
-    largest = _expect_finite(normal.abs().amax(dim=-1), FLOAT16_MOST * CODE_MOST)
-    scale = (largest / CODE_MOST).clamp(SCALE_LEAST, FLOAT16_MOST).half()
-    codes = normal.div_(scale.float().unsqueeze(-1)).round_().clamp_(-CODE_MOST, CODE_MOST)
-    return codes.to(torch.int8), scale
-
-
-def _expect_finite(largest: Tensor, most: float) -> Tensor:
-    if not bool((largest <= most).all()):
-        raise ClipError(
-            "CLIP tokens are not finite, or far outside the calibration sample; they cannot be stored. "
-            "If CLIP ran in fp16, extract with --precision bf16 or fp32."
-        )
-    return largest
-
-
-def decode_int8(codes: Tensor, scale: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The inverse of `encode_int8`, computed in float32 and cast to `dtype`; the shape is that of `codes`."""
-    steps = codes.float() * scale.float().unsqueeze(-1)
-    return torch.addcmul(mean[:, None, None, :], steps, std[:, None, None, :]).to(dtype)
-
-
-def encode_float16(tokens: Tensor) -> Tensor:
-    """Float tokens as float16, exact to 11 bits.
-
-    Raises:
-        ClipError: a token is not finite or its magnitude is above 65504.
-    """
-    if not bool((tokens.abs() <= FLOAT16_MOST).all()):
-        raise ClipError(
-            "CLIP tokens are not finite or exceed what float16 holds (65504). Extract with --codec int8, "
-            "and if CLIP ran in fp16, with --precision bf16 or fp32."
-        )
-    return tokens.half()
 
 
 class _Layers(nn.Module):
@@ -178,7 +120,7 @@ class Quantiser(_Layers):
         if self.form.is_exact:
             return encode_float16(tokens), None
         if self.form.is_klt:
-            _expect_finite(tokens.abs().amax(), FLOAT16_MOST)
+            expect_finite(tokens.abs().amax(), FLOAT16_MOST)
             outer = tokens.shape[:-3]
             codes, scales = self.klt(i).encode(tokens.reshape(-1, *tokens.shape[-3:]))
             return codes.view(*outer, *codes.shape[1:]), scales.view(*outer, *scales.shape[1:])
@@ -189,8 +131,8 @@ class Quantiser(_Layers):
         if self.form.quantiser == "float16":
             return encode_float16(values), None
         if self.form.quantiser == "int8":
-            return _int8(values)
-        _expect_finite(values.abs().amax(), FLOAT16_MOST)
+            return encode_normal_int8(values)
+        expect_finite(values.abs().amax(), FLOAT16_MOST)
         if self.codebook is not None:
             return encode_pq(values, self.codebook[i])
         return encode_grouped(values, bits=BITS[self.form.quantiser], group=self.form.group)

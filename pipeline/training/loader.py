@@ -127,10 +127,10 @@ class ClipLoader(AheadLoader):
         codes = kept = None
         places = [draw.places for draw in drawn]
         if self.needs.layers:
-            some, joined = self.bank.group > 1, self.split.spec.form.joins_frames
-            read_frames = places if some and not joined else None
+            drawing, joined = self.bank.group > 1, self.split.spec.form.joins_frames
+            read_frames = places if drawing and not joined else None
             codes = self.reader.read(rows, views, self.needs.layers, frames=read_frames, out=self._buffers[0])
-            kept = torch.tensor(places) if some and joined else None
+            kept = torch.tensor(places) if drawing and joined else None
             self._buffers.rotate(-1)
         embedding = None
         if self.needs.embedding:

@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidxfer.pipeline.cache.codec import Dequantiser, decode_int8, encode_float16, encode_int8
+from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.codecs.fit import Calibration
+from vidxfer.pipeline.cache.codecs.plain import decode_int8, encode_float16, encode_int8
 from vidxfer.pipeline.errors import CacheError, ClipError
 
 LAYERS, FRAMES, TOKENS, CHANNELS = 2, 2, 9, 32

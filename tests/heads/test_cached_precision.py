@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.codec import decode_int8, encode_float16, encode_int8
 from vidxfer.pipeline.cache.codecs.fit import Calibration
+from vidxfer.pipeline.cache.codecs.plain import decode_int8, encode_float16, encode_int8
 from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.heads.dist.head import DistConfig, DistHead

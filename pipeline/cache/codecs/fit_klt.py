@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.codecs.form import KINDS, Form, block_frames
+from vidxfer.pipeline.cache.codecs.form import BLOCK_KINDS, Form, block_frames
 from vidxfer.pipeline.cache.codecs.klt import GAIN_STEPS, dct, kinds_of
 from vidxfer.pipeline.cache.codecs.parts import fit_codewords, share_parts
 from vidxfer.pipeline.cache.codecs.planes import share_bits
@@ -98,12 +98,12 @@ class TrackSample:
 
     def tracks(self, i: int, place_mean: Tensor) -> Tensor:
         """The sample of the i-th layer without its places' means, float32 [track frame channel]."""
-        found = [
+        tracks = [
             normal[i].to(place_mean.device).float() * self._step[i].to(place_mean.device)
             + (self._centre[i].to(place_mean.device) - place_mean)[place.to(place_mean.device), None]
             for normal, place in self._kept
         ]
-        return torch.cat(found)
+        return torch.cat(tracks)
 
 
 def fit_klt(form: Form, tracks: Tensor, seed: int) -> dict[str, Tensor]:
@@ -128,7 +128,7 @@ def fit_klt(form: Form, tracks: Tensor, seed: int) -> dict[str, Tensor]:
         return {**arrays, "component_bits": torch.tensor(bits, dtype=torch.float32)}
     coefficients = (dct(rest.shape[1]).to(rest.device) @ components).flatten(1)
     deviations, kinds = fit_kinds(coefficients)
-    counts = torch.bincount(kinds, minlength=KINDS).to(coefficients) / len(kinds)
+    counts = torch.bincount(kinds, minlength=BLOCK_KINDS).to(coefficients) / len(kinds)
     falling = deviations.square().sort(dim=1, descending=True).values
     parts = rest.shape[1] * form.code_width(channels) - 2
     sizes = share_parts(counts @ falling, parts)
@@ -174,11 +174,11 @@ def fit_kinds(coefficients: Tensor) -> tuple[Tensor, Tensor]:
     overall = coefficients.square().mean(0)
     weak = overall.argsort(descending=True, stable=True)[len(overall) // 4 :]
     activity = coefficients[:, weak].square().sum(1)
-    kinds = (activity.argsort(stable=True).argsort() * KINDS // len(activity)).long()
+    kinds = (activity.argsort(stable=True).argsort() * BLOCK_KINDS // len(activity)).long()
     floor = (overall.mean().clamp_min(torch.finfo(torch.float32).tiny) * SMALLEST**2).sqrt()
     for _ in range(KIND_ROUNDS):
         variances = []
-        for kind in range(KINDS):
+        for kind in range(BLOCK_KINDS):
             members = coefficients[kinds == kind]
             variances.append((members.square().sum(0) + KIND_PRIOR * overall) / (len(members) + KIND_PRIOR))
         deviations = torch.stack(variances).sqrt().clamp_min(floor)

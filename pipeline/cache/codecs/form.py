@@ -41,7 +41,7 @@ LEAST_BITS_OF_PLANES = 3
 """From here on `kltB` stores whole numbers in bit planes; below, codewords."""
 
 BLOCK_FRAMES_MOST = 16
-KINDS = 4
+BLOCK_KINDS = 4
 """Kinds of tracks that codewords of `kltB` tell apart: from still to moving."""
 
 PART_MOST = 16
@@ -186,7 +186,7 @@ def _klt_shapes(form: Form, channels: int, tokens: int, frames: int) -> dict[str
     return {
         **shapes,
         "gain": ("", ()),
-        "coefficient_std": ("kind coefficient", (KINDS, block * values)),
+        "coefficient_std": ("kind coefficient", (BLOCK_KINDS, block * values)),
         "part_sizes": ("part", (block * form.code_width(channels) - 2,)),
         "codewords": ("codeword value", (CODEWORDS, CODEWORD_VALUES)),
     }

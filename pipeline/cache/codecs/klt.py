@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vidxfer.pipeline.cache.codecs.form import KINDS, Form
+from vidxfer.pipeline.cache.codecs.form import BLOCK_KINDS, Form
 from vidxfer.pipeline.cache.codecs.parts import decode_parts, encode_parts
+from vidxfer.pipeline.cache.codecs.plain import encode_normal_int8
 from vidxfer.pipeline.cache.codecs.planes import decode_planes, encode_planes, plane_table
 
 GAIN_STEPS = 8  # codes per doubling of the gain
@@ -64,7 +65,7 @@ class KltLayer(nn.Module):
             # Which coefficient is the n-th strongest of a kind, and the other way round; the last place holds a zero.
             order = arrays["coefficient_std"].cpu().argsort(dim=1, descending=True, stable=True)[:, : sum(self.sizes)]
             position = torch.full(arrays["coefficient_std"].shape, order.shape[1])
-            position.scatter_(1, order, torch.arange(order.shape[1]).expand(KINDS, -1))
+            position.scatter_(1, order, torch.arange(order.shape[1]).expand(BLOCK_KINDS, -1))
             made = {"order": order, "position": position, "dct": dct(self.block)}
         else:
             self.bits = [int(bits) for bits in arrays["component_bits"]]
@@ -79,8 +80,7 @@ class KltLayer(nn.Module):
         Scales are [clip frame place 2] with bit planes, else [clip frame place].
         """
         classes = (tokens[:, :, 0].float() - self.place_mean[0]) / self.class_std
-        class_scale = (classes.abs().amax(-1) / 127).clamp_min(2.0**-14).half()
-        class_codes = (classes / class_scale.float().unsqueeze(-1)).round_().clamp_(-127, 127).to(torch.int8)
+        class_codes, class_scale = encode_normal_int8(classes)
         spare = self.class_places * self.width - self.channels
         filled = F.pad(class_codes, (0, spare)).view(torch.uint8)
         class_bytes = filled.view(*filled.shape[:2], self.class_places, self.width)
@@ -136,7 +136,7 @@ class KltLayer(nn.Module):
         chosen = F.pad(decode_parts(rows[:, 2:], self.sizes, self.codewords), (0, 1))
         kinds = rows[:, 1, None]
         coefficients = chosen[:, self.position[0]] * self.coefficient_std[0]
-        for kind in range(1, KINDS):  # a table per row would take 8 bytes for every number
+        for kind in range(1, BLOCK_KINDS):  # a table per row would take 8 bytes for every number
             of_kind = chosen[:, self.position[kind]] * self.coefficient_std[kind]
             coefficients = torch.where(kinds == kind, of_kind, coefficients)
         gain = self._gain(rows[:, 0].to(coefficients.dtype) - GAIN_ZERO)
@@ -150,7 +150,7 @@ class KltLayer(nn.Module):
 
 
 def kinds_of(coefficients: Tensor, deviations: Tensor) -> Tensor:
-    """int64 [track]: the kind that makes coefficients [track coefficient] most likely; deviations [kind coefficient]."""
+    """The kind int64 [track] that makes coefficients [track coefficient] likeliest; deviations [kind coefficient]."""
     unlikely = coefficients.square() @ deviations.square().reciprocal().T + 2 * deviations.log().sum(1)
     return unlikely.argmin(1)
 
