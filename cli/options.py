@@ -91,6 +91,19 @@ PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32, b
 ThreadsOption = Annotated[
     int, typer.Option("--decode-threads", min=1, help="Videos decoded at once.", rich_help_panel="Machine")
 ]
+MicroBatchOption = Annotated[
+    int | None,
+    typer.Option("--micro-batch", min=0, help="Clips per forward and backward; gradients are added. 0: the batch."),
+]
+EmaOption = Annotated[
+    float | None,
+    typer.Option(
+        "--ema", help="Score and keep a moving average of the weights; the share a step keeps, as 0.999. 0: none."
+    ),
+]
+CompileOption = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", help="Train the head through torch.compile.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 
 DenseFramesOption = Annotated[

@@ -28,6 +28,9 @@ def train(
     decode_threads: o.ThreadsOption = 2,
     frames_from: o.FramesFromOption = "auto",
     log_every_steps: Annotated[int, typer.Option(min=1, help="Steps per line of metrics.jsonl.")] = 1,
+    micro_batch: o.MicroBatchOption = None,
+    ema: o.EmaOption = None,
+    compile: o.CompileOption = None,
     init_from: Annotated[
         Path | None, typer.Option("--init-from", help="Run whose weights a new run begins with.")
     ] = None,
@@ -78,7 +81,9 @@ def train(
     caches = parse_caches(cache, labels_as)
     shown = show.Shown()
     own = None if head is None else import_head(head)
-    resolved = recipe_of(recipe, *(settings or ()), head=own, tell=shown.line)
+    options = {"micro_batch": micro_batch, "ema": ema, "compile": compile}
+    given = [f"{name}={str(value).lower()}" for name, value in options.items() if value is not None]
+    resolved = recipe_of(recipe, *(settings or ()), *given, head=own, tell=shown.line)
     report = stage.train(
         stage.TrainRequest(
             recipe=resolved,

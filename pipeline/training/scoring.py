@@ -13,6 +13,7 @@ from vidxfer.pipeline.heads.delivered import expect_logits
 from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.loader import Assembler
+from vidxfer.pipeline.training.pieces import filled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ def score_rows(
     advance: Callable[[int], None] = lambda clips: None,
     where: Where | None = None,
     probabilities: Callable[[Tensor], Tensor] = softmax,
+    fill: bool = False,
 ) -> Scored:
     """Run a head over every stored view of `rows`.
 
@@ -60,6 +62,7 @@ def score_rows(
         advance: called with the number of clips done.
         where: device and precision of the forward pass; None: float32.
         probabilities: turns logits [clip class] into probabilities; see `Head.probabilities`.
+        fill: every batch has `batch_clips` clips: copies of its last clip stand behind it, and are not scored.
     """
     split = loader.split
     views = split.spec.stored_views
@@ -72,9 +75,11 @@ def score_rows(
     for raw in loader.batches(plan):
         if raw.rows:
             batch = assemble(raw)
+            batch = filled(batch, batch_clips) if fill else batch
             with nullcontext() if where is None else where.autocast():
                 logits = head(batch)
-            expect_logits(logits, len(raw.rows), summed.shape[1])
+            expect_logits(logits, len(batch.ids), summed.shape[1])
+            logits = logits[: len(raw.rows)]
             positions = torch.tensor([place[row] for row in raw.rows])
             summed.index_add_(0, positions, probabilities(logits).cpu())
         advance(len(raw.rows))

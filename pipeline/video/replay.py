@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,8 @@ def finish(cut: CutFrames, *, mean: Sequence[float], std: Sequence[float], devic
     for place in cut.grey.nonzero().flatten().tolist():
         clips[place] = _grey(clips[place])
     # (x / 255 - mean) / std in one pass over the memory; equal to `replay` up to the last bits of float32.
-    scale, shift = 1 / (255 * _per_channel(std)), -_per_channel(mean) / _per_channel(std)
-    torch.addcmul(shift.to(device), clips, scale.to(device), out=clips)
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), device)
+    torch.addcmul(shift, clips, scale, out=clips)
     for place in cut.flip.nonzero().flatten().tolist():
         clips[place] = clips[place].flip(-1)
     return clips
@@ -115,7 +116,7 @@ def _cut(
 
 
 def _grey(clip: torch.Tensor) -> torch.Tensor:
-    weighted = clip * _per_channel(GREY_WEIGHTS).to(clip.device)
+    weighted = clip * _grey_weights(clip.device)
     return weighted.sum(dim=-3, keepdim=True).expand(*clip.shape[:-3], 3, *clip.shape[-2:])
 
 
@@ -147,6 +148,22 @@ def _resize(source: torch.Tensor, height: int, width: int, resize: Resize) -> to
     mode, smooth = resize.interpolation, resize.antialias
     resized = F.interpolate(scaled, size=(height, width), mode=mode, align_corners=False, antialias=smooth)
     return resized if resize.interpolation == "bilinear" else resized.clamp_(0.0, 1.0)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Kept on the device: a copy for every batch would let the host wait for it."""
+    scale, shift = 1 / (255 * _per_channel(std)), -_per_channel(mean) / _per_channel(std)
+    return scale.to(device), shift.to(device)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _grey_weights(device: torch.device) -> torch.Tensor:
+    return _per_channel(GREY_WEIGHTS).to(device)
 
 
 def _per_channel(numbers: Sequence[float]) -> torch.Tensor:

@@ -27,10 +27,12 @@ from vidxfer.pipeline.training.build import (
     offer_of_split,
     settled,
 )
+from vidxfer.pipeline.training.compiled import expect_compiler
 from vidxfer.pipeline.training.kept_rows import KeptRows
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.order import expect_enough_clips
 from vidxfer.pipeline.training.own_heads import add_head, place_of
+from vidxfer.pipeline.training.pieces import lines_of_step
 from vidxfer.pipeline.training.predictions import predictions_file
 from vidxfer.pipeline.training.validation import keep_validation
 from vidxfer.pipeline.writing import write_text
@@ -67,11 +69,15 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     if request.recipe.batch_clips % fabric.world_size:
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
     expect_enough_clips(len(rows), request.recipe, fabric.world_size)
+    if request.recipe.compile:
+        expect_compiler(fabric.device)
     split = sources["train"].split
     request = trainable(request, sources, shown)
     where = Where(device=fabric.device, precision=head_precision(request.precision, fabric.device))
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
+    for line in lines_of_step(request.recipe, fabric.world_size):
+        shown.line(f"train: {line}")
     remembered = made_from(split, online=request.online, where=where, world=fabric.world_size)
     remembered |= place_of(type(request.recipe.head)) | beginning(request, remembered, shown)
     if request.run.is_symlink():
