@@ -67,6 +67,7 @@ def train(
     every step on freshly drawn views: of the cache's videos with the cache's settings, or, with --dataset, without any
     cache. With --labels-as, several caches of equal settings are trained on as one. A video that lies in two of them
     counts once. With --head, the head is a class of settings in a file of your own, and --recipe gives the rest.
+    SIGTERM, SIGUSR1 and Ctrl-C stop it after a step, with a checkpoint. Exit code 75 says so: run it again.
 
     Example: vidxfer train --cache ./zarr --recipe dist-ssv2-b16 --set epochs=10
     """
@@ -75,6 +76,7 @@ def train(
     from vidxfer.pipeline.training.recipes import recipe as recipe_of
     from vidxfer.stages.learning import train as stage
     from vidxfer.stages.settings import CacheChoice, ClipChoice
+    from vidxfer.stages.signals import STOPPED
 
     if dataset and not online:
         raise UsageError("--dataset is for --online; a cache remembers its own data set (--root says where it is now)")
@@ -131,7 +133,7 @@ def train(
         if report.score is not None:
             show.say(f"validation: {report.score}")
     if not report.finished:
-        raise typer.Exit(1)
+        raise typer.Exit(STOPPED)
 
 
 def evaluate(

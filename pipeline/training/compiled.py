@@ -38,7 +38,7 @@ def expect_compiler(device: torch.device) -> None:
         compilers, variable, install = ("g++",), "CXX", "g++"
     named = os.environ.get(variable)
     if not any(shutil.which(name) for name in ([named] if named else compilers)):
-        found = f"{variable}={named} is no program" if named else f"neither {' nor '.join(compilers)} is in PATH"
+        found = f"{variable}={named} is no program" if named else f"{' or '.join(compilers)} is not in PATH"
         raise UsageError(_missing(found, f"{install}, or name another one with {variable}=…"))
 
 
