@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.shapes import ClipBatch
@@ -34,22 +35,22 @@ def filled(batch: ClipBatch, clips: int) -> ClipBatch:
     return _changed(batch, [*range(len(batch.ids)), *[len(batch.ids) - 1] * missing])
 
 
-def lines_of_step(recipe: Recipe, devices: int) -> list[str]:
+def lines_of_step(head: nn.Module, recipe: Recipe, devices: int) -> list[str]:
     """What a person should know of how a step of this recipe is computed; nothing where it is done in one piece."""
     lines, of_device, micro = [], recipe.batch_clips // devices, recipe.micro_batch
     if 0 < micro < of_device:
         pieces = -(-of_device // micro)
-        lines.append(f"micro-batches of {micro} clips, {pieces} per step and device, whose gradients are added")
-        if recipe.head.batch_statistics != "none":
+        lines.append(f"train: micro-batches of {micro} clips, {pieces} per step and device, whose gradients are added")
+        if any(isinstance(module, _BatchNorm) for module in head.modules()):
             lines.append(
-                f"the head's batch norms take their statistics over the {micro} clips of a micro-batch, not over "
-                f"{of_device}, and their running ones move {pieces} times per step: this is another training than "
-                f"with whole batches, and the one of {pieces} times as many devices"
+                f"train: the head's batch norms take their statistics over the {micro} clips of a micro-batch, not "
+                f"over {of_device}, and their running ones move {pieces} times per step: this is not the training "
+                f"with whole batches, but that of {pieces} times as many devices"
             )
     if recipe.ema:
-        lines.append(f"a moving average of the weights, of which a step keeps {recipe.ema}, is scored and stored")
+        lines.append(f"train: a moving average of the weights, of which a step keeps {recipe.ema}, is scored and kept")
     if recipe.compile:
-        lines.append("the head goes through torch.compile: its first step and its first validation take longer")
+        lines.append("train: the head goes through torch.compile: its first step and first validation take longer")
     return lines
 
 

@@ -32,7 +32,6 @@ from vidxfer.pipeline.training.kept_rows import KeptRows
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.order import expect_enough_clips
 from vidxfer.pipeline.training.own_heads import add_head, place_of
-from vidxfer.pipeline.training.pieces import lines_of_step
 from vidxfer.pipeline.training.predictions import predictions_file
 from vidxfer.pipeline.training.validation import keep_validation
 from vidxfer.pipeline.writing import write_text
@@ -76,8 +75,6 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     where = Where(device=fabric.device, precision=head_precision(request.precision, fabric.device))
     if (line := where.line(request.precision)) is not None:
         shown.line(line)
-    for line in lines_of_step(request.recipe, fabric.world_size):
-        shown.line(f"train: {line}")
     remembered = made_from(split, online=request.online, where=where, world=fabric.world_size)
     remembered |= place_of(type(request.recipe.head)) | beginning(request, remembered, shown)
     if request.run.is_symlink():

@@ -31,7 +31,7 @@ from vidxfer.pipeline.training.journal import Journal
 from vidxfer.pipeline.training.metrics import RunningMean, Score
 from vidxfer.pipeline.training.optimise import build_optimiser, learning_rate_at, refreshed, soft_cross_entropy
 from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per_epoch
-from vidxfer.pipeline.training.pieces import micro_batches
+from vidxfer.pipeline.training.pieces import lines_of_step, micro_batches
 from vidxfer.pipeline.training.run import Run, RunPlace
 from vidxfer.pipeline.training.scoring import Scored
 from vidxfer.stages.learning.evaluate import score_split
@@ -88,7 +88,7 @@ class Trainer:
                 device=fabric.device,
             )
         )
-        for line in origins(sources, self.needs):
+        for line in [*lines_of_step(head, self.recipe, fabric.world_size), *origins(sources, self.needs)]:
             shown.line(line)
         self.assemble = source.assembler(
             self.needs,
