@@ -26,6 +26,10 @@ class Stop:
 
     asked: str | None = None
 
+    def is_asked(self) -> bool:
+        """Whether one did."""
+        return self.asked is not None
+
 
 class Ended(SystemExit):
     """A signal ended a command that has no better moment to stop at; what is finished is kept.

@@ -38,12 +38,14 @@ def expect_compiler(device: torch.device) -> None:
         compilers, variable, install = ("g++",), "CXX", "g++"
     named = os.environ.get(variable)
     if not any(shutil.which(name) for name in ([named] if named else compilers)):
-        found = f"{variable}={named} is no program" if named else f"{' or '.join(compilers)} is not in PATH"
-        raise UsageError(_missing(found, f"{install}, or name another one with {variable}=…"))
+        problem = f"{variable}={named} is no program" if named else f"{' or '.join(compilers)} is not in PATH"
+        raise UsageError(_missing(problem, f"{install}, or name another one with {variable}=…"))
 
 
-def _missing(found: str, remedy: str) -> str:
-    return f"--compile (compile=true): torch.compile needs a compiler, and {found}. Install {remedy}; or leave it out."
+def _missing(problem: str, remedy: str) -> str:
+    return (
+        f"--compile (compile=true): torch.compile needs a compiler, and {problem}. Install {remedy}; or leave it out."
+    )
 
 
 def compile_head(head: nn.Module) -> None:

@@ -39,7 +39,7 @@ def build_optimiser(head: Head, recipe: Recipe, device: torch.device | None = No
         {"params": [p for name, p in named.items() if name in free], "weight_decay": 0.0},
     ]
     fused = True if device is not None and device.type == "cuda" else None
-    return torch.optim.AdamW(groups, lr=optimiser.warmup_from, betas=optimiser.betas, eps=optimiser.eps, fused=fused)
+    return torch.optim.AdamW(groups, lr=optimiser.warmup_from, fused=fused, betas=optimiser.betas, eps=optimiser.eps)
 
 
 def restore(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:

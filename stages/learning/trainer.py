@@ -34,9 +34,9 @@ from vidxfer.pipeline.training.order import epoch_order, rank_batches, steps_per
 from vidxfer.pipeline.training.pieces import lines_of_step, micro_batches
 from vidxfer.pipeline.training.run import Run, RunPlace
 from vidxfer.pipeline.training.scoring import Scored
+from vidxfer.pipeline.training.watch import Watch
 from vidxfer.stages.learning.evaluate import score_split
 from vidxfer.stages.learning.sources import Source, origins
-from vidxfer.stages.learning.watch import Watch
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.settings import TrainReport, TrainRequest
 from vidxfer.stages.signals import stop_on_signal
@@ -100,7 +100,7 @@ class Trainer:
         self.journal = stack.enter_context(Journal(run.path, after_step=self.place.global_step)) if self.leads else None
         self.stop = stack.enter_context(stop_on_signal())
         self.stopping = False
-        self.watch = Watch(fabric, self.journal, self.stop, self.recipe.batch_clips)
+        self.watch = Watch(fabric.world_size, self.journal, self.stop.is_asked, self.recipe.batch_clips)
         self.scored: Scored | None = None  # of the last validation
         self.saved_at = time.monotonic()
         self.named: set[str] = set()  # refused videos that were told of
@@ -132,7 +132,7 @@ class Trainer:
                 score = self._validate()
             self.place = replace(self.place, finished=done == self.recipe.epochs)
             self._save()
-            self.stopping = self.stopping or self.watch.any_asked()
+            self.stopping = self.stopping or self.watch.any_asked(self.fabric.device)
         if self.stopping and not self.place.finished:
             self._save()
             who = self.stop.asked or "a signal to another process"

@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.training.journal import Journal, peak_memory_bytes
 from vidxfer.pipeline.training.late import LATE, LateNumbers, StepNote
 from vidxfer.pipeline.training.metrics import RunningMean
-from vidxfer.stages.signals import Stop
 
 
 class Watch:
     """The numbers of one process's training.
 
     Args:
-        fabric: the processes.
+        processes: number of them.
         journal: where lines are written; None: not in this process.
-        stop: whether this process was asked to stop.
+        asked: whether this process was asked to stop.
         batch_clips: clips of a step over all processes.
 
     Attributes:
@@ -39,8 +37,8 @@ class Watch:
         train_seconds: of all steps.
     """
 
-    def __init__(self, fabric: Fabric, journal: Journal | None, stop: Stop, batch_clips: int) -> None:
-        self.fabric, self.journal, self.stop, self.batch_clips = fabric, journal, stop, batch_clips
+    def __init__(self, processes: int, journal: Journal | None, asked: Callable[[], bool], batch_clips: int) -> None:
+        self.processes, self.journal, self.asked, self.batch_clips = processes, journal, asked, batch_clips
         self.loss, self.wait_seconds, self.train_seconds = 0.0, 0.0, 0.0
         self._late, self._mean = LateNumbers(), RunningMean()
         self._told_to_stop_at: int | None = None  # the step with which another process, or this one, said so
@@ -68,11 +66,11 @@ class Watch:
     def _shared(self, loss: Tensor) -> Tensor:
         """What will be read: the loss; of several processes their mean, the share that asked to stop, the own loss."""
         own = loss.double()[None]
-        if self.fabric.world_size == 1:
+        if self.processes == 1:
             return own
-        both = torch.cat([own, torch.full_like(own, float(self.stop.asked is not None))])
+        both = torch.cat([own, torch.full_like(own, float(self.asked()))])
         dist.all_reduce(both)  # the device waits for it, the host does not
-        return torch.cat([both / self.fabric.world_size, own])
+        return torch.cat([both / self.processes, own])
 
     def read(self, *, leave: int = LATE) -> None:
         """Log all steps but the last `leave`. With 0 the device has done all of them, and a checkpoint may be written.
@@ -133,15 +131,15 @@ class Watch:
 
         What a process reads early, before it saves, therefore changes nothing.
         """
-        if self.fabric.world_size == 1:
-            return self.stop.asked is not None
+        if self.processes == 1:
+            return self.asked()
         return self._told_to_stop_at is not None and step > self._told_to_stop_at
 
-    def any_asked(self) -> bool:
-        """Whether any process was asked to stop. All processes wait here for each other."""
-        asked = self._told_to_stop_at is not None or self.stop.asked is not None
-        if self.fabric.world_size == 1:
+    def any_asked(self, device: torch.device) -> bool:
+        """Whether any process was asked to stop. All processes wait here for each other, on their `device`."""
+        asked = self._told_to_stop_at is not None or self.asked()
+        if self.processes == 1:
             return asked
-        told = torch.full((1,), float(asked), device=self.fabric.device)
+        told = torch.full((1,), float(asked), device=device)
         dist.all_reduce(told)
         return bool(told > 0)
