@@ -86,8 +86,8 @@ def _handled(numbers: tuple[signal.Signals, ...], handler: Any) -> Iterator[dict
     try:
         yield before
     finally:
-        for number, earlier in before.items():
-            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)  # None: not set from Python
+        for handled, earlier in before.items():
+            signal.signal(handled, signal.SIG_DFL if earlier is None else earlier)  # None: not set from Python
 
 
 @contextmanager

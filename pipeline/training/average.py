@@ -26,7 +26,7 @@ class Average:
     def __init__(self, head: nn.Module, decay: float) -> None:
         self._parameters = {name: value for name, value in head.named_parameters() if value.requires_grad}
         self._values = {name: value.detach().clone() for name, value in self._parameters.items()}
-        self._average = get_ema_multi_avg_fn(decay)
+        self._average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def update(self) -> None:

@@ -31,11 +31,11 @@ def expect_compiler(device: torch.device) -> None:
         UsageError: it is missing; the text says what to install.
     """
     if device.type == "cuda":
-        compilers, variable, install = ("gcc", "clang"), "CC", "gcc"
+        compilers, variable, install = ["gcc", "clang"], "CC", "gcc"
         if importlib.util.find_spec("triton") is None:
             raise UsageError(_missing("triton is not installed", "`pip install triton` (Linux)"))
     else:
-        compilers, variable, install = ("g++",), "CXX", "g++"
+        compilers, variable, install = ["g++"], "CXX", "g++"
     named = os.environ.get(variable)
     if not any(shutil.which(name) for name in ([named] if named else compilers)):
         problem = f"{variable}={named} is no program" if named else f"{' or '.join(compilers)} is not in PATH"

@@ -31,24 +31,23 @@ def expect_enough_clips(rows: int, recipe: Recipe, devices: int) -> None:
     if statistics == "none":
         return
     whole, micro = min(rows, recipe.batch_clips), recipe.micro_batch
-    of_device = whole // devices
+    least = whole // devices
     cut = 0 < micro < whole / devices
     if cut and statistics == "devices" and devices > 1:
         raise UsageError(
-            f"recipe {recipe.name}: micro_batch={micro} cuts each device's {of_device} clips, and the head's batch "
+            f"recipe {recipe.name}: micro_batch={micro} cuts each device's {least} clips, and the head's batch "
             "norms take their statistics over the clips of all devices at once (head.sync_batchnorm=true). Leave "
             "--micro-batch out, or take the statistics of each device: --set head.sync_batchnorm=false."
         )
     if cut:
-        last = min((clips % micro or micro for clips in {of_device, -(-whole // devices)}), default=micro)
+        last = min((clips % micro or micro for clips in {least, -(-whole // devices)}), default=micro)
         if last >= 2:
             return
         raise UsageError(
             f"recipe {recipe.name}: micro_batch={micro} leaves a micro-batch of {last} clip of a device's "
-            f"{of_device}, and the head's batch norms need at least 2 for their statistics. Choose a number that "
+            f"{least}, and the head's batch norms need at least 2 for their statistics. Choose a number that "
             "divides them (--micro-batch), from 2 on."
         )
-    least = of_device
     if least >= 2 or (statistics == "devices" and least >= 1 and whole >= 2):
         return
     over = "on a device" if statistics == "device" else "over all devices"

@@ -5,6 +5,8 @@ pinned memory ─ copy stream ─▶ device ─ the stream that computes waits f
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,9 @@ class Upload:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream: Any = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, tensor: Tensor) -> Tensor:
         """The tensor on the device. What is pinned must not be written to before a later step has been waited for."""
