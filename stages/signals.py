@@ -92,16 +92,17 @@ def _handled(numbers: tuple[signal.Signals, ...], handler: Any) -> Iterator[dict
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block; threads and processes that begin in it, and theirs, never get it.
+    """Ctrl-C and SIGUSR1 wait until the end of the block; threads and processes that begin in it never get them.
 
     A cluster that is interrupted while it starts cannot be closed any more. Blocking the signal in this thread is for
     those that begin in the block; threads that were there before still get it, so it is only noted until the end.
     """
     came: list[int] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     resource_tracker.ensure_running()  # where a process is spawned without it, it starts there and lets SIGINT through
     ours = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number)) if ours else None
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:

@@ -183,7 +183,6 @@ def test_slurms_signal_to_every_process_ends_an_extraction_with_what_it_has(
     assert "Traceback" not in err
     assert "Stopped by SIGUSR1. Finished shards are kept: the same command goes on." in err
     assert lines_in(tmp_path / "train.ledger.jsonl") < 12
-    assert not [part for part in tmp_path.rglob("*.part") if part.is_dir()] or workers, "nothing half-made stays"
 
 
 @pytest.mark.slow
