@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidxfer.pipeline.disk import expect_writable_folder
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.writing import whole_file
 
@@ -77,12 +78,13 @@ def expect_plot_file(file: Path) -> None:
     """Check, before the work, that a plot can be written there.
 
     Raises:
-        UsageError: another kind of file, no such folder, or matplotlib is not installed.
+        UsageError: another kind of file, no such folder, no file can be made in it, or matplotlib is not installed.
     """
     if file.suffix.lower() not in PLOT_KINDS:
         raise UsageError(f"--plot {file}: the name says the kind, and ends in {' or '.join(PLOT_KINDS)}")
     if not file.absolute().parent.is_dir():
         raise UsageError(f"--plot {file}: there is no folder {file.parent}")
+    expect_writable_folder("--plot", file.absolute().parent)
     expect_matplotlib("--plot")
 
 
