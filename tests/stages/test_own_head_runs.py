@@ -130,6 +130,7 @@ READERS = {
     "evaluate": ["--run", "runs/mean", "--cache", "{cache}", "--json"],
     "predict": ["{video}", "--run", "runs/mean", "--json"],
     "compare": ["runs/mean", "--cache", "{cache}", "--json"],
+    "report": ["runs/mean", "--cache", "{cache}", "--out", "report.html", "--json"],
     "reproduction": ["--run", "runs/mean", "--cache", "{cache}", "--json"],
     "export": ["out.pth", "--run", "runs/mean"],
     "train": ["--recipe", "probe", "--cache", "{cache}", "--run", "runs/mean"],
