@@ -164,7 +164,10 @@ def _scale(axes: Axes, values: Sequence[float]) -> list[float]:
         ticks[10.0 ** (least - 1)] = "0"
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.minorticks_off()
-    return [value or 10.0 ** (least - 1) for value in values]
+    places = [value or 10.0 ** (least - 1) for value in values]
+    if len(set(places)) == 1:  # matplotlib makes no axis around a lone power of ten
+        axes.set_xlim(places[0] / 10, places[0] * 10)
+    return places
 
 
 def _labelled(axes: Axes, points: Sequence[Point], places: Sequence[float]) -> list[Bbox]:

@@ -169,6 +169,17 @@ def test_what_reads_runs_wants_the_head_again_and_imports_nothing_by_itself(
         assert json.loads(done.stdout)
 
 
+def test_a_page_names_the_head_in_its_command_and_a_plan_counts_it(place: Path, toy: Any, invoke: Any) -> None:
+    own = ["--head", "mypkg.myhead:MeanConfig"]
+    done = invoke(*command_of("report", toy), *own)
+    assert done.exit_code == 0, done.stderr
+    assert "vidxfer report runs/mean --head mypkg.myhead:MeanConfig --cache" in (place / "report.html").read_text()
+    plan = ["plan", "--dataset", "ssv2", "--root", toy.root, "--model", toy.clip, "--no-measure", "--json"]
+    counted = json.loads(invoke(*plan, *own).stdout)
+    parameters = 32 * 8 + 8  # a linear layer from the embedding to the classes: weights and biases
+    assert counted["training_bytes"] > 4 * 4 * parameters, "values, gradients and two moments, and batches"
+
+
 MOVED = {
     "moved_head": HEAD,
     "wider_head": HEAD.replace("width: int = 1", "width: int = 1\n    depth: int = 2"),
