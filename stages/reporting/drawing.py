@@ -99,7 +99,7 @@ class Plotter:
             axes.set_ylabel(y)
             axes.set_xlim(left=0)
             axes.set_ylim(bottom=0)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params(axis="x", integer=True)
             _legend(axes, len(shown))
             return self._finished(figure, name, caption)
 
