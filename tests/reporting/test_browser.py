@@ -78,7 +78,11 @@ CONTRASTS = """
 """
 
 BROKEN_SHARES = """
-[...document.querySelectorAll(".best li > :last-child")].filter(one => one.getClientRects()[0].height > 30).length
+[...document.querySelectorAll(".best li > :last-child")].filter(one => {
+  const words = document.createRange();
+  words.selectNodeContents(one);
+  return words.getBoundingClientRect().height > 30;
+}).length
 """
 
 COLUMN = """
