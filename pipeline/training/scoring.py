@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.heads.delivered import expect_logits
 from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training.ahead import AheadLoader
@@ -63,6 +64,9 @@ def score_rows(
         where: device and precision of the forward pass; None: float32.
         probabilities: turns logits [clip class] into probabilities; see `Head.probabilities`.
         fill: every batch has `batch_clips` clips: copies of its last clip stand behind it, and are not scored.
+
+    Raises:
+        RunError: a probability is no number (NaN), which would be counted as some class.
     """
     split = loader.split
     views = split.spec.stored_views
@@ -86,6 +90,12 @@ def score_rows(
     head.train(was_training)
     seen = [position for position, row in enumerate(rows) if split.video_ids[row] not in loader.refused]
     scored = [rows[position] for position in seen]
+    if bad := [row for row, numbers in zip(rows, summed.isfinite().all(dim=1).tolist(), strict=True) if not numbers]:
+        raise RunError(
+            f"the head gave NaN for {len(bad)} of {len(rows)} videos of {split.path}, such as "
+            f"{split.video_ids[bad[0]]!r}: no score can be made of that. Try --precision fp32; if it is the same, the "
+            "weights are broken: train again with a lower learning rate."
+        )
     return Scored(
         rows=tuple(scored),
         ids=tuple(split.video_ids[row] for row in scored),

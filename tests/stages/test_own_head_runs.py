@@ -130,6 +130,7 @@ READERS = {
     "evaluate": ["--run", "runs/mean", "--cache", "{cache}", "--json"],
     "predict": ["{video}", "--run", "runs/mean", "--json"],
     "compare": ["runs/mean", "--cache", "{cache}", "--json"],
+    "report": ["runs/mean", "--cache", "{cache}", "--out", "report.html", "--json"],
     "reproduction": ["--run", "runs/mean", "--cache", "{cache}", "--json"],
     "export": ["out.pth", "--run", "runs/mean"],
     "train": ["--recipe", "probe", "--cache", "{cache}", "--run", "runs/mean"],
@@ -166,6 +167,17 @@ def test_what_reads_runs_wants_the_head_again_and_imports_nothing_by_itself(
     else:
         assert done.exit_code == 0, done.stderr
         assert json.loads(done.stdout)
+
+
+def test_a_page_names_the_head_in_its_command_and_a_plan_counts_it(place: Path, toy: Any, invoke: Any) -> None:
+    own = ["--head", "mypkg.myhead:MeanConfig"]
+    done = invoke(*command_of("report", toy), *own)
+    assert done.exit_code == 0, done.stderr
+    assert "vidxfer report runs/mean --head mypkg.myhead:MeanConfig --cache" in (place / "report.html").read_text()
+    plan = ["plan", "--dataset", "ssv2", "--root", toy.root, "--model", toy.clip, "--no-measure", "--json"]
+    counted = json.loads(invoke(*plan, *own).stdout)
+    parameters = 32 * 8 + 8  # a linear layer from the embedding to the classes: weights and biases
+    assert counted["training_bytes"] > 4 * 4 * parameters, "values, gradients and two moments, and batches"
 
 
 MOVED = {
