@@ -1,6 +1,7 @@
 """`vidxfer`: arguments in, one stage call, lines and tables out. Heavy libraries load inside the commands.
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 done with some videos refused, 130 ended by Ctrl-C.
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 done with some videos refused, 75 stopped by a signal in good order (the
+same command goes on), 130 ended by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from vidxfer.cli import (
     towers,
     weights,
 )
-from vidxfer.pipeline.errors import UsageError, VidxferError
+from vidxfer.pipeline.errors import Stopped, UsageError, VidxferError
+from vidxfer.stages.signals import STOPPED, Ended, exit_on_request
 
 OK, FAILED, USAGE, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -46,17 +48,25 @@ class _Commands(typer.core.TyperGroup):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # paths need not be UTF-8
         try:
-            return super().invoke(ctx)
+            with exit_on_request():
+                return super().invoke(ctx)
         except VidxferError as error:
             show.complain(f"{type(error).__name__}: {error}")
-            raise SystemExit(USAGE if isinstance(error, UsageError) else FAILED) from error
+            codes = {UsageError: USAGE, Stopped: STOPPED}
+            raise SystemExit(next((codes[kind] for kind in codes if isinstance(error, kind)), FAILED)) from error
+        except Ended as ended:
+            show.complain(f"Stopped by {ended.name}.{_kept(ctx)}")
+            raise SystemExit(STOPPED) from ended
         except _Misused as error:  # typer shows it, with words of the command line in it
             error.message = show.harmless(error.message)
             raise
         except KeyboardInterrupt as stopped:
-            more = " Finished shards are kept: the same command goes on." if ctx.invoked_subcommand == "extract" else ""
-            show.complain(f"Interrupted.{more}")
+            show.complain(f"Interrupted.{_kept(ctx)}")
             raise SystemExit(INTERRUPTED) from stopped
+
+
+def _kept(ctx: Any) -> str:
+    return " Finished shards are kept: the same command goes on." if ctx.invoked_subcommand == "extract" else ""
 
 
 app = typer.Typer(

@@ -91,6 +91,19 @@ PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32, b
 ThreadsOption = Annotated[
     int, typer.Option("--decode-threads", min=1, help="Videos decoded at once.", rich_help_panel="Machine")
 ]
+MicroBatchOption = Annotated[
+    int | None,
+    typer.Option("--micro-batch", min=0, help="Clips per forward and backward; gradients are added. 0: the batch."),
+]
+EmaOption = Annotated[
+    float | None,
+    typer.Option(
+        "--ema", help="Score and keep a moving average of the weights; the share a step keeps, as 0.999. 0: none."
+    ),
+]
+CompileOption = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", help="Train the head through torch.compile.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
 
 DenseFramesOption = Annotated[
@@ -152,8 +165,9 @@ CodecOption = Annotated[
     str,
     typer.Option(
         "--codec",
-        help="How a value is stored: float16 (exact), int8 (half of that), int6, int4, pq (1 bit; pq4: 2, pq2: 4). "
-        "Before it, rotate+ or pcaK+ turns each layer and keeps all or K directions: pca64+int8.",
+        help="How a value is stored: float16 (exact), int8 (half of that), klt8 … klt1, klt0.5 (so many bits, "
+        "shared out where they count: klt4 loses little, klt1 is 14 times smaller); or int6, int4, pq (1 bit; pq4: 2, "
+        "pq2: 4), alone or behind rotate+ or pcaK+, which turn each layer and keep all or K directions: pca64+int8.",
         rich_help_panel="Storage",
     ),
 ]

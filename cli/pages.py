@@ -65,7 +65,8 @@ def _told(made: PageMade, json: bool) -> None:
         show.print_json(made)
         return
     without = f", {made.without_frames} of them without frames" if made.without_frames else ""
-    show.say(f"{made.out}: {show.size(made.bytes)}, {made.videos} videos shown{without}. Open it in a browser.")
+    videos = f"{made.videos} video{'s' if made.videos != 1 else ''} shown"
+    show.say(f"{made.out}: {show.size(made.bytes)}, {videos}{without}. Open it in a browser.")
 
 
 def view(

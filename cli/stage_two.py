@@ -28,6 +28,9 @@ def train(
     decode_threads: o.ThreadsOption = 2,
     frames_from: o.FramesFromOption = "auto",
     log_every_steps: Annotated[int, typer.Option(min=1, help="Steps per line of metrics.jsonl.")] = 1,
+    micro_batch: o.MicroBatchOption = None,
+    ema: o.EmaOption = None,
+    compile: o.CompileOption = None,
     init_from: Annotated[
         Path | None, typer.Option("--init-from", help="Run whose weights a new run begins with.")
     ] = None,
@@ -64,6 +67,7 @@ def train(
     every step on freshly drawn views: of the cache's videos with the cache's settings, or, with --dataset, without any
     cache. With --labels-as, several caches of equal settings are trained on as one. A video that lies in two of them
     counts once. With --head, the head is a class of settings in a file of your own, and --recipe gives the rest.
+    SIGTERM, SIGUSR1 and Ctrl-C stop it after a step, with a checkpoint. Exit code 75 says so: run it again.
 
     Example: vidxfer train --cache ./zarr --recipe dist-ssv2-b16 --set epochs=10
     """
@@ -72,13 +76,16 @@ def train(
     from vidxfer.pipeline.training.recipes import recipe as recipe_of
     from vidxfer.stages.learning import train as stage
     from vidxfer.stages.settings import CacheChoice, ClipChoice
+    from vidxfer.stages.signals import STOPPED
 
     if dataset and not online:
         raise UsageError("--dataset is for --online; a cache remembers its own data set (--root says where it is now)")
     caches = parse_caches(cache, labels_as)
     shown = show.Shown()
     own = None if head is None else import_head(head)
-    resolved = recipe_of(recipe, *(settings or ()), head=own, tell=shown.line)
+    options = {"micro_batch": micro_batch, "ema": ema, "compile": compile}
+    given = [f"{name}={str(value).lower()}" for name, value in options.items() if value is not None]
+    resolved = recipe_of(recipe, *(settings or ()), *given, head=own, tell=shown.line)
     report = stage.train(
         stage.TrainRequest(
             recipe=resolved,
@@ -126,7 +133,7 @@ def train(
         if report.score is not None:
             show.say(f"validation: {report.score}")
     if not report.finished:
-        raise typer.Exit(1)
+        raise typer.Exit(STOPPED)
 
 
 def evaluate(

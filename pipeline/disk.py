@@ -13,12 +13,13 @@ import os
 import resource
 import shutil
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vidxfer.pipeline.errors import CacheBusy, CacheError, CacheFull, UsageError
-from vidxfer.pipeline.writing import PART, open_growing, open_owned, rename
+from vidxfer.pipeline.writing import PART, let_go, make_folder, open_growing, open_owned, rename
 
 
 @contextmanager
@@ -49,6 +50,23 @@ def disk_errors(path: Path, needed_bytes: int, option: str = "--cache") -> Itera
             kind = option.removeprefix("--")
             raise CacheError(f"{path}: is no folder that a {kind} can lie in ({os.strerror(error.errno)}).") from error
         raise
+
+
+def expect_writable_folder(option: str, folder: Path) -> None:
+    """Make a folder where it is missing, and check, before the work, that a file can be made in it.
+
+    Raises:
+        UsageError: it cannot; `option` is where another is named.
+    """
+    try:
+        make_folder(folder)
+        tried = folder / f".{uuid.uuid4().hex}{PART}"
+        let_go(open_owned(tried, below=folder), tried, below=folder)
+    except OSError as error:
+        raise UsageError(
+            f"{option} {folder}: no file can be made in this folder ({os.strerror(error.errno or 0)}). "
+            "Name another one, or make it writable."
+        ) from error
 
 
 def expect_room(path: Path, needed_bytes: int) -> None:

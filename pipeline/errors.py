@@ -15,7 +15,8 @@
     │   └── CacheFull               the disk cannot hold what was asked for
     ├── ClusterError                the workers or the scheduler that extraction is spread over are gone, or unfit
     ├── WeightsError                a file of weights cannot be used as asked
-    └── RunError                    the run folder cannot be used as asked
+    ├── RunError                    the run folder cannot be used as asked
+    └── Stopped                     a signal asked for a stop; what is done is kept; exit code 75
 
 Only the process that reads a stranger's video catches `Exception` (video/guarded.py). `VideoError.reason` is a
 `VideoReason`, whose codes are append-only because they are written into ledgers.
@@ -173,3 +174,7 @@ class WeightsError(VidxferError):
 
 class RunError(VidxferError):
     """The run folder cannot be used as asked: missing, of another recipe, or of another cache."""
+
+
+class Stopped(VidxferError):
+    """A signal asked for a stop, and what was done until then is kept: the same command goes on."""

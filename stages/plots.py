@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidxfer.pipeline.disk import expect_writable_folder
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.writing import whole_file
 
@@ -77,12 +78,13 @@ def expect_plot_file(file: Path) -> None:
     """Check, before the work, that a plot can be written there.
 
     Raises:
-        UsageError: another kind of file, no such folder, or matplotlib is not installed.
+        UsageError: another kind of file, no such folder, no file can be made in it, or matplotlib is not installed.
     """
     if file.suffix.lower() not in PLOT_KINDS:
         raise UsageError(f"--plot {file}: the name says the kind, and ends in {' or '.join(PLOT_KINDS)}")
     if not file.absolute().parent.is_dir():
         raise UsageError(f"--plot {file}: there is no folder {file.parent}")
+    expect_writable_folder("--plot", file.absolute().parent)
     expect_matplotlib("--plot")
 
 
@@ -162,7 +164,10 @@ def _scale(axes: Axes, values: Sequence[float]) -> list[float]:
         ticks[10.0 ** (least - 1)] = "0"
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.minorticks_off()
-    return [value or 10.0 ** (least - 1) for value in values]
+    places = [value or 10.0 ** (least - 1) for value in values]
+    if len(set(places)) == 1:  # matplotlib makes no axis around a lone power of ten
+        axes.set_xlim(places[0] / 10, places[0] * 10)
+    return places
 
 
 def _labelled(axes: Axes, points: Sequence[Point], places: Sequence[float]) -> list[Bbox]:

@@ -120,6 +120,9 @@ def table_of_codecs() -> str:
     """docs/codecs.md's table: what each codec takes for one view of the smallest published configuration."""
     said = {
         "float16": "exact but for float16's rounding", "int8": "the default: one scale per token",
+        "klt8": "8 bits, shared out over directions", "klt6": "6 bits, shared out", "klt4": "4 bits, shared out",
+        "klt3": "3 bits, shared out", "klt2": "2 bits, shared out over directions and frames",
+        "klt1": "1 bit, shared out over both", "klt0.5": "half a bit, shared out over both",
         "int6": "a scale per 64 values, 4 values in 3 bytes", "int4": "a scale per 32 values, 2 values in a byte",
         "pq2": "one of 256 codewords for 2 values", "pq4": "one of 256 codewords for 4 values",
         "pq": "one of 256 codewords for 8 values", "pca192+int8": "a quarter of the directions, int8",

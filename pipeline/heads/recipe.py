@@ -151,6 +151,11 @@ class Recipe:
         seed: of the initialisation, the order of clips, the draws of views, and random operations inside the head.
         evaluate_every_epochs: how often the validation split is scored; the last epoch always is.
         checkpoint_seconds: at most this much work is lost in a crash.
+        micro_batch: clips per forward and backward; a device's part of a batch is cut into as many of these as it
+            takes, and their gradients are added. 0: the whole part at once.
+        ema: share of the moving average of the weights that a step keeps; the average is scored, exported and used in
+            place of the last weights. 0: no average.
+        compile: the head goes through torch.compile.
 
     Raises:
         UsageError: a number that no run can use.
@@ -172,6 +177,9 @@ class Recipe:
     seed: int = 0
     evaluate_every_epochs: int = 4
     checkpoint_seconds: float = 300.0
+    micro_batch: int = 0
+    ema: float = 0.0
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_clips", "evaluate_every_epochs"):
@@ -183,8 +191,11 @@ class Recipe:
             )
         for name in ("learning_rate", "weight_decay", "checkpoint_seconds", "seed"):
             _expect_number(f"recipe {self.name}: {name}", getattr(self, name))
-        if not 0 <= self.label_smoothing < 1:
-            raise UsageError(f"recipe {self.name}: label_smoothing={self.label_smoothing} must be in [0, 1)")
+        for name in ("label_smoothing", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"recipe {self.name}: {name}={getattr(self, name)} must be in [0, 1)")
+        if self.micro_batch < 0:
+            raise UsageError(f"recipe {self.name}: micro_batch={self.micro_batch} must be a number of clips, or 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Every setting as a run folder stores it, the kind of the head included."""

@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from torch import Tensor
 
 from vidxfer.pipeline.cache.read.batch import Codes
 from vidxfer.pipeline.cache.split import Split
+from vidxfer.pipeline.training.upload import pinned
 from vidxfer.pipeline.video.replay import CutFrames
 
 AHEAD = 2
@@ -49,6 +50,16 @@ class RawBatch:
     ids: tuple[str, ...]
     kept: Tensor | None = None
 
+    def pinned(self) -> Self:
+        """The same batch, from which a CUDA device can copy while the host goes on; codes are read that way already."""
+        dense = self.dense
+        if isinstance(dense, CutFrames):
+            dense = replace(dense, pixels=pinned(dense.pixels))
+        elif dense is not None:
+            dense = pinned(dense)
+        embedding = None if self.embedding is None else pinned(self.embedding)
+        return replace(self, embedding=embedding, dense=dense, labels=pinned(self.labels))
+
 
 class AheadLoader(ABC):
     """Runs `load` ahead of use. It is a context manager, which ends its threads.
@@ -74,12 +85,16 @@ class AheadLoader(ABC):
         self._decode.shutdown(cancel_futures=True)
 
     def batches(self, plan: Plan) -> Generator[RawBatch]:
-        """Batches in the order of `plan`. A batch's `codes` are valid until the next batch is taken."""
+        """Batches in the order of `plan`.
+
+        A batch's `codes` are valid until the next batch is taken. A device may still copy them until the one behind
+        that is taken: by then a trainer has waited for their step (training/late.py).
+        """
         self.prepare(plan)
         waiting: deque[Future[RawBatch]] = deque()
         try:
             for clips in plan:
-                waiting.append(self._ahead.submit(self.load, clips))
+                waiting.append(self._ahead.submit(self._loaded, clips))
                 if len(waiting) == AHEAD:
                     yield waiting.popleft().result()
             while waiting:
@@ -87,6 +102,9 @@ class AheadLoader(ABC):
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _loaded(self, clips: Sequence[tuple[int, int]]) -> RawBatch:
+        return self.load(clips).pinned()
 
     def prepare(self, plan: Plan) -> None:  # noqa: B027  # optional: only the cached loader has buffers to make
         """Called before the first batch of a plan."""

@@ -45,6 +45,7 @@ from vidxfer.pipeline.training.mixing import (
 from vidxfer.pipeline.training.optimise import soft_targets
 from vidxfer.pipeline.training.same import FROM_CACHE, PUT_BACK
 from vidxfer.pipeline.training.shown import of_clip
+from vidxfer.pipeline.training.upload import Upload
 from vidxfer.pipeline.video.replay import CutFrames, finish
 
 
@@ -182,6 +183,7 @@ class Assembler:
         self.split, self.needs, self.device, self.smoothing, self.tower = split, needs, device, smoothing, tower
         self.mixing, self.seed = mixing or Mixing(), seed
         expect_mixable(self.mixing, online=tower is not None)
+        self.upload = Upload(device)
         cached = bool(needs.layers) and tower is None
         self.dequantise = Dequantiser.of(split, layers=needs.layers).to(device) if cached else None
 
@@ -198,7 +200,7 @@ class Assembler:
         if before_clip and mix is not None and dense is not None:
             dense = mix_pixels(dense, mix)
         tokens, embedding = self.features(raw, dense)
-        labels = raw.labels.to(self.device)
+        labels = self.upload(raw.labels)
         targets = None
         if self.smoothing is not None:
             targets = soft_targets(labels, len(self.split.class_names), self.smoothing)
@@ -217,8 +219,9 @@ class Assembler:
         """The decoded frames on the device, float32 [clip dense rgb height width]; None where there are none."""
         dense = raw.dense
         if isinstance(dense, CutFrames):
+            dense = replace(dense, pixels=self.upload(dense.pixels))
             return finish(dense, mean=self.split.spec.pixel_mean, std=self.split.spec.pixel_std, device=self.device)
-        return None if dense is None else dense.to(self.device, non_blocking=True)
+        return None if dense is None else self.upload(dense)
 
     def _draw(self, step: int) -> Mix | None:
         spec = self.split.spec
@@ -230,14 +233,13 @@ class Assembler:
         if self.tower is not None:
             assert dense is not None, "the online path computes tokens from pixels"
             return online_features(self.tower, dense, self.split.spec.sampling.alpha, self.needs)
-        embedding = None if raw.embedding is None else raw.embedding.to(self.device)
+        embedding = None if raw.embedding is None else self.upload(raw.embedding)
         if raw.codes is None or self.dequantise is None:
             return None, embedding
-        codes = raw.codes.codes.to(self.device, non_blocking=True)
-        scale = None if raw.codes.scale is None else raw.codes.scale.to(self.device, non_blocking=True)
-        tokens = self.dequantise(codes, scale)
+        scale = None if raw.codes.scale is None else self.upload(raw.codes.scale)
+        tokens = self.dequantise(self.upload(raw.codes.codes), scale)
         if raw.kept is not None:
-            kept = raw.kept.to(self.device, non_blocking=True)
+            kept = self.upload(raw.kept)
             tokens = tokens[torch.arange(len(kept), device=self.device)[:, None], :, kept].transpose(1, 2)
         return tokens, embedding
 

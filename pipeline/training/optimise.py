@@ -8,6 +8,7 @@ rate     from                    peak                                  0     "co
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,13 @@ from vidxfer.pipeline.heads.base import Head
 from vidxfer.pipeline.heads.recipe import Recipe
 
 
-def build_optimiser(head: Head, recipe: Recipe) -> torch.optim.AdamW:
+def build_optimiser(head: Head, recipe: Recipe, device: torch.device | None = None) -> torch.optim.AdamW:
     """AdamW with one decayed and one undecayed group, both in the order of the head's parameters.
+
+    Args:
+        head: whose parameters are trained.
+        recipe: gives betas, eps, decay and the first rate.
+        device: where the parameters will be; on CUDA all of a step is one kernel, which does not wait for the host.
 
     Raises:
         ValueError: the head names a parameter that it does not have.
@@ -32,7 +38,15 @@ def build_optimiser(head: Head, recipe: Recipe) -> torch.optim.AdamW:
         {"params": [p for name, p in named.items() if name not in free], "weight_decay": recipe.weight_decay},
         {"params": [p for name, p in named.items() if name in free], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=optimiser.warmup_from, betas=optimiser.betas, eps=optimiser.eps)
+    fused = True if device is not None and device.type == "cuda" else None
+    return torch.optim.AdamW(groups, lr=optimiser.warmup_from, fused=fused, betas=optimiser.betas, eps=optimiser.eps)
+
+
+def restore(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimiser the state of a checkpoint, perhaps of another device: how a step is computed stays its own."""
+    groups = zip(state["param_groups"], optimiser.param_groups, strict=True)
+    kept = [{**stored, **{name: own[name] for name in ("fused", "foreach")}} for stored, own in groups]
+    optimiser.load_state_dict({**state, "param_groups": kept})
 
 
 def learning_rate_at(epoch: float, recipe: Recipe) -> float:

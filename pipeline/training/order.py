@@ -17,7 +17,7 @@ from vidxfer.pipeline.heads.recipe import Recipe
 
 
 def expect_enough_clips(rows: int, recipe: Recipe, devices: int) -> None:
-    """Check that every device gets enough clips for the head's batch norms in every step.
+    """Check that every forward on every device gets enough clips for the head's batch norms.
 
     Args:
         rows: number of clips of an epoch.
@@ -25,13 +25,29 @@ def expect_enough_clips(rows: int, recipe: Recipe, devices: int) -> None:
         devices: number of devices that share each batch.
 
     Raises:
-        UsageError: a device would get one clip or none.
+        UsageError: a device would get one clip or none; or micro-batches would cut what all devices share.
     """
     statistics = recipe.head.batch_statistics
     if statistics == "none":
         return
-    whole = min(rows, recipe.batch_clips)
+    whole, micro = min(rows, recipe.batch_clips), recipe.micro_batch
     least = whole // devices
+    cut = 0 < micro < whole / devices
+    if cut and statistics == "devices" and devices > 1:
+        raise UsageError(
+            f"recipe {recipe.name}: micro_batch={micro} cuts each device's {least} clips, and the head's batch "
+            "norms take their statistics over the clips of all devices at once (head.sync_batchnorm=true). Leave "
+            "--micro-batch out, or take the statistics of each device: --set head.sync_batchnorm=false."
+        )
+    if cut:
+        last = min((clips % micro or micro for clips in {least, -(-whole // devices)}), default=micro)
+        if last >= 2:
+            return
+        raise UsageError(
+            f"recipe {recipe.name}: micro_batch={micro} leaves a micro-batch of {last} clip of a device's "
+            f"{least}, and the head's batch norms need at least 2 for their statistics. Choose a number that "
+            "divides them (--micro-batch), from 2 on."
+        )
     if least >= 2 or (statistics == "devices" and least >= 1 and whole >= 2):
         return
     over = "on a device" if statistics == "device" else "over all devices"

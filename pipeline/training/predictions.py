@@ -84,5 +84,5 @@ def _best(entry: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[float, ...]]
     if not 1 <= len(best) == len(shares) <= MOST_BEST or min(best) < 0:
         raise ValueError(f"{len(best)} classes and {len(shares)} shares")
     if not all(0 <= share <= 1.000001 for share in shares):  # no NaN either
-        raise ValueError("a share lies in 0..1")
+        raise ValueError(f"a share lies in 0..1: {shares}")
     return best, shares

@@ -5,7 +5,8 @@
     rows.json          the videos it is trained on (kept_rows.py)
     metrics.jsonl      one line per logged step and per evaluation
     tensorboard/       the same curves
-    checkpoint/        weights.safetensors, optimiser.pt, progress.json; text.safetensors, where the tower has text
+    checkpoint/        weights.safetensors, optimiser.pt, progress.json; text.safetensors, where the tower has text;
+                       unaveraged.safetensors, where the weights are a moving average
     result.json        how the finished run went: score, seconds per epoch
 
 A new checkpoint is written beside the old one and swapped in by renames. A whole checkpoint exists at every moment.
@@ -15,16 +16,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -32,11 +31,19 @@ from vidxfer.pipeline.cache.read.agree import AGREE, differing_fields
 from vidxfer.pipeline.errors import PathError, RunError, UsageError, difference
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.reading import expect_unpacked, read_bytes, read_json
+from vidxfer.pipeline.training.average import Average
 from vidxfer.pipeline.training.kept import made_from_of, result_of
 from vidxfer.pipeline.training.kept_rows import KeptRows, read_rows
+from vidxfer.pipeline.training.kept_tensors import (
+    MOST_OVERHEAD_BYTES,
+    bytes_of,
+    damage_named,
+    read_tensors,
+    write_tensors,
+)
+from vidxfer.pipeline.training.optimise import restore
 from vidxfer.pipeline.training.own_heads import expect_known_head
 from vidxfer.pipeline.training.recipes import from_dict
-from vidxfer.pipeline.training.weights import misfits
 from vidxfer.pipeline.typed import checked
 from vidxfer.pipeline.writing import make_folder, make_fresh_folder, remove, rename, sync_folder, whole_file, write_text
 
@@ -45,9 +52,6 @@ MOST_RUN_BYTES = 64 << 20
 
 TEXT_BYTES = 1 << 16
 """Largest embedding of one class, float32: no CLIP has more numbers."""
-
-MOST_OVERHEAD_BYTES = 64 << 20
-"""Largest part of a weights file that is not numbers: names, shapes and types."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,23 +166,34 @@ class Run:
         file = self.checkpoint / "progress.json"
         if not file.exists() and not file.is_symlink():
             return RunPlace()
-        with _damage_named(file):
+        with damage_named(file):
             place: RunPlace = checked(_table(file), RunPlace, "progress")
             if min(place.epoch, place.step, place.global_step) < 0:
                 raise ValueError(f"{place} has a number below 0")
             return place
 
-    def save(self, head: nn.Module, optimiser: Optimizer, text: Tensor | None, progress: RunPlace) -> None:
-        """Write a whole checkpoint and swap it in; `text` [class embed], None: the tower has none."""
+    def save(
+        self,
+        head: nn.Module,
+        optimiser: Optimizer,
+        text: Tensor | None,
+        progress: RunPlace,
+        unaveraged: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Write a whole checkpoint and swap it in; `text` [class embed], None: the tower has none.
+
+        `unaveraged`: the weights that training goes on with, where the head has averaged ones; None: the head's.
+        """
         self.recover()
         fresh, old = self.path / "checkpoint.new", self.path / "checkpoint.old"
         make_fresh_folder(fresh)
-        weights = {name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
-        with whole_file(fresh / "weights.safetensors") as file:
-            file.write(save(weights))
+        tensors: dict[str, Mapping[str, Tensor]] = {"weights": head.state_dict()}
+        if unaveraged is not None:
+            tensors["unaveraged"] = unaveraged
         if text is not None:
-            with whole_file(fresh / "text.safetensors") as file:
-                file.write(save({"text": text.detach().cpu().float().contiguous()}))
+            tensors["text"] = {"text": text.float()}
+        for name, values in tensors.items():
+            write_tensors(fresh / f"{name}.safetensors", values)
         with whole_file(fresh / "optimiser.pt") as file:
             torch.save(optimiser.state_dict(), file)
         write_text(fresh / "progress.json", json.dumps(asdict(progress)))  # last: it marks the checkpoint as whole
@@ -196,30 +211,32 @@ class Run:
         Raises:
             RunError: there is no checkpoint, a file is damaged, or weights do not fit; the text names every mismatch.
         """
-        file, wanted = self.checkpoint / "weights.safetensors", head.state_dict()
-        if not file.exists():
-            raise RunError(f"{self.path} has no checkpoint yet: {file} is missing. Train first: vidxfer train")
-        with _damage_named(file):
-            weights = load(read_bytes(file, most=_bytes_of(wanted.values()) + MOST_OVERHEAD_BYTES))
-        if wrong := misfits(weights, wanted):
-            raise RunError("\n".join([f"{file} does not fit the head:", *wrong]))
-        head.load_state_dict(weights)
+        head.load_state_dict(read_tensors(self.checkpoint / "weights.safetensors", head.state_dict()))
+
+    def load_unaveraged(self, average: Average) -> None:
+        """Give the head of an average the weights that training goes on with; those it has now are the average.
+
+        Raises:
+            RunError: as `load_weights`.
+        """
+        average.load_weights(read_tensors(self.checkpoint / "unaveraged.safetensors", average.weights()))
 
     def load_optimiser(self, optimiser: Optimizer) -> None:
         """Load the optimiser's state of the current checkpoint."""
         file = self.checkpoint / "optimiser.pt"
-        with _damage_named(file):
+        with damage_named(file):
             held = [value for group in optimiser.param_groups for value in group["params"]]
-            raw = read_bytes(file, most=4 * _bytes_of(held) + MOST_OVERHEAD_BYTES)  # AdamW keeps two of each, and steps
+            raw = read_bytes(file, most=4 * bytes_of(held) + MOST_OVERHEAD_BYTES)  # AdamW keeps two of each, and steps
             expect_unpacked(stream := io.BytesIO(raw), file)
-            optimiser.load_state_dict(torch.load(stream, weights_only=True, map_location="cpu"))
+            state = torch.load(stream, weights_only=True, map_location="cpu")
+            restore(optimiser, state)
 
     def text(self) -> Tensor | None:
         """Text embeddings [class embed] the head was trained with; None: its tower has no text."""
         if self.made_from.get("spec", {}).get("textless"):
             return None
         file = self.checkpoint / "text.safetensors"
-        with _damage_named(file):
+        with damage_named(file):
             most = TEXT_BYTES * max(1, len(self.made_from.get("class_names", ()))) + MOST_OVERHEAD_BYTES
             text = load(read_bytes(file, most=most))["text"]
             if text.ndim != 2 or not text.is_floating_point() or not bool(text.isfinite().all()):
@@ -240,7 +257,7 @@ class Run:
         file = self.path / "result.json"
         if not file.exists() and not file.is_symlink():
             return None
-        with _damage_named(file):
+        with damage_named(file):
             return result_of(file, _table(file))
 
     def recover(self) -> None:
@@ -248,18 +265,6 @@ class Run:
         named = self.path / "checkpoint"
         if (current := self.checkpoint) != named:
             rename(current, named)
-
-
-@contextmanager
-def _damage_named(file: Path) -> Iterator[None]:
-    """Convert errors from reading a missing or damaged checkpoint file to a RunError that names the file."""
-    try:
-        yield
-    except (OSError, PathError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError,
-            TypeError) as error:  # fmt: skip
-        raise RunError(
-            f"{file} is missing or damaged: {error}\nPut it back, or train into another folder with --run."
-        ) from error
 
 
 def _table(file: Path) -> dict[str, Any]:
@@ -272,7 +277,3 @@ def _table(file: Path) -> dict[str, Any]:
 
 def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     return {name: (stored.get(name), wanted.get(name)) for name in wanted if stored.get(name) != wanted.get(name)}
-
-
-def _bytes_of(tensors: Iterable[Tensor]) -> int:
-    return sum(value.numel() * value.element_size() for value in tensors)

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vidxfer.pipeline.errors import RunError
 from vidxfer.pipeline.heads.delivered import expect_logits
 from vidxfer.pipeline.precision import Where
 from vidxfer.pipeline.training.ahead import AheadLoader
 from vidxfer.pipeline.training.loader import Assembler
+from vidxfer.pipeline.training.pieces import filled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ def score_rows(
     advance: Callable[[int], None] = lambda clips: None,
     where: Where | None = None,
     probabilities: Callable[[Tensor], Tensor] = softmax,
+    fill: bool = False,
 ) -> Scored:
     """Run a head over every stored view of `rows`.
 
@@ -60,6 +63,10 @@ def score_rows(
         advance: called with the number of clips done.
         where: device and precision of the forward pass; None: float32.
         probabilities: turns logits [clip class] into probabilities; see `Head.probabilities`.
+        fill: every batch has `batch_clips` clips: copies of its last clip stand behind it, and are not scored.
+
+    Raises:
+        RunError: a probability is no number (NaN), which would be counted as some class.
     """
     split = loader.split
     views = split.spec.stored_views
@@ -72,15 +79,23 @@ def score_rows(
     for raw in loader.batches(plan):
         if raw.rows:
             batch = assemble(raw)
+            batch = filled(batch, batch_clips) if fill else batch
             with nullcontext() if where is None else where.autocast():
                 logits = head(batch)
-            expect_logits(logits, len(raw.rows), summed.shape[1])
+            expect_logits(logits, len(batch.ids), summed.shape[1])
+            logits = logits[: len(raw.rows)]
             positions = torch.tensor([place[row] for row in raw.rows])
             summed.index_add_(0, positions, probabilities(logits).cpu())
         advance(len(raw.rows))
     head.train(was_training)
     seen = [position for position, row in enumerate(rows) if split.video_ids[row] not in loader.refused]
     scored = [rows[position] for position in seen]
+    if bad := [row for row, numbers in zip(rows, summed.isfinite().all(dim=1).tolist(), strict=True) if not numbers]:
+        raise RunError(
+            f"the head gave NaN for {len(bad)} of {len(rows)} videos of {split.path}, such as "
+            f"{split.video_ids[bad[0]]!r}: no score can be made of that. Try --precision fp32; if it is the same, the "
+            "weights are broken: train again with a lower learning rate."
+        )
     return Scored(
         rows=tuple(scored),
         ids=tuple(split.video_ids[row] for row in scored),

@@ -9,8 +9,8 @@ Consequence: batches mix the sources like one data set, and the members may have
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from vidxfer.pipeline.cache.read.union import Union
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.training.ahead import AheadLoader, Plan, RawBatch
 from vidxfer.pipeline.training.loader import Assembler
+from vidxfer.pipeline.training.upload import pinned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,10 @@ class UnitedBatch(RawBatch):
 
     parts: tuple[tuple[int, RawBatch], ...]
     order: tuple[int, ...]
+
+    def pinned(self) -> Self:
+        """See `RawBatch`."""
+        return replace(super().pinned(), parts=tuple((member, part.pinned()) for member, part in self.parts))
 
 
 class UnitedLoader(AheadLoader):
@@ -107,7 +112,7 @@ class UnitedAssembler(Assembler):
         if not delivered:
             return None
         assert isinstance(raw, UnitedBatch)
-        return torch.cat(delivered).index_select(0, torch.tensor(raw.order, device=delivered[0].device))
+        return torch.cat(delivered).index_select(0, self.upload(pinned(torch.tensor(raw.order))))
 
 
 def _parts(raw: RawBatch) -> tuple[tuple[int, RawBatch], ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ def replay(
     mean: Sequence[float],
     std: Sequence[float],
     resize: Resize = AS_DIST,
+    device: torch.device | None = None,
 ) -> torch.Tensor:
     """Turn decoded frames into the clip a view describes.
 
@@ -40,20 +42,21 @@ def replay(
         image_px: side of the square output; for test views the `Sampling.image_px` the view was made with.
         mean, std: the tower's, one number per rgb channel of pictures scaled to 0 … 1.
         resize: how pictures are resized; its mode is in the view already.
+        device: where all of it is done; the frames are copied there as uint8. None: on the CPU.
 
     Returns:
-        float32 [frame rgb height width], height = width = image_px.
+        float32 [frame rgb height width] on the device, height = width = image_px. Devices differ in the last bits.
 
     Raises:
         ValueError: pixels are not uint8 rgb frames, or the box leaves the picture.
     """
-    clip, repeats = _cut(pixels, view, image_px, resize)
+    clip, repeats = _cut(pixels, view, image_px, resize, device)
     if view.grey:
         clip = _grey(clip)
-    clip = (clip - _per_channel(mean)) / _per_channel(std)
+    clip = (clip - _per_channel(mean).to(clip.device)) / _per_channel(std).to(clip.device)
     if view.flip:
         clip = clip.flip(-1)
-    return clip.contiguous() if repeats is None else clip[torch.from_numpy(repeats)].contiguous()
+    return clip.contiguous() if repeats is None else clip[torch.from_numpy(repeats).to(clip.device)].contiguous()
 
 
 def cut_out(
@@ -93,15 +96,19 @@ def finish(cut: CutFrames, *, mean: Sequence[float], std: Sequence[float], devic
     for place in cut.grey.nonzero().flatten().tolist():
         clips[place] = _grey(clips[place])
     # (x / 255 - mean) / std in one pass over the memory; equal to `replay` up to the last bits of float32.
-    scale, shift = 1 / (255 * _per_channel(std)), -_per_channel(mean) / _per_channel(std)
-    torch.addcmul(shift.to(device), clips, scale.to(device), out=clips)
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), device)
+    torch.addcmul(shift, clips, scale, out=clips)
     for place in cut.flip.nonzero().flatten().tolist():
         clips[place] = clips[place].flip(-1)
     return clips
 
 
 def _cut(
-    pixels: np.ndarray[Any, np.dtype[np.uint8]], view: View, image_px: int, resize: Resize
+    pixels: np.ndarray[Any, np.dtype[np.uint8]],
+    view: View,
+    image_px: int,
+    resize: Resize,
+    device: torch.device | None = None,
 ) -> tuple[torch.Tensor, Any]:
     """float32 0 … 1 [frame rgb height width] of each distinct index, and how to repeat them (None: as they are)."""
     sizes = expect("pixels", pixels, "frame height width rgb", rgb=3)
@@ -111,35 +118,41 @@ def _cut(
     chosen = np.ascontiguousarray(pixels if repeats is None else pixels[first])
     source = torch.from_numpy(chosen if chosen.flags.writeable else chosen.copy())  # torch warns of read-only arrays
     cut = _resize_then_cut if view.resize_first else _cut_then_resize
-    return cut(source, view, image_px, resize), repeats
+    return cut(source, view, image_px, resize, device), repeats
 
 
 def _grey(clip: torch.Tensor) -> torch.Tensor:
-    weighted = clip * _per_channel(GREY_WEIGHTS).to(clip.device)
+    weighted = clip * _grey_weights(clip.device)
     return weighted.sum(dim=-3, keepdim=True).expand(*clip.shape[:-3], 3, *clip.shape[-2:])
 
 
-def _cut_then_resize(source: torch.Tensor, view: View, image_px: int, resize: Resize) -> torch.Tensor:
+def _cut_then_resize(
+    source: torch.Tensor, view: View, image_px: int, resize: Resize, device: torch.device | None
+) -> torch.Tensor:
     top, left, height, width = (int(number) for number in view.crop)
     bottom, right = top + height, left + width
     if top < 0 or left < 0 or bottom > source.shape[1] or right > source.shape[2]:
         raise ValueError(
             f"the box {view.crop} (top, left, height, width) leaves a picture of {source.shape[1]} x {source.shape[2]}"
         )
-    return _resize(source[:, top:bottom, left:right], image_px, image_px, resize)
+    return _resize(source[:, top:bottom, left:right], image_px, image_px, resize, device)
 
 
-def _resize_then_cut(source: torch.Tensor, view: View, image_px: int, resize: Resize) -> torch.Tensor:
+def _resize_then_cut(
+    source: torch.Tensor, view: View, image_px: int, resize: Resize, device: torch.device | None
+) -> torch.Tensor:
     _, height, width, _ = source.shape
     top, left, resized_height, resized_width = square_in_resized(view.crop, height, width, image_px)
     bottom, right = top + image_px, left + image_px
     if top < 0 or left < 0 or bottom > resized_height or right > resized_width:
         raise ValueError(f"the box {view.crop} does not lie in a picture of {height} x {width}: another video's view?")
-    return _resize(source, resized_height, resized_width, resize)[:, :, top:bottom, left:right]
+    return _resize(source, resized_height, resized_width, resize, device)[:, :, top:bottom, left:right]
 
 
-def _resize(source: torch.Tensor, height: int, width: int, resize: Resize) -> torch.Tensor:
+def _resize(source: torch.Tensor, height: int, width: int, resize: Resize, device: torch.device | None) -> torch.Tensor:
     """uint8 [frame height width rgb] to float32 0 … 1 [frame rgb height width]; bicubic values beyond are cut off."""
+    if device is not None:
+        source = source.contiguous().to(device)  # a quarter of the bytes of float32, and of a box only what is inside
     # Colours stay interleaved in memory: bit-equal to planes, and three times as fast on a CPU.
     scaled = source.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
     if tuple(scaled.shape[2:]) == (height, width):
@@ -147,6 +160,22 @@ def _resize(source: torch.Tensor, height: int, width: int, resize: Resize) -> to
     mode, smooth = resize.interpolation, resize.antialias
     resized = F.interpolate(scaled, size=(height, width), mode=mode, align_corners=False, antialias=smooth)
     return resized if resize.interpolation == "bilinear" else resized.clamp_(0.0, 1.0)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Kept on the device: a copy for every batch would let the host wait for it."""
+    scale, shift = 1 / (255 * _per_channel(std)), -_per_channel(mean) / _per_channel(std)
+    return scale.to(device), shift.to(device)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _grey_weights(device: torch.device) -> torch.Tensor:
+    return _per_channel(GREY_WEIGHTS).to(device)
 
 
 def _per_channel(numbers: Sequence[float]) -> torch.Tensor:

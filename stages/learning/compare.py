@@ -119,7 +119,8 @@ def _pairs(
         if (right, len(predictions[row.run])) != (score, row.scored):
             notes.append(
                 f"{row.run}: scored again since its training: {right} of {len(predictions[row.run])} videos right in "
-                f"{predictions_file(row.run, split).name}, which pairs are taken from, {score} of {row.scored} before"
+                f"{predictions_file(row.run, split).name}, which all that is said of single videos is taken from, "
+                f"{score} of {row.scored} before"
             )
     others = [row for row in rows if row.run != against]
     return tuple(paired(row.run, row.name, predictions[row.run], predictions[against]) for row in others), tuple(notes)

@@ -203,8 +203,11 @@ def score_split(
     batch_clips: int,
     threads: tuple[int, int],
     shown: Progress,
+    fill: bool = False,
 ) -> tuple[Scored, Score]:
     """Scores of every readable, labelled video of a split; `threads` are those for decoding and for reading.
+
+    `fill` gives all batches one size, for a head that is compiled.
 
     Raises:
         CacheIncomplete: there is none.
@@ -220,7 +223,7 @@ def score_split(
         assemble = source.assembler(needs, where.device)
         scored = score_rows(
             head, loader, assemble, rows, batch_clips=batch_clips, advance=bar.advance, where=where,
-            probabilities=head.probabilities,
+            probabilities=head.probabilities, fill=fill,
         )  # fmt: skip
         return scored, score_of(source, scored, loader.refused)
 

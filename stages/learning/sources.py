@@ -9,7 +9,7 @@ Both give the same `Split` (settings, ids, labels, text) and the same raw batche
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -251,3 +251,10 @@ def online_sources(
         by_id = {video.id: video for video in dataset.videos}
         sources[name] = OnlineSource(split=split, find_videos=lambda by_id=by_id: by_id, tower=tower)  # type: ignore[misc]
     return sources
+
+
+def origins(sources: Mapping[str, Source], needs: Needs) -> list[str]:
+    """Where the head's dense frames come from: one line, and another where validation has them from elsewhere."""
+    origin_of = {name: str(origin) for name, source in sources.items() if (origin := source.origin(needs)) is not None}
+    lines = [f"validation: {line}" if name == "val" else line for name, line in origin_of.items()]
+    return lines[:1] if len(set(origin_of.values())) == 1 else lines

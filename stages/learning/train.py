@@ -27,6 +27,7 @@ from vidxfer.pipeline.training.build import (
     offer_of_split,
     settled,
 )
+from vidxfer.pipeline.training.compiled import expect_compiler
 from vidxfer.pipeline.training.kept_rows import KeptRows
 from vidxfer.pipeline.training.mixing import expect_mixable
 from vidxfer.pipeline.training.order import expect_enough_clips
@@ -67,6 +68,8 @@ def train(request: TrainRequest, progress: Progress | None = None) -> TrainRepor
     if request.recipe.batch_clips % fabric.world_size:
         raise UsageError(f"batch_clips={request.recipe.batch_clips} does not divide over {fabric.world_size} devices")
     expect_enough_clips(len(rows), request.recipe, fabric.world_size)
+    if request.recipe.compile:
+        expect_compiler(fabric.device)
     split = sources["train"].split
     request = trainable(request, sources, shown)
     where = Where(device=fabric.device, precision=head_precision(request.precision, fabric.device))

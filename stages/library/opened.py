@@ -92,10 +92,20 @@ class OpenSplit:
         Raises:
             CacheError: a layer is not stored; and as the class says.
         """
-        wanted = self.layers if layers is None else tuple(layers)
+        wanted = self.expect_layers(layers)
         if wanted not in self._dequantisers:
             self._dequantisers[wanted] = Dequantiser.of(self._source.split, layers=wanted)
         return tokens_of(self._reader, *self._place(video, view), self._dequantisers[wanted])[0]
+
+    def expect_layers(self, layers: Sequence[int] | None) -> tuple[int, ...]:
+        """The same layers; all that are stored for None.
+
+        Raises:
+            CacheError: a layer is not stored.
+        """
+        wanted = self.layers if layers is None else tuple(layers)
+        self._source.split.spec.layer_positions(wanted)
+        return wanted
 
     def embedding(self, video: int | str, view: int = 0) -> Tensor:
         """CLIP's image embeddings of one view of a video, float32 [frame embed]."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vidxfer.stages.learning.evaluate import EvaluateReport, EvaluateRequest, evaluate
     from vidxfer.stages.learning.predict import Prediction, TrainedRun, load_run
     from vidxfer.stages.learning.train import train
+    from vidxfer.stages.library.clips import CachedClips
     from vidxfer.stages.library.opened import OpenSplit, open_cache
     from vidxfer.stages.progress import Lines, Progress
     from vidxfer.stages.settings import (
@@ -54,12 +55,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CacheBusy", "CacheChoice", "CacheCorrupt", "CacheError", "CacheFull", "CacheIncomplete", "CacheMismatch",
-    "ClipBatch", "ClipChoice", "ClipError", "ClusterError", "DataSource", "DatasetError", "EvaluateReport",
-    "EvaluateRequest", "ExtractRequest", "Head", "HeadConfig", "Lines", "Mixing", "Needs", "Offer", "OpenSplit",
-    "Optimiser", "PathError", "Prediction", "Progress", "Recipe", "RunError", "Score", "SplitReport",
-    "TrainReport", "TrainRequest", "TrainedRun", "UnforeseenError", "UsageError", "VideoError", "VideoReason",
-    "VidxferError", "View", "WeightsError", "add_head", "evaluate", "extract", "load_run", "open_cache",
-    "recipe", "train",
+    "CachedClips", "ClipBatch", "ClipChoice", "ClipError", "ClusterError", "DataSource", "DatasetError",
+    "EvaluateReport", "EvaluateRequest", "ExtractRequest", "Head", "HeadConfig", "Lines", "Mixing", "Needs",
+    "Offer", "OpenSplit", "Optimiser", "PathError", "Prediction", "Progress", "Recipe", "RunError", "Score",
+    "SplitReport", "TrainReport", "TrainRequest", "TrainedRun", "UnforeseenError", "UsageError", "VideoError",
+    "VideoReason", "VidxferError", "View", "WeightsError", "add_head", "evaluate", "extract", "load_run",
+    "open_cache", "recipe", "train",
 ]  # fmt: skip
 
 _FROM = {
@@ -78,6 +79,7 @@ _FROM = {
     "vidxfer.stages.learning.evaluate": ("EvaluateReport", "EvaluateRequest", "evaluate"),
     "vidxfer.stages.learning.predict": ("Prediction", "TrainedRun", "load_run"),
     "vidxfer.stages.learning.train": ("train",),
+    "vidxfer.stages.library.clips": ("CachedClips",),
     "vidxfer.stages.library.opened": ("OpenSplit", "open_cache"),
     "vidxfer.stages.progress": ("Lines", "Progress"),
     "vidxfer.stages.settings": (

@@ -38,6 +38,12 @@ LEGEND_CHARACTERS, CLASS_CHARACTERS = 32, 36
 DOTS_PER_INCH = 160
 PX_PER_POINT = 1.6
 """Of a plot on a page, at most: letters of 9 points become 14 px."""
+LETTER_WIDTH, POINTS_PER_INCH = 0.6, 72
+"""Of a letter, over its height."""
+
+LEAST_MATRIX_INCHES = 2.9
+"""Of a matrix beside whose scale the words stand whole."""
+
 MOST_COUNTS = 20
 """Classes of a matrix with room for numbers in its squares."""
 
@@ -91,7 +97,9 @@ class Plotter:
                 axes.plot(curve.steps, curve.values, label=_short(label), **_style(number), **dotted)
             axes.set_xlabel("optimiser steps")
             axes.set_ylabel(y)
+            axes.set_xlim(left=0)
             axes.set_ylim(bottom=0)
+            axes.locator_params(axis="x", integer=True)
             _legend(axes, len(shown))
             return self._finished(figure, name, caption)
 
@@ -119,11 +127,13 @@ class Plotter:
         """A square per label (down) and answer (across): the share of the label's videos."""
         of_label = counts.sum(1, keepdims=True)
         shares = counts / np.maximum(of_label, 1)
-        side = min(10.0, 2.6 + 0.26 * len(names))
+        labels = [_short(label, CLASS_CHARACTERS) for label in names]
+        size = max(4.5, min(9.0, 330 / max(1, len(names))))
+        room = max(map(len, labels)) * size * LETTER_WIDTH / POINTS_PER_INCH
+        side = min(10.0, room + max(LEAST_MATRIX_INCHES, 0.26 * len(names)))
         with _axes((side + 1.2, side)) as (figure, axes):
             drawing = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
-            size = max(4.5, min(9.0, 330 / max(1, len(names))))
-            ticks, labels = range(len(names)), [_short(label, CLASS_CHARACTERS) for label in names]
+            ticks = range(len(names))
             axes.set_xticks(ticks, labels, rotation=90, fontsize=size)
             axes.set_yticks(ticks, labels, fontsize=size)
             axes.grid(visible=False)
@@ -135,7 +145,7 @@ class Plotter:
                         fontsize=size - 0.5,
                     )  # fmt: skip
             axes.set(xlabel="answer", ylabel="label")
-            figure.colorbar(drawing, ax=axes, shrink=0.6, label="share of the label's videos")
+            figure.colorbar(drawing, ax=axes, shrink=0.8, label="share of the label's videos")
             return self._finished(figure, name, caption, wide=True)
 
     def cost(self, name: str, caption: str, points: Sequence[Point], words: Words) -> Plot | None:

@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup, escape
 
+from vidxfer.pipeline.disk import disk_errors, expect_writable_folder
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.reading import read_bytes
 from vidxfer.pipeline.visible import duration, harmless, size
@@ -108,18 +109,21 @@ def expect_page_file(option: str, file: Path) -> None:
     """Check, before the work, that a page can be written there.
 
     Raises:
-        UsageError: another kind of file, or no such folder.
+        UsageError: another kind of file, a folder, no such folder, or one in which no file can be made.
     """
     if file.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{option} {file}: a page is a file that ends in .html")
     if not file.absolute().parent.is_dir():
         raise UsageError(f"{option} {file}: there is no folder {file.parent}. Make it, or name another file.")
+    expect_writable_folder(option, file.absolute().parent)
+    if file.is_dir():
+        raise UsageError(f"{option} {file}: this is a folder. Name a file, as {file / 'page.html'}")
 
 
 def write_page(file: Path, page: str) -> int:
-    """Write a page whole or not at all; returns its bytes."""
+    """Write a page whole or not at all; returns its bytes. Raises as `disk_errors`."""
     data = page.encode("utf-8", "backslashreplace")
-    with whole_file(file) as stream:
+    with disk_errors(file, len(data), "--out"), whole_file(file) as stream:
         stream.write(data)
     return len(data)
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from vidxfer.pipeline.cache.read.summary import summary
+from vidxfer.pipeline.disk import expect_writable_folder
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.training.own_heads import place_of
 from vidxfer.pipeline.training.run import Run
 from vidxfer.pipeline.training.validation import validation_of
-from vidxfer.pipeline.writing import make_folder
 from vidxfer.stages.comparing.points import points, words_of
 from vidxfer.stages.comparing.rows import Comparison, RunRow
 from vidxfer.stages.comparing.seeds import flat
@@ -86,16 +87,16 @@ def report(request: ReportRequest, progress: Progress | None = None) -> PageMade
         RunError: a folder is no finished run, or was not scored on the split. CacheError: no such split.
     """
     shown = progress or Silent()
-    if len(set(request.runs)) < len(request.runs):
+    if len({run.resolve() for run in request.runs}) < len(request.runs):
         raise UsageError("report: the same run is named twice")
     expect_page_file("--out", request.out)
     if request.plots is not None:
-        make_folder(request.plots)
+        expect_writable_folder("--plots", request.plots)
     plotter = Plotter(request.plots)
     caches = (request.cache, *request.more_caches)
     comparison = compare(
         request.runs, request.cache, more_caches=request.more_caches, labels_as=request.labels_as, split=request.split,
-        against=request.runs[0] if len(request.runs) > 1 else None,
+        against=request.runs[0],
     )  # fmt: skip
     source = source_of(
         caches, request.split, labels_as=request.labels_as, root=request.root, frames_from=request.frames_from
@@ -125,7 +126,7 @@ def report(request: ReportRequest, progress: Progress | None = None) -> PageMade
         confused=most_confused(answers, names),
         shown_videos=[("The hardest", HARD, videos[0]), ("The luckiest", LUCKY, videos[1])],
         passports=[passport for cache in caches for passport in _passports(cache, request.split)],
-        command=_command(request),
+        command=_command(request, comparison),
         numbers=_numbers(comparison, answers),
     )
     made = [plot.name for group in plots.values() if group for plot in (group if isinstance(group, list) else [group])]
@@ -219,7 +220,8 @@ def _run(row: RunRow, place: int, answers: Answers) -> dict[str, Any]:
 
 def _blocks(comparison: Comparison, caches: Sequence[Path]) -> dict[str, Any]:
     shown = blocks(comparison, " + ".join(map(str, caches)))
-    return {**dict(zip(("scores", "costs", "settings"), shown, strict=False)), "pairs": shown[3] if shown[3:] else None}
+    scores, costs, settings, pairs = shown
+    return {"scores": scores, "costs": costs, "settings": settings, "pairs": pairs if comparison.pairs else None}
 
 
 def _passports(cache: Path, split: str) -> list[tuple[str, Any, Any]]:
@@ -231,9 +233,15 @@ def _passports(cache: Path, split: str) -> list[tuple[str, Any, Any]]:
     return [(known["path"], table_rows(flat(passport["tokens"]).items()), table_rows(informs.items()))]
 
 
-def _command(request: ReportRequest) -> str:
+def _command(request: ReportRequest, comparison: Comparison) -> str:
     """The words that make this page again, from the folder it was made in."""
     words = ["vidxfer", "report", *map(str, request.runs)]
+    trained = (Run.open(row.run).recipe.head for row in comparison.runs if row.cost is not None)
+    words += [
+        word
+        for name in dict.fromkeys(place for head in trained for place in place_of(type(head)).values())
+        for word in ("--head", name)
+    ]
     words += [word for cache in (request.cache, *request.more_caches) for word in ("--cache", str(cache))]
     options = {
         "--labels-as": request.labels_as, "--root": request.root, "--plots": request.plots, "--out": request.out,

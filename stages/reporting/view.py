@@ -79,6 +79,10 @@ def view(request: ViewRequest, progress: Progress | None = None) -> PageMade:
     with open_reader(split) as reader:
         rows = _rows(request, source)
         layers = tuple(split.spec.layers[place] for place in spread(len(split.spec.layers), MOST_LAYERS))
+        codec = None
+        if request.codec is not None:  # first: what it refuses is said before the work
+            asked = request_of(request.cache, request.split, request.codec, request.root, request.device)
+            codec = codec_maps(asked, reader, rows, layers, shown)
         tokens = _tokens(reader, rows, layers)
         scales = [
             Scale.of(torch.cat([of_video[place].flatten(0, 1) for of_video in tokens])) for place in range(len(layers))
@@ -88,10 +92,6 @@ def view(request: ViewRequest, progress: Progress | None = None) -> PageMade:
             for row, of_video in zip(rows, tokens, strict=True):
                 cards.append(_card(reader, row, of_video, scales, strips))
                 bar.advance()
-        codec = None
-        if request.codec is not None:
-            asked = request_of(request.cache, request.split, request.codec, request.root, request.device)
-            codec = codec_maps(asked, reader, rows, layers, shown)
     known = summary(request.cache)[request.split]
     page = render(
         "view.html",
@@ -210,6 +210,7 @@ def _command(request: ViewRequest) -> str:
     words += [word for id_ in request.ids for word in ("--video", id_)]
     if not request.ids:
         words += ["--videos", str(request.videos), "--seed", str(request.seed)]
-    options = {"--codec": request.codec, "--root": request.root}
+    frames_from = None if request.frames_from == "auto" else request.frames_from
+    options = {"--codec": request.codec, "--root": request.root, "--frames-from": frames_from}
     words += [word for name, value in options.items() if value is not None for word in (name, str(value))]
     return shlex.join(words)

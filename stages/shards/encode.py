@@ -21,7 +21,7 @@ from vidxfer.pipeline.cache.frames import FrameStore
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.draw import Drawn, draw, draw_guarded, sparse
-from vidxfer.pipeline.errors import VideoError
+from vidxfer.pipeline.errors import ClipError, VideoError
 from vidxfer.pipeline.shapes import SourceFile, Video, View
 from vidxfer.pipeline.video.container import SQUARE
 from vidxfer.pipeline.video.jpeg import encode_frames
@@ -67,21 +67,33 @@ class Encoded:
 
 
 def prepare(
-    video: Video, spec: CacheSpec, decoder: str = "auto", *, processes: int = 0, store: FrameStore | None = None
+    video: Video,
+    spec: CacheSpec,
+    decoder: str = "auto",
+    *,
+    processes: int = 0,
+    store: FrameStore | None = None,
+    device: torch.device | None = None,
 ) -> Prepared:
     """Open a video once, draw its views, decode their sparse frames, replay each view.
 
     Args:
         processes: decode in one of so many child processes; 0: here.
         store: how to keep dense frames and windows too; None: not at all.
+        device: where frames are cut, resized and normalised; None: on the CPU.
 
     Raises:
-        VideoError: it cannot be read frame-exactly.
+        VideoError: it cannot be read frame-exactly. ClipError: the device's memory does not suffice.
     """
     asked = video, spec, decoder, store is not None, *(() if store is None else (store.window, store.window_ends))
     drawn = draw_guarded(*asked, processes=processes) if processes else draw(*asked)
     seen = [sparse(view, spec) for view in drawn.views]
-    clips = [replay(drawn.of(view), view, **spec.picture) for view in seen]
+    try:
+        clips = [replay(drawn.of(view), view, device=device, **spec.picture) for view in seen]
+    except torch.OutOfMemoryError as error:
+        raise ClipError(
+            f"{device} has not the memory to resize the frames of {video.path} ({error}). Lower --batch-frames."
+        ) from error
     jpegs = None if store is None else [_jpegs(drawn, view, spec, store) for view in drawn.views]
     return Prepared(
         views=drawn.views,
@@ -114,6 +126,7 @@ def prepare_all(
     decode_in: str = "processes",
     ahead: int = 0,
     store: FrameStore | None = None,
+    device: torch.device | None = None,
 ) -> Generator[Prepared | VideoError]:
     """Prepared videos in order, some decoded ahead; a video that cannot be read comes as its error.
 
@@ -123,6 +136,7 @@ def prepare_all(
             once, the threads go on working while CLIP runs.
         decode_in: one of `DECODE_IN`; each thread then has a child process, or not.
         store: how to keep dense frames; None: not at all.
+        device: as of `prepare`.
     """
     processes = threads if decode_in == "processes" else 0
     waiting: deque[Future[Prepared]] = deque()
@@ -136,7 +150,7 @@ def prepare_all(
 
     try:
         for video in videos:
-            waiting.append(pool.submit(prepare, video, spec, decoder, processes=processes, store=store))
+            waiting.append(pool.submit(prepare, video, spec, decoder, processes=processes, store=store, device=device))
             if len(waiting) > max(ahead, 2 * max(1, threads)):
                 yield take()
         while waiting:
@@ -169,13 +183,21 @@ def encode_videos(
     store: FrameStore | None = None,
 ) -> Iterator[Encoded | VideoError]:
     """`prepare_all`, then `encode_all`, as the request says."""
-    return encode_all(prepare_videos(videos, spec, request, store), spec, tower, batch_frames=request.batch_frames)
+    ready = prepare_videos(videos, spec, request, store, tower.device)
+    return encode_all(ready, spec, tower, batch_frames=request.batch_frames)
 
 
 def prepare_videos(
-    videos: Iterable[Video], spec: CacheSpec, request: ExtractRequest, store: FrameStore | None = None
+    videos: Iterable[Video],
+    spec: CacheSpec,
+    request: ExtractRequest,
+    store: FrameStore | None,
+    device: torch.device,
 ) -> Generator[Prepared | VideoError]:
-    """`prepare_all` as the request says, one group of CLIP's ahead."""
+    """`prepare_all` as the request says, one group of CLIP's ahead.
+
+    `device` is CLIP's. A GPU cuts, resizes and normalises the frames too, which are copied to it as uint8.
+    """
     return prepare_all(
         videos,
         spec,
@@ -184,6 +206,7 @@ def prepare_videos(
         decode_in=request.decode_in,
         ahead=request.batch_frames // (spec.stored_views * spec.sparse_frames),
         store=store,
+        device=device if device.type == "cuda" else None,
     )
 
 

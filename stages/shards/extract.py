@@ -136,7 +136,10 @@ def extract_shards(
 
     videos = chain.from_iterable(task.videos for task in tasks)
     request = tasks[0].request
-    with closing(prepare_videos(videos, split.spec, request, split.frames)) as ready, ExitStack() as open_shards:
+    with (
+        closing(prepare_videos(videos, split.spec, request, split.frames, tower.device)) as ready,
+        ExitStack() as open_shards,
+    ):
         with Behind() as behind:
             quantise = SplitQuantiser(split, tower.device)
             for task in tasks:

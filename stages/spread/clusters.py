@@ -21,7 +21,7 @@ from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.stages import signals
 from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress
-from vidxfer.stages.signals import exit_on_term, interrupts_held
+from vidxfer.stages.signals import exit_on_request, interrupts_held
 from vidxfer.stages.spread.slurm import slurm_cluster
 
 RESOURCES = {"GPU": 1}
@@ -105,7 +105,7 @@ def connected(choice: EngineChoice, device: str, shown: Progress) -> Iterator[Cl
     from vidxfer.stages.spread.private import of_files, warning_of
 
     security = of_files(choice.tls)
-    with exit_on_term(), dask.config.set(SETTINGS), _quiet():
+    with exit_on_request(), dask.config.set(SETTINGS), _quiet():
         if choice.name == "scheduler":
             with _client_at(Client, choice, security) as client:
                 if warning := warning_of(client.scheduler.address):

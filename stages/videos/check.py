@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TextIO, cast, get_args
 
 from vidxfer.pipeline.datasets.base import Dataset
-from vidxfer.pipeline.errors import RunError, UsageError, VideoReason
+from vidxfer.pipeline.errors import RunError, Stopped, UsageError, VideoReason
 from vidxfer.pipeline.reading import lines, opened, parsed
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.video.container import SQUARE
@@ -115,7 +115,7 @@ def check(request: CheckRequest, progress: Progress | None = None) -> tuple[Spli
 
     Raises:
         UsageError, DatasetError: the request or the data set cannot be meant.
-        RunError: the file of results is not one, or a signal ended the check; the same command goes on.
+        RunError: the file of results is not one. Stopped: a signal ended the check; the same command goes on.
     """
     shown = progress or Silent()
     if request.decoder not in get_args(Decoder):
@@ -169,7 +169,7 @@ def _check_split(
             failed += bool(line["reason"])
             bar.advance(1, f"{failed} would fail" if failed else None)
             if stop.asked:
-                raise RunError(
+                raise Stopped(
                     f"ended by {stop.asked} after {len(line_of)} of {len(dataset)} videos of {dataset.split}; "
                     f"the same command goes on from {request.out}"
                 )

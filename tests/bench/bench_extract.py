@@ -72,7 +72,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 def decode(dataset: Dataset, spec: CacheSpec, request: ExtractRequest) -> list[Prepared]:
     """All videos decoded and replayed, as extraction does it, with nobody waiting."""
-    found = list(prepare_videos(dataset.videos, spec, request))
+    found = list(prepare_videos(dataset.videos, spec, request, None, torch.device("cpu")))
     wrong = [one for one in found if not isinstance(one, Prepared)]
     if wrong:
         raise wrong[0]  # type: ignore[misc]

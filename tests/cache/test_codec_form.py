@@ -55,6 +55,9 @@ def test_shapes_types_and_bytes_are_those_of_what_is_made(
         ("PQ4", "Nearest: pq4."),
         ("pq3", "values per codeword are pq2, pq4, pq8, pq16 (pq is pq8)"),
         ("", "must be one of"),
+        ("klt9", "or klt0.5, klt1 … klt8"),
+        ("klt", "Nearest: klt"),
+        ("rotate+klt4", "must be one of"),
     ],
 )
 def test_a_name_that_is_unknown_gets_the_list_and_the_nearest(name: str, words: str) -> None:

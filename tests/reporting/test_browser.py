@@ -77,6 +77,14 @@ CONTRASTS = """
 })()
 """
 
+BROKEN_SHARES = """
+[...document.querySelectorAll(".best li > :last-child")].filter(one => {
+  const words = document.createRange();
+  words.selectNodeContents(one);
+  return words.getBoundingClientRect().height > 30;
+}).length
+"""
+
 COLUMN = """
 [...document.querySelectorAll("#class-table tbody tr")].map(row => row.cells[COLUMN].dataset.value)
 """
@@ -104,6 +112,7 @@ def test_a_page_at_a_width(pages: Any, browser: Browser, which: str, width_px: i
         assert tab.run("document.documentElement.scrollWidth") == width_px
         assert tab.run(OVERFLOWING) == []
         assert tab.run(OUT_OF_CELLS) == []
+        assert tab.run(BROKEN_SHARES) == 0, "a share beside a long name stays on one line"
         contrasts = tab.run(CONTRASTS)
         assert len(contrasts) > 60
         assert [one for one in contrasts if one[0] < LEAST_CONTRAST] == []

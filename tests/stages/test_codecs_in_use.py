@@ -14,7 +14,9 @@ from vidxfer.pipeline.cache.read.reader import CacheReader
 from vidxfer.pipeline.cache.store import open_split
 
 
-@pytest.mark.parametrize(("codec", "most"), [("int4", 0.12), ("pca24+int8", 0.4), ("rotate+pq4", 0.3)])
+@pytest.mark.parametrize(
+    ("codec", "most"), [("int4", 0.12), ("pca24+int8", 0.4), ("rotate+pq4", 0.3), ("klt1", 0.5), ("klt4", 0.06)]
+)
 def test_a_cache_of_every_codec_is_extracted_checked_described_and_trained_on(
     toy: Any, invoke: Any, tmp_path: Path, codec: str, most: float
 ) -> None:
@@ -45,7 +47,7 @@ def test_a_cache_of_every_codec_is_extracted_checked_described_and_trained_on(
 def test_the_help_of_codec_lists_what_there_is(invoke: Any) -> None:
     for command in ("extract", "plan"):
         words = " ".join(invoke(command, "--codec", "int4", "--help").stdout.split())
-        for known in ("float16 (exact)", "int8", "int6", "int4", "pq", "rotate+", "pcaK+", "pca64+int8"):
+        for known in ("float16 (exact)", "int8", "int6", "int4", "pq", "rotate+", "pcaK+", "pca64+int8", "klt4"):
             assert known in words
 
 

@@ -27,8 +27,7 @@ from vidxfer.pipeline.video.jpeg import decode_frames, encode_frames
 from vidxfer.pipeline.video.reader import open_video
 from vidxfer.pipeline.video.replay import cut_out
 from vidxfer.stages.extract import extract
-from vidxfer.stages.learning.sources import cached_source
-from vidxfer.stages.learning.trainer import origins
+from vidxfer.stages.learning.sources import cached_source, origins
 from vidxfer.stages.remembered import dense_videos
 
 CPU = torch.device("cpu")

@@ -54,6 +54,13 @@ def test_zero_has_a_place_of_its_own_left_of_the_logarithm() -> None:
     assert axes.lines[0].get_xdata()[0] == pytest.approx(1e-5)
 
 
+@pytest.mark.parametrize("x", [1e-6, 1.0, 24.0])
+def test_one_cost_alone_has_an_axis_around_it(x: float) -> None:
+    figure, _ = drawn([point("a", x, 40.0), point("b", x, 60.0)], WORDS)
+    low, high = figure.axes[0].get_xlim()
+    assert low < x < high
+
+
 def test_marks_differ_in_shape_and_are_dark_and_hollow_or_filled() -> None:
     figure, _ = drawn(CROWDED[:3], WORDS)
     marks = [line for line in figure.axes[0].lines if line.get_marker() in "osD"]

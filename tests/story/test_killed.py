@@ -130,7 +130,7 @@ def test_a_training_killed_in_two_epochs_has_the_curve_of_an_unbroken_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_ends_a_training_with_a_checkpoint_that_goes_on(
     toy: Any, started: Any, invoke: Any, unbroken: list[tuple[Any, ...]], tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -139,7 +139,7 @@ def test_a_signal_ends_a_training_with_a_checkpoint_that_goes_on(
     assert wait_until(in_the_middle(run, of_epoch=1), process), process.communicate()
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 1, err
+    assert process.returncode == 75, err
     assert f"stopped by {number.name}" in err
     assert "not finished" in out
     assert "Traceback" not in err
@@ -166,6 +166,49 @@ def test_ctrl_c_ends_an_extraction_at_once_and_without_a_traceback(
     assert "Traceback" not in err
     assert "Interrupted. Finished shards are kept: the same command goes on." in err
     assert lines_in(tmp_path / "train.ledger.jsonl") < 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [(), ("--workers", 2)])
+def test_slurms_signal_to_every_process_ends_an_extraction_with_what_it_has(
+    toy: Any, started: Any, tmp_path: Path, workers: tuple[object, ...]
+) -> None:
+    words = ["extract", "--root", toy.root, "--model", toy.clip, "--views", 8, "--batch-frames", 8,
+             "--shard-videos", 2, "--decode-threads", 1, "--cache", tmp_path, *workers]  # fmt: skip
+    process = started(*words, start_new_session=True)
+    assert wait_until(lambda: lines_in(tmp_path / "train.ledger.jsonl") > 0, process), process.communicate()
+    os.killpg(process.pid, signal.SIGUSR1)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 75, err
+    assert "Traceback" not in err
+    assert "Stopped by SIGUSR1. Finished shards are kept: the same command goes on." in err
+    assert lines_in(tmp_path / "train.ledger.jsonl") < 12
+
+
+@pytest.mark.slow
+def test_slurms_signal_ends_two_processes_after_the_same_step(
+    toy: Any, started: Any, vidxfer: Any, tmp_path: Path
+) -> None:
+    """The signal reaches one of them, or both: all leave after one step, and go on as if nothing had been."""
+    runs = {name: tmp_path / name for name in ("whole", "leads", "both")}
+    sets = ("--devices", 2, "--set", "checkpoint_seconds=1000", "--set", "ema=0.9")
+    whole = vidxfer(*train_words(toy, runs["whole"], *sets))
+    assert whole.returncode == 0, whole.stderr
+    for name in ("leads", "both"):
+        process = started(*train_words(toy, runs[name], *sets), start_new_session=True)
+        assert wait_until(in_the_middle(runs[name], of_epoch=1), process), process.communicate()
+        (process.send_signal if name == "leads" else lambda number: os.killpg(process.pid, number))(signal.SIGUSR1)  # noqa: B023
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 75, err
+        assert "stopped by SIGUSR1 with a checkpoint" in err
+        assert "Traceback" not in err
+        steps = json.loads((runs[name] / "checkpoint" / "progress.json").read_text())["global_step"]
+        assert 0 < steps < EPOCHS * STEPS
+        done = vidxfer(*train_words(toy, runs[name], *sets))
+        assert done.returncode == 0, done.stderr
+        assert curve(runs[name]) == curve(runs["whole"])
+        weights = [(run / "checkpoint" / "weights.safetensors").read_bytes() for run in (runs["whole"], runs[name])]
+        assert weights[0] == weights[1]
 
 
 @pytest.mark.slow

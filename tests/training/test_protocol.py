@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.vit import VitTower
-from vidxfer.pipeline.errors import CacheError
+from vidxfer.pipeline.errors import CacheError, RunError
 from vidxfer.pipeline.heads.base import Needs, Offer
 from vidxfer.pipeline.shapes import View
 from vidxfer.pipeline.training.build import build_head
@@ -83,6 +84,13 @@ def test_a_video_is_scored_by_the_sum_of_its_views_probabilities(batch_clips: in
     assert sorted(clip for clips in loader.asked for clip in clips) == sorted(SHARES)
     assert [len(clips) for clips in loader.asked[:-1]] == [batch_clips] * (len(loader.asked) - 1)
     assert (head.training, int(head.norm.num_batches_tracked)) == (True, 0)  # type: ignore[arg-type]
+
+
+def test_no_score_is_made_of_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHARES, (2, 1), [float("nan"), 0.5, 0.5])
+    monkeypatch.setattr(FakeLoader.split, "path", Path("zarr/val"), raising=False)
+    with pytest.raises(RunError, match="NaN for 1 of 3 videos of zarr/val, such as 'c'"):
+        score_rows(Normed(), FakeLoader(), Assemble(), [4, 2, 0], batch_clips=4)  # type: ignore[arg-type]
 
 
 OFFER = Offer(

@@ -22,7 +22,7 @@ from vidxfer.pipeline.errors import ClipError
 WILD_SHARE = 100  # the wild direction is that of the largest token in so many
 KIND_ROUNDS = 8
 KIND_PRIOR = 8  # tracks: a kind's deviations are mixed with those of all tracks as if it had seen so many more
-SMALLEST = 1e-6  # of a deviation, where the mean over all coefficients is about 1
+SMALLEST = 1e-6  # of a block's size, and of a deviation where their mean square is about 1
 
 
 class TrackSample:
@@ -116,7 +116,7 @@ def fit_klt(form: Form, tracks: Tensor, seed: int) -> dict[str, Tensor]:
     else:
         rest = rest.flatten(0, 1).unsqueeze(1)
     size = rest.square().mean(dim=(1, 2)).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-    gain = size.median()
+    gain = torch.where(size.median() > SMALLEST, size.median(), 1.0)
     size = gain * torch.exp2(((size / gain).log2() * GAIN_STEPS).round() / GAIN_STEPS)
     normal = rest / size[:, None, None]
     rotation, _ = directions(normal.flatten(0, 1), form.values(channels))
@@ -175,12 +175,11 @@ def fit_kinds(coefficients: Tensor) -> tuple[Tensor, Tensor]:
     weak = overall.argsort(descending=True, stable=True)[len(overall) // 4 :]
     activity = coefficients[:, weak].square().sum(1)
     kinds = (activity.argsort(stable=True).argsort() * BLOCK_KINDS // len(activity)).long()
-    floor = (overall.mean().clamp_min(torch.finfo(torch.float32).tiny) * SMALLEST**2).sqrt()
     for _ in range(KIND_ROUNDS):
         variances = []
         for kind in range(BLOCK_KINDS):
             members = coefficients[kinds == kind]
             variances.append((members.square().sum(0) + KIND_PRIOR * overall) / (len(members) + KIND_PRIOR))
-        deviations = torch.stack(variances).sqrt().clamp_min(floor)
+        deviations = torch.stack(variances).sqrt().clamp_min(SMALLEST)
         kinds = kinds_of(coefficients, deviations)
     return deviations, kinds

@@ -43,6 +43,11 @@ def encode_normal_int8(normal: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def expect_finite(largest: Tensor, most: float) -> Tensor:
+    """Hand on what it was given, magnitudes none of which may be above `most`.
+
+    Raises:
+        ClipError: one is, or is not finite.
+    """
     if not bool((largest <= most).all()):
         raise ClipError(
             "CLIP tokens are not finite, or far outside the calibration sample; they cannot be stored. "

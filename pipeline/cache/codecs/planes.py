@@ -62,7 +62,7 @@ def encode_planes(values: Tensor, bits: Sequence[int], width: int) -> tuple[Tens
     per_component = torch.tensor(bits, device=values.device).repeat_interleave(TOGETHER)
     filled = F.pad(values.float(), (0, len(per_component) - values.shape[-1]))
     levels = 2.0**per_component
-    largest = torch.where(per_component > 0, filled.abs() / (levels / 2), 0).amax(-1)
+    largest = torch.where(per_component > 0, filled.abs() / ((levels - 1) / 2).clamp_min(0.5), 0).amax(-1)
     best, least = torch.zeros_like(largest, dtype=torch.float16), torch.full_like(largest, torch.inf)
     for share in TRIALS:
         step = (largest * share).clamp_min(SCALE_LEAST).half()
