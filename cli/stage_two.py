@@ -25,6 +25,14 @@ def train(
     device: o.DeviceOption = "auto",
     devices: Annotated[int, typer.Option(min=0, help="Number of devices; 0: all GPUs, or one CPU.")] = 0,
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
+    pool: Annotated[
+        int | None,
+        typer.Option(
+            "--pool",
+            min=1,
+            help="Average N x N patches on the device; default: as the cache holds them. As --set pool=N.",
+        ),
+    ] = None,
     decode_threads: o.ThreadsOption = 2,
     frames_from: o.FramesFromOption = "auto",
     log_every_steps: Annotated[int, typer.Option(min=1, help="Steps per line of metrics.jsonl.")] = 1,
@@ -78,7 +86,8 @@ def train(
     caches = parse_caches(cache, labels_as)
     shown = show.Shown()
     own = None if head is None else import_head(head)
-    resolved = recipe_of(recipe, *(settings or ()), head=own, tell=shown.line)
+    chosen = [*(settings or ()), *([] if pool is None else [f"pool={pool}"])]
+    resolved = recipe_of(recipe, *chosen, head=own, tell=shown.line)
     report = stage.train(
         stage.TrainRequest(
             recipe=resolved,
