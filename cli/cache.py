@@ -37,7 +37,8 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
         reasons = Counter(noted.get("why", {}))
         shape = " ".join(f"{axis}={length:,}" for axis, length in split["shape"].items())
         rows = [
-            ["tokens", shape + means_of(spec)],
+            ["tokens", shape],
+            ["patches", patches_of(spec)],
             ["codec", f"{split['codec']}: {split['bytes_per_token']:,} bytes per token, "
                       f"{split['times_smaller_than_float16']:.3g}x smaller than float16; "
                       f"{show.size(split['bytes_per_view'])} per view"],
@@ -66,10 +67,10 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
         show.facts("informs: which videos, and what made them; tokens do not depend on it", flat_rows(informs))
 
 
-def means_of(spec: dict[str, Any]) -> str:
-    """What a patch is the mean of, where patches were averaged."""
+def patches_of(spec: dict[str, Any]) -> str:
+    """What a stored patch is the mean of; `spec`: as a cache keeps it, which leaves out a pool of 1."""
     pool = spec.get("pool", 1)
-    return f" (patches are means over {pool} x {pool} of the tower's)" if pool > 1 else ""
+    return f"means over {pool} x {pool} of the tower's" if pool > 1 else "the tower's own"
 
 
 def counts(videos_of: dict[str, int]) -> str:
