@@ -38,6 +38,7 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
         shape = " ".join(f"{axis}={length:,}" for axis, length in split["shape"].items())
         rows = [
             ["tokens", shape],
+            ["patches", patches_of(spec)],
             ["codec", f"{split['codec']}: {split['bytes_per_token']:,} bytes per token, "
                       f"{split['times_smaller_than_float16']:.3g}x smaller than float16; "
                       f"{show.size(split['bytes_per_view'])} per view"],
@@ -64,6 +65,12 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
         show.facts("changes tokens: other values are another cache", flat_rows(passport["tokens"]))
         informs = {**passport["videos"], **passport["informs"]}
         show.facts("informs: which videos, and what made them; tokens do not depend on it", flat_rows(informs))
+
+
+def patches_of(spec: dict[str, Any]) -> str:
+    """What a stored patch is the mean of; `spec`: as a cache keeps it, which leaves out a pool of 1."""
+    pool = spec.get("pool", 1)
+    return f"means over {pool} x {pool} of the tower's" if pool > 1 else "the tower's own"
 
 
 def counts(videos_of: dict[str, int]) -> str:

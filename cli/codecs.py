@@ -110,15 +110,18 @@ def recode(
         str | None, typer.Option("--codec", help="As for extract; without it codes are copied as they are.")
     ] = None,
     layers: o.LayersOption = "all",
+    pool: Annotated[
+        int | None, typer.Option("--pool", min=1, help="Means of N x N patches, as for extract; default: as stored.")
+    ] = None,
     split: Annotated[list[str] | None, typer.Option("--split", help="train or val; all by default.")] = None,
     calibration_videos: o.CalibrationOption = 64,
     device: o.DeviceOption = "auto",
     json: o.JsonOption = False,
 ) -> None:
-    """Store a finished cache with another codec or fewer layers, without CLIP and videos. Goes on where it was stopped.
+    """Store a finished cache with another codec, fewer layers or averaged patches, without CLIP and videos.
 
-    What a lossy codec lost stays lost: recode from a float16 cache if you have one. The new cache remembers the codec
-    that it was made from.
+    Goes on where it was stopped. What a lossy codec lost stays lost: recode from a float16 cache if you have one. The
+    new cache remembers the codec that it was made from.
 
     Example: vidxfer cache recode ./zarr --to ./zarr-int4 --codec int4
     """
@@ -132,6 +135,7 @@ def recode(
             target=to,
             codec=codec,
             layers=parse_layers(layers),
+            pool=pool,
             splits=tuple(split) if split else None,
             calibration_videos=calibration_videos,
             device=device,
@@ -145,9 +149,15 @@ def recode(
         f"Cache {to}",
         ["split", "from", "to", "layers", "videos", "stored before", "bytes before", "bytes now", "seconds"],
         [
-            [report.split, report.source_codec, report.codec, ",".join(map(str, report.layers)), f"{report.stored:,}",
+            [report.split, stored_as(report.source_codec, report.source_pool), stored_as(report.codec, report.pool),
+             ",".join(map(str, report.layers)), f"{report.stored:,}",
              f"{report.resumed:,}", show.size(report.bytes_before), show.size(report.bytes_after),
              f"{report.seconds:.1f}"]
             for report in reports
         ],
     )  # fmt: skip
+
+
+def stored_as(codec: str, pool: int) -> str:
+    """The codec, and over how many patches each is averaged."""
+    return codec if pool == 1 else f"{codec}, pool {pool}"

@@ -25,6 +25,14 @@ def train(
     device: o.DeviceOption = "auto",
     devices: Annotated[int, typer.Option(min=0, help="Number of devices; 0: all GPUs, or one CPU.")] = 0,
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
+    pool: Annotated[
+        int | None,
+        typer.Option(
+            "--pool",
+            min=1,
+            help="Average N x N patches on the device; default: as the cache holds them. As --set pool=N.",
+        ),
+    ] = None,
     decode_threads: o.ThreadsOption = 2,
     frames_from: o.FramesFromOption = "auto",
     log_every_steps: Annotated[int, typer.Option(min=1, help="Steps per line of metrics.jsonl.")] = 1,
@@ -83,7 +91,7 @@ def train(
     caches = parse_caches(cache, labels_as)
     shown = show.Shown()
     own = None if head is None else import_head(head)
-    options = {"micro_batch": micro_batch, "ema": ema, "compile": compile}
+    options = {"micro_batch": micro_batch, "ema": ema, "compile": compile, "pool": pool}
     given = [f"{name}={str(value).lower()}" for name, value in options.items() if value is not None]
     resolved = recipe_of(recipe, *(settings or ()), *given, head=own, tell=shown.line)
     report = stage.train(

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
 OPTIONS = {
     "clip_model": "--model",
     "clip_precision": "--precision",
     "layers": "--layers",
     "codec": "--codec",
+    "pool": "--pool",
     "calibration_videos": "--calibration-videos",
     "crops": "--test-crops",
     "square_pixels": "--square-pixels",
@@ -29,6 +31,12 @@ OPTIONS = {
 
 STEM_LAYER = -1
 """As `STEM` of shapes.py, which loads torch; errors do not."""
+
+
+def dotted(settings: Mapping[str, Any]) -> dict[str, object]:
+    """Nested settings under dotted names: {"sampling": {"alpha": 2}} becomes {"sampling.alpha": 2}."""
+    tables = {name: value if isinstance(value, Mapping) else {"": value} for name, value in settings.items()}
+    return {f"{name}.{key}".rstrip("."): value for name, table in tables.items() for key, value in table.items()}
 
 
 def spelled(settings: Mapping[str, object]) -> str:

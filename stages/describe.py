@@ -15,6 +15,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.clip.tower import Tower, TowerInfo
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.grid import expect_pool
 from vidxfer.pipeline.shapes import STEM
 from vidxfer.pipeline.video.mirror import flip_pairs, say_sides
 from vidxfer.pipeline.video.sampling import SEGMENT, Sampling
@@ -39,6 +40,7 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
         raise UsageError(f"--test-crops {choice.test_crops}: known are 1 or 3")
     if choice.seed < 0:
         raise UsageError(f"--seed {choice.seed}: a seed is at least 0")
+    expect_pool(choice.pool, tower.grid)
     prompts_of(choice, textless=not tower.has_text)
     flips = say_sides(dataset.class_names) if choice.flips is None else choice.flips
     kind = VIEW_KIND[dataset.split]
@@ -50,7 +52,8 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
             clip_weights_sha256=tower.weights_sha256,
             clip_precision=tower.precision,  # type: ignore[arg-type]  # checked by the spec
             channels=tower.channels,
-            tokens=tower.tokens,
+            tokens=1 + (tower.tokens - 1) // choice.pool**2,
+            pool=choice.pool,
             embed=tower.embed,
             layers=layers,
             pixel_mean=tower.pixel_mean,

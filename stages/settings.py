@@ -133,6 +133,7 @@ class CacheChoice:
         train_views: random views per training video.
         test_views, test_crops: fixed views per validation video.
         codec: as `cache/codecs/form.py` spells it: int8, float16, int4, pca64+int8 …
+        pool: side of the squares of patches that are averaged into one; 1: every patch is stored.
         seed: of the random views.
         calibration_videos: sample behind the codec's statistics; float16 has none.
         shard_videos: videos per shard; None: about 1 GB, at most 64 videos.
@@ -154,6 +155,7 @@ class CacheChoice:
     test_views: int = 1
     test_crops: int = 1
     codec: str = "int8"
+    pool: int = 1
     seed: int = 0
     calibration_videos: int = 64
     shard_videos: int | None = None

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "spelled": set(),
     "errors": {"spelled"},
     "shapes": {"errors"},
+    "grid": {"errors"},
     "reading": {"errors"},
     "writing": {"errors", "reading"},
     "disk": {"errors", "writing"},
@@ -38,9 +39,9 @@ MAY_IMPORT = {
     "video": {*BASE, "resize"},
     "clip": {*BASE, "precision", "resize"},
     "cache": {*BASE, "disk", "typed", "resize"},
-    "heads": BASE,
+    "heads": {*BASE, "grid"},
     "draw": {*BASE, "video", "cache"},
-    "training": {*BASE, "disk", "precision", "typed", "video", "cache", "heads"},
+    "training": {*BASE, "disk", "grid", "precision", "typed", "video", "cache", "heads"},
 }
 """Rooms of the pipeline, and what each may use: neither heads nor training know CLIP, no room knows a stage."""
 

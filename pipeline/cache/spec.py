@@ -18,13 +18,14 @@ from vidxfer.pipeline.cache.codecs.form import Form, codec_form
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.resize import Interpolation, Resize, ResizeMode
 from vidxfer.pipeline.shapes import STEM
+from vidxfer.pipeline.spelled import dotted
 from vidxfer.pipeline.typed import checked
 from vidxfer.pipeline.video.sampling import SEGMENT, Sampling
 
 FORMAT = 1
 """Version of the promise on disk. A change of layout raises it; caches of every past format stay readable."""
 
-LEAST = (("calibration_videos", "first_view", "left_out"), ("channels", "tokens", "embed", "views", "crops"))
+LEAST = (("calibration_videos", "first_view", "left_out"), ("channels", "tokens", "embed", "views", "crops", "pool"))
 ViewKind = Literal["train", "test"]
 ClipPrecision = Literal["fp32", "bf16", "fp16"]
 ClassRow = Literal["token", "mean"]
@@ -37,7 +38,7 @@ WHICH_VIDEOS = ("dataset", "dataset_fingerprint", "split")
 BEFORE_THERE_WAS_A_CHOICE: dict[str, Any] = {
     "first_view": 0, "square_pixels": False, "sampling.rule": SEGMENT, "interpolation": "bilinear",
     "antialias": False, "resize_mode": "shortest", "class_row": "token", "left_out": 0, "textless": False,
-    "blocks_of": "clip",
+    "blocks_of": "clip", "pool": 1,
 }  # fmt: skip
 """Fields that caches lack where they have this value: so those of before the field keep settings and fingerprint."""
 
@@ -55,7 +56,7 @@ class CacheSpec:
     Attributes:
         clip_model, clip_weights_sha256: the name the tower was loaded by, and a hash of its tensors.
         clip_precision: arithmetic of the tower: "fp32", "bf16" or "fp16".
-        channels, tokens, embed: CLIP's width, tokens per frame including CLS, and width of the joint space.
+        channels, tokens, embed: CLIP's width, stored tokens per frame including CLS, and width of the joint space.
         layers: tapped layers in ascending order; -1 is the stem.
         pixel_mean, pixel_std: normalisation of the pixels, red green blue, of the 0..1 range.
         sampling: how views are drawn.
@@ -71,6 +72,7 @@ class CacheSpec:
         left_out: further tokens before the patches, which the tower has and the cache does not: registers.
         textless: the tower has no text: there are no embeddings of class names.
         blocks_of: whose blocks the image tower has: "clip", open_clip's VisionTransformer, or "timm".
+        pool: side of the squares of the tower's patches that a stored patch is the mean of; 1: none is averaged.
     """
 
     clip_model: str
@@ -100,6 +102,7 @@ class CacheSpec:
     left_out: int = 0
     textless: bool = False
     blocks_of: BlocksOf = "clip"
+    pool: int = 1
 
     def __post_init__(self) -> None:
         for least, names in enumerate(LEAST):
@@ -131,8 +134,8 @@ class CacheSpec:
     @property
     def picture(self) -> dict[str, Any]:
         """What `replay` needs beside frames and a view."""
-        size, mean, std = self.sampling.image_px, self.pixel_mean, self.pixel_std
-        return {"image_px": size, "mean": mean, "std": std, "resize": self.resize}
+        mean, std = self.pixel_mean, self.pixel_std
+        return {"image_px": self.sampling.image_px, "mean": mean, "std": std, "resize": self.resize}
 
     @property
     def form(self) -> Form:
@@ -161,6 +164,11 @@ class CacheSpec:
         return f"{self.split} views {views[0]}-{views[-1]}" if self.first_view else self.split
 
     @property
+    def tower_tokens(self) -> int:
+        """Tokens per frame that the tower makes, before patches are averaged."""
+        return 1 + (self.tokens - 1) * self.pool**2
+
+    @property
     def sparse_frames(self) -> int:
         """Number of frames CLIP sees per view."""
         return self.sampling.sparse_frames
@@ -174,7 +182,7 @@ class CacheSpec:
     @property
     def passport(self) -> dict[str, dict[str, object]]:
         """Every setting under its dotted name: "tokens", what changes them, and "videos", which of them there are."""
-        flat = _flat(self.to_dict())
+        flat = dotted(self.to_dict())
         return {
             "tokens": {name: value for name, value in flat.items() if name not in WHICH_VIDEOS},
             "videos": {name: flat[name] for name in WHICH_VIDEOS},
@@ -199,8 +207,7 @@ class CacheSpec:
         if scale_bytes := self.form.frame_bytes(self.tokens, self.channels)[1]:
             total += layers * (self.sparse_frames * scale_bytes + CHUNK_OVERHEAD_BYTES)
         total += self.sparse_frames * self.embed * 2 + CHUNK_OVERHEAD_BYTES
-        geometry = self.sampling.dense_frames * 4 + 4 * 4 + 3  # frame_index, crop, resize_first + flip + grey
-        return total + geometry
+        return total + self.sampling.dense_frames * 4 + 4 * 4 + 3  # frame_index, crop, resize_first + flip + grey
 
     @property
     def shard_videos_default(self) -> int:
@@ -213,14 +220,13 @@ class CacheSpec:
         Raises:
             CacheError: a layer was not stored; the text lists the stored ones.
         """
-        if layers is None:
-            return list(range(len(self.layers)))
-        if absent := [layer for layer in layers if layer not in self.layers]:
+        wanted = self.layers if layers is None else layers
+        if absent := [layer for layer in wanted if layer not in self.layers]:
             raise CacheError(
                 f"layers {absent} are not in the cache, which holds {list(self.layers)} ({STEM} is the stem). "
                 "Choose among those, or extract again with the layers the head needs."
             )
-        return [self.layers.index(layer) for layer in layers]
+        return [self.layers.index(layer) for layer in wanted]
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them: lists instead of tuples, the sampling as a nested dict."""
@@ -254,16 +260,10 @@ class CacheSpec:
         Raises:
             CacheMismatch: names each differing field with the cache's and the run's value.
         """
-        stored, wanted = _flat(self.to_dict()), _flat(other.to_dict())
+        stored, wanted = dotted(self.to_dict()), dotted(other.to_dict())
         pairs = {name: (stored.get(name), wanted.get(name)) for name in {**stored, **wanted}}
         if differing := {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}:
             raise CacheMismatch(where, differing)
-
-
-def _flat(stored: Mapping[str, Any]) -> dict[str, object]:
-    """Nested settings under dotted names: {"sampling": {"alpha": 2}} becomes {"sampling.alpha": 2}."""
-    tables = {name: value if isinstance(value, Mapping) else {"": value} for name, value in stored.items()}
-    return {f"{name}.{key}".rstrip("."): value for name, table in tables.items() for key, value in table.items()}
 
 
 def _expect_keys(stored: object, kind: type, prefix: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from vidxfer.pipeline.errors import CacheError, UsageError
+from vidxfer.pipeline.errors import CacheError
 from vidxfer.pipeline.shapes import ClipBatch, WindowEnds
 
 PixelKind = Literal["none", "sparse", "dense", "window"]
@@ -44,6 +44,8 @@ class Needs:
         window_ends: how such a window is filled beyond the ends of the video; see `WindowEnds`.
         frozen: names of CLIP parameters (open_clip's) that must lie beside the tokens.
         through_clip: number of last CLIP blocks that gradients flow through; 0: no gradient enters CLIP.
+        pool: side of the squares of the tower's patches that are averaged; 0: as the cache holds them. A recipe and
+            its cache decide this, so `build_head` sets it.
 
     Raises:
         ValueError: the number of window frames is even, or it is given without pixels="window".
@@ -58,6 +60,7 @@ class Needs:
     window_ends: WindowEnds = "clamp"
     frozen: tuple[str, ...] = ()
     through_clip: int = 0
+    pool: int = 0
 
     def __post_init__(self) -> None:
         if self.pixels not in get_args(PixelKind):
@@ -84,7 +87,8 @@ class Offer:
         layers: the layers on offer.
         sparse_frames: frames per view that CLIP saw.
         alpha: dense frames per sparse frame.
-        grid: patches along the (height, width) of the picture.
+        grid: patches along the (height, width) of the picture, as the head sees them.
+        pool: side of the squares of the tower's patches that each of them is the mean of; 1: they are the tower's.
         patch_px: side of one patch.
         channels: CLIP width.
         embed: width of the joint space.
@@ -119,6 +123,7 @@ class Offer:
     frozen: Mapping[str, Tensor] = field(default_factory=dict)
     clip_heads: int | None = None
     tower: Any = None
+    pool: int = 1
     sizes_only: bool = False
 
     @property
@@ -128,7 +133,7 @@ class Offer:
 
     @property
     def patch_px(self) -> int:
-        """Side of one CLIP patch in pixels."""
+        """Side in pixels of one patch of the grid: CLIP's, or of a square of them."""
         return self.image_px // self.grid[0]
 
     def class_text(self) -> Tensor:
@@ -238,6 +243,11 @@ class HeadConfig(ABC):
         """Over which clips batch norms take statistics. With batch norms, a batch needs two clips."""
         return "none"
 
+    @property
+    def takes_pooled(self) -> bool:
+        """Whether a recipe for a named CLIP trains this head on averaged patches too. Other recipes always do."""
+        return True
+
     def settled(self, offer: Offer) -> HeadConfig:
         """The same settings with what they leave to the tower decided for this one; a run folder keeps those."""
         return self
@@ -262,15 +272,3 @@ class HeadConfig(ABC):
         """The settings as a run folder stores them: the kind, then every field."""
         assert is_dataclass(self)
         return {"kind": self.kind, **asdict(self)}
-
-
-def expect_block_numbers(layers: object) -> None:
-    """Check the setting `layers` of a head: block numbers, or None for every block.
-
-    Raises:
-        UsageError: it is neither None nor a non-empty list of whole numbers.
-    """
-    if layers is not None and (
-        not layers or not isinstance(layers, tuple) or not all(isinstance(layer, int) for layer in layers)
-    ):
-        raise UsageError(f"head.layers={layers!r} must be block numbers like [3, 7, 11], or null")

@@ -142,6 +142,7 @@ class Recipe:
         clip: the image tower that the cache must come from; None: any.
         dense_frames: dense frames that the cache must hold per view; None: any number.
         sparse_frames: sparse frames that the cache must hold per view; None: any number.
+        pool: side of the squares of CLIP's patches that the head sees the mean of; None: as the cache holds them.
         epochs: passes over the training split.
         warmup_epochs: the first of these epochs, in which the learning rate grows linearly.
         batch_clips: clips per optimiser step over all devices together.
@@ -168,6 +169,7 @@ class Recipe:
     clip: ClipShape | None = None
     dense_frames: int | None = None
     sparse_frames: int | None = None
+    pool: int | None = None
     epochs: int = 36
     warmup_epochs: float = 6.0
     batch_clips: int = 256
@@ -185,6 +187,8 @@ class Recipe:
         for name in ("epochs", "batch_clips", "evaluate_every_epochs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"recipe {self.name}: {name}={getattr(self, name)} must be at least 1")
+        if self.pool is not None and (type(self.pool) is not int or self.pool < 1):
+            raise UsageError(f"recipe {self.name}: pool={self.pool!r} must be a whole number of at least 1, or null")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise UsageError(
                 f"recipe {self.name}: warmup_epochs={self.warmup_epochs} must be in [0, epochs={self.epochs})"

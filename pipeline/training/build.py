@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,12 +15,16 @@ from torch import Tensor
 from vidxfer.pipeline.cache.read.agree import Facts, expect_agree
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.errors import CacheError, CacheMismatch
+from vidxfer.pipeline.errors import CacheMismatch
+from vidxfer.pipeline.grid import expect_pool, grid_of
 from vidxfer.pipeline.heads import RECIPES
 from vidxfer.pipeline.heads.base import Head, Offer
 from vidxfer.pipeline.heads.delivered import expect_delivered, expect_head
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.spelled import spelled
+
+POOLED = "head.pooled"
+"""The setting by which a recipe for a named CLIP takes averaged patches (heads/shared.py), as errors name it."""
 
 _STREAM = 0x68656164
 """Last number of the seed. It separates random operations inside a head from the order and the mixing of clips."""
@@ -49,16 +52,16 @@ def offer_of(
 
     Raises:
         CacheError: the tokens are not CLS plus a square grid of patches.
+        UsageError: the recipe's pool does not divide that grid, or the cache has averaged over more.
     """
-    used = recipe.sparse_frames
-    side = math.isqrt(spec.tokens - 1)
-    if side * side != spec.tokens - 1:
-        raise CacheError(f"{spec.tokens} tokens per frame are not CLS plus a square grid of patches")
+    used, pool, grid = recipe.sparse_frames, recipe.pool or spec.pool, grid_of(spec.tower_tokens)
+    expect_pool(pool, grid, stored=spec.pool)
     offer = Offer(
         layers=spec.layers,
         sparse_frames=used if used and spec.sparse_frames % used == 0 else spec.sparse_frames,
         alpha=spec.sampling.alpha,
-        grid=(side, side),
+        grid=(grid[0] // pool, grid[1] // pool),
+        pool=pool,
         channels=spec.channels,
         embed=spec.embed,
         classes=classes,
@@ -108,6 +111,7 @@ def build_head(recipe: Recipe, offer: Offer) -> Head:
         torch.manual_seed(recipe.seed)
         head = recipe.head.build(offer)
     expect_head(head, recipe.head)
+    head.needs = replace(head.needs, pool=offer.pool)
     return head
 
 
@@ -153,7 +157,7 @@ def expect_made_for(recipe: Recipe, offer: Offer) -> None:
     if (clip := recipe.clip) is not None:
         pairs |= {
             "clip.width": (offer.channels, clip.width),
-            "clip.patch_px": (offer.patch_px, clip.patch_px),
+            "clip.patch_px": (offer.patch_px // offer.pool, clip.patch_px),
             "clip.image_px": (offer.image_px, clip.image_px),
             "clip.embed": (offer.embed, clip.embed),
         }
@@ -161,6 +165,8 @@ def expect_made_for(recipe: Recipe, offer: Offer) -> None:
             pairs["clip.text"] = ("none" if offer.textless else "with a sigmoid's bias", "with a softmax")
         if offer.blocks_of != "clip":
             pairs["clip.blocks_of"] = (offer.blocks_of, "clip")
+        if offer.pool > 1 and not recipe.head.takes_pooled:
+            pairs[POOLED] = (f"patches averaged over {offer.pool} x {offer.pool}", "CLIP's own patches")
         if max(offer.layers) >= clip.blocks:
             pairs["clip.blocks"] = (f"at least {max(offer.layers) + 1}", clip.blocks)
     differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
@@ -187,7 +193,9 @@ def _remedy(recipe: Recipe, offer: Offer, differing: Mapping[str, object]) -> st
     other_clip = any(name.startswith("clip.") for name in differing)
     if recipe.clip is not None and other_clip:
         wanted["clip_model"] = recipe.clip.model
-    sets = " ".join(f"--set {name}=null" for name in differing)
+    if POOLED in differing:
+        wanted["pool"] = 1
+    sets = " ".join(f"--set {name}={'any' if name == POOLED else 'null'}" for name in differing)
     here = for_any_tower(recipe) if other_clip else f"{recipe.name} {sets}"
     return (
         f"Make the cache that the recipe is for: `vidxfer extract {spelled(wanted)}`, with another folder (--cache). "
@@ -204,16 +212,18 @@ def for_any_tower(recipe: Recipe) -> str:
 
 
 def settled(recipe: Recipe, offer: Offer) -> tuple[Recipe, list[str]]:
-    """The recipe with what its head leaves to the tower decided, and lines on what is not as with CLIP."""
-    whole = replace(recipe, head=recipe.head.settled(offer))
+    """The recipe with what it leaves to tower and cache decided, and lines on what is not as with CLIP."""
+    whole = replace(recipe, head=recipe.head.settled(offer), pool=offer.pool if offer.pool > 1 else recipe.pool)
     was, now = recipe.head.to_dict(), whole.head.to_dict()
     chosen = [f"head.{name}={value}" for name, value in now.items() if value != was[name]]
     only = f", which has no text: the {offer.classes} classes of this cache are scored, and no others"
-    return whole, [f"{', '.join(chosen)}, by the tower {offer.model}{only * offer.textless}"] * bool(chosen)
+    told = [f"{', '.join(chosen)}, by the tower {offer.model}{only * offer.textless}"] * bool(chosen)
+    pool, of_paper = offer.pool, f"; {recipe.name} was published without (head.pooled=any)" * (recipe.clip is not None)
+    return whole, told + [f"patches are means over {pool} x {pool} of CLIP's{of_paper}"] * (pool > 1)
 
 
 def facts_of_head(recipe: Recipe, spec: CacheSpec) -> dict[str, Any]:
-    """The part of a cache that a head of this recipe reads, as facts in addition to those of the spec.
+    """The part of a cache that a head of this recipe reads, as facts in addition to those of the spec, or instead.
 
     Raises:
         CacheError: the cache lacks what the head reads.
@@ -224,6 +234,7 @@ def facts_of_head(recipe: Recipe, spec: CacheSpec) -> dict[str, Any]:
         "any_classes": recipe.head.any_classes,
         "layers": recipe.head.needs(offer_of(spec, recipe, classes=1)).layers,
         "sampling.dense_frames": used * spec.sampling.alpha,
+        "pool": recipe.pool or spec.pool,
     }
 
 
@@ -253,6 +264,8 @@ def expect_readable(
     whole = spec.sampling.dense_frames % frames == 0
     if whole and (recipe.sparse_frames or not recipe.head.fixed_frames):  # as many as the head sees are drawn
         stored["sampling.dense_frames"] = frames
+    if recipe.pool and recipe.pool % spec.pool == 0:  # what is stored is averaged on, up to what the head sees
+        stored["pool"] = recipe.pool
     may = ("class_names",) if recipe.head.any_classes and pair == "cache with run" else ()
     if may and _names(stored) == _names(trained):
         stored["class_names"] = trained["class_names"]  # in another order: the head asks for none

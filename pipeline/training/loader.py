@@ -12,7 +12,6 @@ run with its name: nothing is replaced.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from vidxfer.pipeline.cache.codec import Dequantiser
@@ -28,6 +28,7 @@ from vidxfer.pipeline.cache.read.batch import Codes
 from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.grid import expect_pool, grid_of, pooled
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.heads.recipe import Mixing
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
@@ -155,7 +156,7 @@ class ClipLoader(AheadLoader):
 
 
 class Assembler:
-    """Turns raw batches into `ClipBatch`es on the device: dequantised tokens, soft targets.
+    """Turns raw batches into `ClipBatch`es on the device: dequantised tokens, patches averaged, soft targets.
 
     Args:
         split: the cache's split.
@@ -166,7 +167,8 @@ class Assembler:
         mixing, seed: how clips of a batch are mixed, and the seed of the draws.
 
     Raises:
-        UsageError: pixels are to be mixed before CLIP, and CLIP is not there.
+        UsageError: pixels are to be mixed before CLIP, and CLIP is not there; or patches are to be averaged over
+            squares that the cache cannot give.
     """
 
     def __init__(
@@ -180,7 +182,11 @@ class Assembler:
         mixing: Mixing | None = None,
         seed: int = 0,
     ) -> None:
-        self.split, self.needs, self.device, self.smoothing, self.tower = split, needs, device, smoothing, tower
+        spec = split.spec
+        self.needs = replace(needs, pool=needs.pool or spec.pool)
+        if self.needs.pool != spec.pool:
+            expect_pool(self.needs.pool, grid_of(spec.tower_tokens), stored=spec.pool)
+        self.split, self.device, self.smoothing, self.tower = split, device, smoothing, tower
         self.mixing, self.seed = mixing or Mixing(), seed
         expect_mixable(self.mixing, online=tower is not None)
         self.upload = Upload(device)
@@ -224,9 +230,9 @@ class Assembler:
         return None if dense is None else self.upload(dense)
 
     def _draw(self, step: int) -> Mix | None:
-        spec = self.split.spec
-        patch_px = spec.sampling.image_px // math.isqrt(spec.tokens - 1)
-        return draw_mix(self.mixing, image_px=spec.sampling.image_px, patch_px=patch_px, seed=self.seed, step=step)
+        spec, image_px = self.split.spec, self.split.spec.sampling.image_px
+        patch_px = image_px // grid_of(spec.tower_tokens)[0] * self.needs.pool
+        return draw_mix(self.mixing, image_px=image_px, patch_px=patch_px, seed=self.seed, step=step)
 
     def features(self, raw: RawBatch, dense: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """Tokens [clip layer frame token channel] and embedding [clip frame embed], each None if not needed."""
@@ -241,11 +247,11 @@ class Assembler:
         if raw.kept is not None:
             kept = self.upload(raw.kept)
             tokens = tokens[torch.arange(len(kept), device=self.device)[:, None], :, kept].transpose(1, 2)
-        return tokens, embedding
+        return pooled(tokens, self.needs.pool // self.split.spec.pool), embedding
 
 
 def online_features(tower: Any, pixels: Tensor, alpha: int, needs: Needs) -> tuple[Tensor | None, Tensor | None]:
-    """What the cache would hold, computed now, of pixels [clip frame rgb height width] shown for `with_clip(needs)`.
+    """What the head would get of a cache, computed now, of pixels [clip frame rgb height width] for `with_clip(needs)`.
 
     Returns:
         float32 tokens [clip layer frame token channel] and embedding [clip frame embed], each None if not needed.
@@ -256,6 +262,7 @@ def online_features(tower: Any, pixels: Tensor, alpha: int, needs: Needs) -> tup
     taps = tower.taps(of_clip(pixels, needs, alpha).flatten(0, 1), needs.layers)
     # Copied out of inference mode, and as float32, as a cache delivers them: the tower may compute in half precision.
     as_cached = partial(torch.Tensor.to, dtype=torch.float32, copy=True)
-    tokens = as_cached(taps.tokens.unflatten(1, (clips, -1)).transpose(0, 1)) if needs.layers else None
+    as_clips = "layer (clip frame) token channel -> clip layer frame token channel"
+    tokens = as_cached(rearrange(pooled(taps.tokens, needs.pool or 1), as_clips, clip=clips)) if needs.layers else None
     embedding = as_cached(taps.embedding.unflatten(0, (clips, -1))) if needs.embedding else None
     return tokens, embedding

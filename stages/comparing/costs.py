@@ -78,7 +78,9 @@ def speed_of(run: Run) -> tuple[float | None, int | None]:
 def _counted(recipe: Recipe, spec: CacheSpec, classes: int) -> tuple[Operations, bool]:
     """Operations, and whether the head sees order; of runs that differ in the seed alone only once."""
     return _counted_once(
-        Recipe(name="", head=recipe.head, clip=recipe.clip, sparse_frames=recipe.sparse_frames), spec, classes
+        Recipe(name="", head=recipe.head, clip=recipe.clip, sparse_frames=recipe.sparse_frames, pool=recipe.pool),
+        spec,
+        classes,
     )
 
 

@@ -193,14 +193,15 @@ def _settings(run: Run) -> dict[str, str]:
     """What may differ between runs that are compared, in few words."""
     made = run.made_from
     spec = CacheSpec.from_dict(made["spec"])
-    layers = run.recipe.head.needs(offer_of(spec, run.recipe, classes=1)).layers
+    offer = offer_of(spec, run.recipe, classes=1)
+    layers = run.recipe.head.needs(offer).layers
     templates = made.get("templates")
     return {
         "codec": spec.codec,
         "layers": ",".join(map(str, layers)) or "none",
         "tower": f"{spec.clip_model} {spec.clip_weights_sha256[:8]} {spec.clip_precision}",
         "prompts": NOT_RECORDED if templates is None else " | ".join(templates) or "none: the tower has no text",
-        "grid": f"{spec.sampling.image_px} px, {spec.tokens - 1} patches",
+        "grid": f"{spec.sampling.image_px} px, {offer.tokens - 1} patches",
         "frames": f"{run.recipe.dense_frames or spec.sampling.dense_frames}, every {spec.sampling.alpha}. to CLIP",
         "views": str(spec.stored_views),
         "trained on": f"{spec.dataset} {spec.dataset_fingerprint[:8]}",

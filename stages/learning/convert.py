@@ -211,10 +211,13 @@ def _recipe(request: ImportRequest, release: Release, released: Released, spec: 
     if released.last_blocks:
         return _recipe_of_last_blocks(request, release, released)
     layers, offer = request.layers or released.offer.layers, released.offer
-    sizes = (released.config, released.layers, offer.sparse_frames, offer.alpha, offer.channels, offer.embed)
+    sizes = (
+        released.config, released.layers, offer.sparse_frames, offer.alpha, offer.channels, offer.embed, offer.patch_px
+    )  # fmt: skip
     for row in PUBLISHED if offer.sparse_frames else ():
         recipe, clip = named(row.recipe), row.clip
-        published = (recipe.head, clip.blocks, row.sparse_frames, row.alpha, clip.width, clip.embed)
+        frames = (row.sparse_frames, row.alpha)
+        published = (recipe.head, clip.blocks, *frames, clip.width, clip.embed, clip.patch_px)
         if sizes == published and layers == tuple(range(clip.blocks)):
             whole = spec is None or spec.layers == layers
             return recipe if whole else replace(recipe, head=release.fed_by(recipe.head, layers))

@@ -159,6 +159,8 @@ def _causes_in_the_training(run: Run, row: Published | None) -> list[str]:
     if mixing != "pixels" and mixed:
         kind = "no mixing of clips" if mixing == "none" else f"clips are mixed as {mixing}"
         causes.append(f"{kind}; published: mixup and CutMix on pixels before CLIP, which a cache cannot have")
+    if (recipe.pool or 1) > 1:
+        causes.append(f"the head sees means over {recipe.pool} x {recipe.pool} patches; published: CLIP's own patches")
     base = next((published.to_dict() for published in named if published.name == recipe.name), None)
     changed = [f"{name}={value}" for name, value in recipe.to_dict().items() if base and base[name] != value]
     if changed:

@@ -22,6 +22,7 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.draw import Drawn, draw, draw_guarded, sparse
 from vidxfer.pipeline.errors import ClipError, VideoError
+from vidxfer.pipeline.grid import pooled
 from vidxfer.pipeline.shapes import SourceFile, Video, View
 from vidxfer.pipeline.video.container import SQUARE
 from vidxfer.pipeline.video.jpeg import encode_frames
@@ -221,7 +222,7 @@ def _encode_group(
         )
         taps = tower.taps(pixels, spec.layers)
         tokens = rearrange(
-            taps.tokens,
+            pooled(taps.tokens, spec.pool),
             "layer (video view frame) token channel -> video view layer frame token channel",
             video=len(good),
             frame=spec.sparse_frames,

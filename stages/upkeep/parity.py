@@ -24,6 +24,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.draw import sparse
 from vidxfer.pipeline.errors import CacheIncomplete, VideoError
+from vidxfer.pipeline.grid import pooled
 from vidxfer.pipeline.shapes import Video
 from vidxfer.pipeline.training.dense import dense_frames
 from vidxfer.pipeline.training.same import NO_IDENTITIES, expect_same_file
@@ -152,7 +153,7 @@ def taps_of(reader: TokenReader, row: int, video: Video, tower: Tower) -> Tensor
     """
     spec, frames = reader.split.spec, reader.source_of(row)[0]
     views = [
-        tower.taps(dense_frames(video, sparse(view, spec), spec, frames), spec.layers).tokens.float()
+        pooled(tower.taps(dense_frames(video, sparse(view, spec), spec, frames), spec.layers).tokens, spec.pool).float()
         for view in reader.views_of(row)
     ]
     expect_same_file(video, reader.file_of(row))

@@ -35,6 +35,7 @@ from vidxfer.pipeline.cache.write.frozen import copy_frozen
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError
+from vidxfer.pipeline.grid import expect_pool, grid_of, pooled
 from vidxfer.stages.progress import Bar, Progress, Silent, say
 from vidxfer.stages.upkeep.made_of import open_sources, to_write
 from vidxfer.stages.upkeep.rewrite import as_they_are, fail_rows, rewrite_shard
@@ -54,6 +55,7 @@ class RecodeRequest:
         target: folder of the new one; may hold a part of it already.
         codec: as `cache/codecs/form.py` spells it; None: as the source has it, whose codes are then copied.
         layers: which to keep; None: all.
+        pool: side of the squares of the tower's patches that are averaged; None: as the source has it.
         splits: which; None: all that are there.
         calibration_videos: sample that the codec is fitted on.
         device: where tokens are decoded and quantised.
@@ -64,6 +66,7 @@ class RecodeRequest:
     target: Path
     codec: str | None = None
     layers: tuple[int, ...] | None = None
+    pool: int | None = None
     splits: tuple[str, ...] | None = None
     calibration_videos: int = 64
     device: str = "auto"
@@ -76,6 +79,7 @@ class RecodeReport:
 
     Attributes:
         source_codec, codec, layers: of the two caches.
+        source_pool, pool: side of the squares of patches that a stored one is the mean of.
         stored: videos.
         resumed: of those, stored before this run.
         bytes_before, bytes_after: on disk.
@@ -86,6 +90,8 @@ class RecodeReport:
     split: str
     source_codec: str
     codec: str
+    source_pool: int
+    pool: int
     layers: tuple[int, ...]
     stored: int
     resumed: int
@@ -111,17 +117,22 @@ def new_spec(spec: CacheSpec, request: RecodeRequest) -> CacheSpec:
     """The settings of the new split.
 
     Raises:
-        UsageError: no such codec, or a layer that is not stored.
+        UsageError: no such codec, a layer that is not stored, or patches that cannot be averaged so.
     """
+    pool = request.pool or spec.pool
+    if pool != spec.pool:
+        expect_pool(pool, grid_of(spec.tower_tokens), stored=spec.pool)
     try:
         form = codec_form(request.codec or spec.codec)
         spec.layer_positions(request.layers)
         videos = 0 if form.is_exact else request.calibration_videos
         return replace(
             spec,
+            pool=pool,
+            tokens=1 + (spec.tokens - 1) * spec.pool**2 // pool**2,
             codec=form.name,
             layers=spec.layers if request.layers is None else tuple(sorted(set(request.layers))),
-            calibration_videos=spec.calibration_videos if form.name == spec.codec else videos,
+            calibration_videos=spec.calibration_videos if (form.name, pool) == (spec.codec, spec.pool) else videos,
         )
     except (ValueError, CacheError) as error:
         raise UsageError(str(error)) from error
@@ -132,7 +143,7 @@ def recode_split(
 ) -> RecodeReport:
     """Recode one split, shard by shard."""
     began, exact = time.monotonic(), source.spec.form.is_exact
-    if not exact and spec.codec != source.spec.codec:
+    if not exact and not _keeps_codes(source.spec, spec):
         shown.line(
             f"{spec.split}: {source.path} holds {source.spec.codec}, not float16: what that lost stays lost, and "
             f"{spec.codec} loses its own on top. The new cache remembers it."
@@ -152,6 +163,8 @@ def recode_split(
         split=spec.split,
         source_codec=source.spec.codec,
         codec=spec.codec,
+        source_pool=source.spec.pool,
+        pool=spec.pool,
         layers=spec.layers,
         stored=sum(record.stored for record in target.ledger.finished().values()),
         resumed=resumed,
@@ -160,6 +173,11 @@ def recode_split(
         source_is_exact=exact,
         seconds=time.monotonic() - began,
     )
+
+
+def _keeps_codes(source: CacheSpec, target: CacheSpec) -> bool:
+    """Whether codes are copied as they are."""
+    return (source.codec, source.pool) == (target.codec, target.pool)
 
 
 def open_target(
@@ -177,7 +195,7 @@ def open_target(
         if made_from != source.cache_id:
             raise CacheMismatch(target.path, {"the cache it was made from": (made_from, source.cache_id)})
         return target
-    if spec.codec == source.spec.codec:
+    if _keeps_codes(source.spec, spec):
         places = source.spec.layer_positions(spec.layers)
         fitted = Fitted(
             mean=torch.from_numpy(source.channel_mean[places]),
@@ -223,10 +241,10 @@ def recode_shard(
     quantise = Quantiser.of(target).to(device)
 
     def anew(read: Codes) -> tuple[Tensor, Tensor | None]:
-        codes, scale = quantise(decoded(decode, read))
+        codes, scale = quantise(pooled(decoded(decode, read), target.spec.pool // source.spec.pool))
         return codes.cpu(), None if scale is None else scale.cpu()
 
-    stored_as = as_they_are if target.spec.codec == source.spec.codec else anew
+    stored_as = as_they_are if _keeps_codes(source.spec, target.spec) else anew
     with writer.shard(shard) as shard_writer, ThreadPoolExecutor(1) as ahead:
         if source.more:  # no file of it holds all views
             rewrite_shard(reader, target, shard_writer, bar, stored_as)

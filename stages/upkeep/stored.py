@@ -18,6 +18,7 @@ from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.codecs.fit import Fitted, Fitting
 from vidxfer.pipeline.cache.read.batch import Codes, TokenReader
 from vidxfer.pipeline.cache.spec import CacheSpec
+from vidxfer.pipeline.grid import pooled
 from vidxfer.stages.progress import Progress
 
 
@@ -35,7 +36,8 @@ def fit_on_cache(reader: TokenReader, spec: CacheSpec, device: torch.device, sho
     fitting = Fitting([spec.form], len(rows))
     with shown.bar(f"fit {spec.codec} on {spec.split}", len(rows), "videos") as bar:
         for row in rows:
-            fitting.update(decoded(decode, read_row(reader, row, spec.layers)))
+            tokens = decoded(decode, read_row(reader, row, spec.layers))
+            fitting.update(pooled(tokens, spec.pool // reader.split.spec.pool))
             bar.advance()
     return fitting.finish(spec.form, device)
 

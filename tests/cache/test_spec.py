@@ -22,7 +22,7 @@ OTHER: dict[str, Any] = {
     "sampling": Sampling(dense_frames=8, alpha=2), "view_kind": "test", "views": 3, "crops": 3, "codec": "float16",
     "calibration_videos": 4, "dataset": "ssv2", "dataset_fingerprint": "def", "split": "val",
     "first_view": 2, "square_pixels": True, "interpolation": "bicubic", "antialias": True, "resize_mode": "squash",
-    "class_row": "mean", "left_out": 4, "textless": True, "blocks_of": "timm",
+    "class_row": "mean", "left_out": 4, "textless": True, "blocks_of": "timm", "pool": 2,
 }  # fmt: skip
 
 

@@ -25,8 +25,8 @@ Facts = Mapping[str, Any]
 
 TOWER = ("clip_weights_sha256", "channels", "tokens", "embed", "class_row", "left_out", "blocks_of", "textless")
 PICTURE = ("pixel_mean", "pixel_std", "sampling.image_px", "interpolation", "antialias", "resize_mode")
-FRAMES = ("sampling.alpha", "sampling.dense_frames", "layers")
-"""Of these two a head may read a part: training/build.py says which."""
+FRAMES = ("sampling.alpha", "sampling.dense_frames", "layers", "pool")
+"""Of these a head may read a part, or average further: training/build.py says which."""
 DRAWS = (
     "sampling.crop_scale",
     "sampling.crop_ratio",
@@ -137,8 +137,11 @@ def facts_of(split: Split) -> dict[str, Any]:
 
 
 def facts_of_spec(spec: CacheSpec) -> dict[str, Any]:
-    """The facts in a cache's settings. A field that an old cache lacks has the only value of its time."""
-    return {**BEFORE_THERE_WAS_A_CHOICE, **spec.passport["tokens"]}
+    """The facts in a cache's settings. A field that an old cache lacks has the only value of its time.
+
+    The tokens are those that the tower makes. The pool says how many of them a stored one is the mean of.
+    """
+    return {**BEFORE_THERE_WAS_A_CHOICE, **spec.passport["tokens"], "tokens": spec.tower_tokens}
 
 
 def facts_of_run(made_from: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer, expect_block_numbers
+from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
 from vidxfer.pipeline.heads.delivered import expect_layers
 from vidxfer.pipeline.heads.dist.fast import fast_forward
 from vidxfer.pipeline.heads.dist.net import DistNet, DistSizes
+from vidxfer.pipeline.heads.shared import PooledSetting, expect_block_numbers
 from vidxfer.pipeline.heads.text import TextCosine
 from vidxfer.pipeline.shapes import ClipBatch
 
@@ -29,8 +30,8 @@ CLASSIFIERS = ("auto", "text", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistConfig(DistSizes, HeadConfig):
-    """Settings of DiST: the sizes of its branch (`DistSizes`), and the following.
+class DistConfig(DistSizes, PooledSetting, HeadConfig):
+    """Settings of DiST: the sizes of its branch (`DistSizes`), `PooledSetting`, and the following.
 
     Attributes:
         layers: CLIP layers to read; None: every block the cache holds.
@@ -54,6 +55,7 @@ class DistConfig(DistSizes, HeadConfig):
         if self.classifier not in CLASSIFIERS:
             raise UsageError(f"head.classifier={self.classifier!r} is none of {', '.join(CLASSIFIERS)}")
         expect_block_numbers(self.layers)
+        self.expect_pooled()
         for name, size in asdict(self).items():
             if not isinstance(size, int | float):
                 continue

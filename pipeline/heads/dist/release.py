@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vidxfer.pipeline.grid import pool_of
 from vidxfer.pipeline.heads.base import Head, HeadConfig, Offer
 from vidxfer.pipeline.heads.dist.head import DistConfig
 from vidxfer.pipeline.heads.dist.keys import CLASSIFIER, HEAD, OLD_HEAD, PREFIX, SortedKeys, official_state, sort_keys
@@ -37,7 +38,8 @@ class FileSizes:
         embed: width of the joint space.
         classes: of a linear classifier, which only files of vidxfer have; 0: the head scores class names.
         clip_blocks: blocks of the CLIP in the same file; None: the file holds no CLIP.
-        grid: patches of that CLIP along the (height, width); None: the file holds no CLIP.
+        grid: patches of the stem along the (height, width); None: the file holds no CLIP.
+        pool: side of the squares of that CLIP's patches that a patch of the stem is; 1 without a CLIP.
     """
 
     config: DistSizes
@@ -50,6 +52,7 @@ class FileSizes:
     clip_blocks: int | None
     grid: int | None
     classes: int = 0
+    pool: int = 1
 
     @property
     def dense_frames(self) -> int:
@@ -65,6 +68,7 @@ class FileSizes:
             sparse_frames=self.sparse_frames,
             alpha=self.alpha,
             grid=(grid, grid),
+            pool=self.pool,
             channels=self.channels,
             embed=self.embed,
             classes=self.classes or 1,
@@ -98,16 +102,19 @@ def read_sizes(keys: SortedKeys) -> FileSizes:
     )
     visual = _Shapes(keys.clip)
     tokens = visual.vote(r"visual\.positional_embedding", 0, 0)
+    patch_px = seen.vote(r"temporal_stem\.weight", 3, 16)
+    pool = pool_of(patch_px, visual.vote(r"visual\.conv1\.weight", 3, patch_px))
     return FileSizes(
         config=config,
         layers=seen.count("input_linears"),
         sparse_frames=seen.vote(r"temporal2integration_nets\.\d+\.cls_token", 2, 8),
         alpha=seen.vote(r"temporal2integration_nets\.\d+\.linear_fuse\.weight", 2, 2),
-        patch_px=seen.vote(r"temporal_stem\.weight", 3, 16),
+        patch_px=patch_px,
         channels=seen.vote(r"input_linears\.\d+\.weight", 1, 768),
         embed=seen.vote(r"proj", 1, 512),
         clip_blocks=visual.count("visual.transformer.resblocks") or None,
-        grid=math.isqrt(tokens - 1) if tokens else None,
+        grid=math.isqrt(tokens - 1) // pool if tokens else None,
+        pool=pool,
         classes=seen.vote(r"classify\.(weight|bias)", 0, 0),
     )
 
@@ -159,7 +166,7 @@ def problems(keys: SortedKeys, sizes: FileSizes) -> list[str]:
             lines.append(f"{key}: holds NaN or infinity")
     stem = stored.get("temporal_stem.weight")
     patches = keys.clip.get("visual.conv1.weight")
-    if stem is not None and patches is not None and stem.shape[3:] != patches.shape[2:]:
+    if stem is not None and patches is not None and stem.shape[3:] != tuple(sizes.pool * px for px in patches.shape[2:]):
         lines.append(f"temporal_stem.weight: patch of {sizes.patch_px} px, the file's CLIP has {patches.shape[-1]} px")
     return lines
 

@@ -17,6 +17,7 @@ from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
 from vidxfer.pipeline.heads.evl.fast import fast_forward
 from vidxfer.pipeline.heads.evl.net import EvlDecoder, EvlInput, EvlSizes
 from vidxfer.pipeline.heads.evl.parts import frozen_names
+from vidxfer.pipeline.heads.shared import PooledSetting
 from vidxfer.pipeline.shapes import STEM, ClipBatch
 
 FORMS: dict[str, Callable[[EvlDecoder, Tensor], Tensor]] = {"fast": fast_forward, "plain": EvlDecoder.forward}
@@ -24,8 +25,8 @@ FORMS: dict[str, Callable[[EvlDecoder, Tensor], Tensor]] = {"fast": fast_forward
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvlConfig(EvlSizes, HeadConfig):
-    """Settings of EVL: the sizes of its decoder (`EvlSizes`), and the following.
+class EvlConfig(EvlSizes, PooledSetting, HeadConfig):
+    """Settings of EVL: the sizes of its decoder (`EvlSizes`), `PooledSetting`, and the following.
 
     Attributes:
         blocks: last blocks of CLIP that feed the decoder, one per decoder layer; 0: every block.
@@ -47,6 +48,7 @@ class EvlConfig(EvlSizes, HeadConfig):
     def __post_init__(self) -> None:
         if self.form not in FORMS:
             raise UsageError(f"head.form={self.form!r} is none of {', '.join(FORMS)}")
+        self.expect_pooled()
         if self.blocks < 0:
             raise UsageError(f"head.blocks={self.blocks} must be at least 1, or 0 for every block of CLIP")
         layers = self.layers

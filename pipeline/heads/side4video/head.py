@@ -15,8 +15,9 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from vidxfer.pipeline.errors import UsageError
-from vidxfer.pipeline.heads.base import BatchStatistics, Head, HeadConfig, Needs, Offer, expect_block_numbers
+from vidxfer.pipeline.heads.base import BatchStatistics, Head, HeadConfig, Needs, Offer
 from vidxfer.pipeline.heads.delivered import expect_layers
+from vidxfer.pipeline.heads.shared import PooledSetting, expect_block_numbers
 from vidxfer.pipeline.heads.side4video.fast import fast_forward
 from vidxfer.pipeline.heads.side4video.net import Side4VideoNet, SideSizes, side_width
 from vidxfer.pipeline.shapes import ClipBatch
@@ -27,8 +28,8 @@ FORMS: dict[str, NetForm] = {"fast": fast_forward, "plain": Side4VideoNet.forwar
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side4VideoConfig(SideSizes, HeadConfig):
-    """Settings of Side4Video: those of its network (`SideSizes`), and the following.
+class Side4VideoConfig(SideSizes, PooledSetting, HeadConfig):
+    """Settings of Side4Video: those of its network (`SideSizes`), `PooledSetting`, and the following.
 
     Attributes:
         layers: CLIP layers to read; None: every block the cache holds.
@@ -49,6 +50,7 @@ class Side4VideoConfig(SideSizes, HeadConfig):
         if self.form not in self.forms:
             raise UsageError(f"head.form={self.form!r} is none of {', '.join(self.forms)}")
         expect_block_numbers(self.layers)
+        self.expect_pooled()
 
     @property
     def batch_statistics(self) -> BatchStatistics:

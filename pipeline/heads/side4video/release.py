@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.grid import pool_of
 from vidxfer.pipeline.heads.base import Head, HeadConfig, Offer
 from vidxfer.pipeline.heads.family import Released
 from vidxfer.pipeline.heads.side4video.head import Side4VideoConfig, SideHead
@@ -182,7 +183,8 @@ class Side4VideoRelease:
                 lines.append(f"{key}: holds NaN or infinity")
         patches = clip.get("visual.conv1.weight")
         trunk = (sizes.channels, sizes.patch_px)
-        if patches is not None and patches.ndim == 4 and (patches.shape[0], patches.shape[-1]) != trunk:
+        pool = 1 if patches is None else pool_of(sizes.patch_px, patches.shape[-1])
+        if patches is not None and patches.ndim == 4 and (patches.shape[0], pool * patches.shape[-1]) != trunk:
             tower_sizes = f"{patches.shape[0]} channels and patches of {patches.shape[-1]} px"
             lines.append(f"visual.conv1.weight: {tower_sizes}, the side network reads {trunk[0]} and {trunk[1]} px")
         return config, lines
