@@ -10,6 +10,7 @@ import typer
 from vidxfer.cli import options as o
 
 if TYPE_CHECKING:
+    from vidxfer.stages.candidates import CodecChoice
     from vidxfer.stages.upkeep.fidelity import FidelityReport
 
 THROUGH = (
@@ -169,6 +170,7 @@ def recode(
     codec: Annotated[
         str | None, typer.Option("--codec", help="As for extract; without it codes are copied as they are.")
     ] = None,
+    loss: o.LossOption = None,
     layers: o.LayersOption = "all",
     split: Annotated[list[str] | None, typer.Option("--split", help="train or val; all by default.")] = None,
     calibration_videos: o.CalibrationOption = 64,
@@ -176,6 +178,8 @@ def recode(
     json: o.JsonOption = False,
 ) -> None:
     """Store a finished cache with another codec or fewer layers, without CLIP and videos. Goes on where it was stopped.
+
+    Only --codec auto, from a float16 cache, loads CLIP: to let it go on from decoded tokens. It reads no videos either.
 
     What a lossy codec lost stays lost: recode from a float16 cache if you have one. The new cache remembers the codec
     that it was made from.
@@ -191,6 +195,7 @@ def recode(
             source=source,
             target=to,
             codec=codec,
+            loss=loss,
             layers=parse_layers(layers),
             splits=tuple(split) if split else None,
             calibration_videos=calibration_videos,
@@ -201,6 +206,7 @@ def recode(
     if json:
         show.print_json(reports)
         return
+    show_choice(next((report.codec_choice for report in reports if report.codec_choice), None))
     show.table(
         f"Cache {to}",
         ["split", "from", "to", "layers", "videos", "stored before", "bytes before", "bytes now", "seconds"],
@@ -211,3 +217,26 @@ def recode(
             for report in reports
         ],
     )  # fmt: skip
+
+
+def show_choice(choice: CodecChoice | None) -> None:
+    """What each candidate of `--codec auto` lost, the chosen one marked; nothing where the codec was named."""
+    from vidxfer.cli import show
+
+    if choice is None:
+        return
+    show.table(
+        f"--codec auto: the smallest that loses at most {choice.loss:g}",
+        ["codec", "per view", "loss", "worst layer", "class row", "patches", "worst 1 %"],
+        [
+            [f"{codec}{' (chosen)' * (codec == choice.codec)}", show.size(one.bytes_per_view), f"{one.loss:.4f}",
+             str(one.worst_layer), f"{min(one.class_row):.4f}", f"{min(one.patches):.4f}",
+             f"{min(one.patches_worst):.4f}"]
+            for codec, one in choice.candidates.items()
+        ],
+    )  # fmt: skip
+    show.say(
+        f"Cosines at the tower's end, of the layer where they are smallest. Fitted on {choice.fitted_on} videos of "
+        f"{choice.split}, measured on {choice.frames} frames of {choice.measured_on} others.",
+        *choice.lines,
+    )

@@ -153,7 +153,16 @@ CodecOption = Annotated[
     typer.Option(
         "--codec",
         help="How a value is stored: float16 (exact), int8 (half of that), int6, int4, pq (1 bit; pq4: 2, pq2: 4). "
-        "Before it, rotate+ or pcaK+ turns each layer and keeps all or K directions: pca64+int8.",
+        "Before it, rotate+ or pcaK+ turns each layer and keeps all or K directions: pca64+int8. "
+        "auto: measured on your videos, the smallest that loses at most --loss.",
+        rich_help_panel="Storage",
+    ),
+]
+LossOption = Annotated[
+    float | None,
+    typer.Option(
+        "--loss",
+        help="Most that --codec auto may lose, 1 - cosine at the tower's end, in every layer; default: 0.01.",
         rich_help_panel="Storage",
     ),
 ]

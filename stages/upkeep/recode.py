@@ -35,7 +35,9 @@ from vidxfer.pipeline.cache.write.frozen import copy_frozen
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError
+from vidxfer.stages.candidates import CODEC_CHOICE, CodecChoice, choice_of, expect_loss, informed
 from vidxfer.stages.progress import Bar, Progress, Silent, say
+from vidxfer.stages.upkeep.auto import with_codec
 from vidxfer.stages.upkeep.made_of import open_sources, to_write
 from vidxfer.stages.upkeep.rewrite import as_they_are, fail_rows, rewrite_shard
 from vidxfer.stages.upkeep.stored import decoded, fit_on_cache, read_row
@@ -54,7 +56,8 @@ class RecodeRequest:
     Attributes:
         source: folder of the finished cache.
         target: folder of the new one; may hold a part of it already.
-        codec: as `cache/codecs/form.py` spells it; None: as the source has it, whose codes are then copied.
+        codec: as `cache/codecs/form.py` spells it; "auto"; None: as the source has it, whose codes are then copied.
+        loss: most that "auto" may lose; None: `candidates.LOSS`.
         layers: which to keep; None: all.
         splits: which; None: all that are there.
         calibration_videos: sample that the codec is fitted on.
@@ -70,6 +73,10 @@ class RecodeRequest:
     calibration_videos: int = 64
     device: str = "auto"
     read_threads: int = 2
+    loss: float | None = None
+
+    def __post_init__(self) -> None:
+        expect_loss(self.codec, self.loss)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +90,7 @@ class RecodeReport:
         bytes_before, bytes_after: on disk.
         source_is_exact: False: the source had lost something already.
         seconds: of this run.
+        codec_choice: how "auto" chose the codec.
     """
 
     split: str
@@ -95,6 +103,7 @@ class RecodeReport:
     bytes_after: int
     source_is_exact: bool
     seconds: float
+    codec_choice: CodecChoice | None = None
 
 
 def recode(request: RecodeRequest, progress: Progress | None = None) -> tuple[RecodeReport, ...]:
@@ -105,8 +114,10 @@ def recode(request: RecodeRequest, progress: Progress | None = None) -> tuple[Re
         CacheMismatch: the target was made from something else. CacheFull: the disk is too small.
     """
     shown = progress or Silent()
+    request, choice = with_codec(request, new_spec, shown)
     pairs = open_sources(request.source, request.target, request.splits, lambda source: new_spec(source.spec, request))
-    return tuple(recode_split(request, source, spec, choose_device(request.device), shown) for source, spec in pairs)
+    device = choose_device(request.device)
+    return tuple(recode_split(request, source, spec, choice, device, shown) for source, spec in pairs)
 
 
 def new_spec(spec: CacheSpec, request: RecodeRequest) -> CacheSpec:
@@ -130,7 +141,12 @@ def new_spec(spec: CacheSpec, request: RecodeRequest) -> CacheSpec:
 
 
 def recode_split(
-    request: RecodeRequest, source: Split, spec: CacheSpec, device: torch.device, shown: Progress
+    request: RecodeRequest,
+    source: Split,
+    spec: CacheSpec,
+    choice: CodecChoice | None,
+    device: torch.device,
+    shown: Progress,
 ) -> RecodeReport:
     """Recode one split, shard by shard."""
     began, exact = time.monotonic(), source.spec.form.is_exact
@@ -140,7 +156,7 @@ def recode_split(
             f"{spec.codec} loses its own on top. The new cache remembers it."
         )
     with open_reader(source, threads=request.read_threads) as reader:
-        target = open_target(request, source, spec, reader, device, shown)
+        target = open_target(request, source, spec, reader, device, shown, choice)
         say(shown, target.led_elsewhere)
         with SplitWriter(target) as writer:
             pending, finished = to_write(source, writer), target.ledger.finished()
@@ -161,11 +177,18 @@ def recode_split(
         bytes_after=held_bytes(target),
         source_is_exact=exact,
         seconds=time.monotonic() - began,
+        codec_choice=choice_of(target),
     )
 
 
 def open_target(
-    request: RecodeRequest, source: Split, spec: CacheSpec, reader: TokenReader, device: torch.device, shown: Progress
+    request: RecodeRequest,
+    source: Split,
+    spec: CacheSpec,
+    reader: TokenReader,
+    device: torch.device,
+    shown: Progress,
+    choice: CodecChoice | None = None,
 ) -> Split:
     """The new split: the one that is there, if it was made from this source, or a new one with every row pending.
 
@@ -185,6 +208,8 @@ def open_target(
         fitted = Fitted(mean=known.pop("channel_mean"), std=known.pop("channel_std"), arrays=known)
     else:
         fitted = fit_on_cache(reader, spec, device, shown)
+    same = spec.codec == source.spec.codec  # else how the source's codec was chosen says nothing of this one
+    informs = {name: value for name, value in source.informs.items() if same or name != CODEC_CHOICE}
     target = replace(
         source,
         path=request.target.absolute() / spec.split,
@@ -193,7 +218,7 @@ def open_target(
         channel_mean=fitted.mean.numpy(),
         channel_std=fitted.std.numpy(),
         fitted={name: values.numpy() for name, values in fitted.arrays.items()},
-        informs={**source.informs, **library_versions(), RECODED_FROM: origin(source)},
+        informs={**informs, **informed(choice), **library_versions(), RECODED_FROM: origin(source)},
         more_views=(),
         more=(),
     )

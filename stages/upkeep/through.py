@@ -71,6 +71,11 @@ class Ending:
     def __init__(self, tower: Tower, layers: tuple[int, ...], batch_frames: int) -> None:
         self._tower, self._layers, self._batch = tower, layers, batch_frames
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tower lives."""
+        return self._tower.device
+
     def expect_no_left_out(self) -> None:
         """Raise UsageError where stored tokens alone are not enough to go on from."""
         info = self._tower.info
@@ -102,8 +107,8 @@ class Ending:
             )
         ends = []
         for i, layer in enumerate(self._layers):
-            frames = tokens[:, i].flatten(0, 1).split(self._batch)
-            others = [None] * len(frames) if left_out is None else left_out[i].split(self._batch)
+            frames = torch.split(tokens[:, i].flatten(0, 1), self._batch)
+            others = [None] * len(frames) if left_out is None else torch.split(left_out[i], self._batch)
             pairs = zip(frames, others, strict=True)
             ends.append(torch.cat([self._tower.finish(part, layer, other) for part, other in pairs]))
         return torch.stack(ends)
