@@ -157,7 +157,7 @@ def show_through(report: FidelityReport) -> None:
             ["layer", *(codec.codec for codec, _ in abreast)],
             [
                 [str(layers[0].layer),
-                 *(f"{one.class_row:.4f}|{one.patches:.4f},{one.patches_worst:.3f}" for one in layers)]
+                 *(f"{end.class_row:.4f}|{end.patches:.4f},{end.patches_worst:.3f}" for end in layers)]
                 for layers in zip(*(through.layers for _, through in abreast), strict=True)
             ],
         )  # fmt: skip
@@ -229,10 +229,10 @@ def show_choice(choice: CodecChoice | None) -> None:
         f"--codec auto: the smallest that loses at most {choice.loss:g}",
         ["codec", "per view", "loss", "worst layer", "class row", "patches", "worst 1 %"],
         [
-            [f"{codec}{' (chosen)' * (codec == choice.codec)}", show.size(one.bytes_per_view), f"{one.loss:.4f}",
-             str(one.worst_layer), f"{min(one.class_row):.4f}", f"{min(one.patches):.4f}",
-             f"{min(one.patches_worst):.4f}"]
-            for codec, one in choice.candidates.items()
+            [f"{codec}{' (chosen)' * (codec == choice.codec)}", show.size(candidate.bytes_per_view),
+             f"{candidate.loss:.4f}", str(candidate.worst_layer),
+             *(f"{min(cosines):.4f}" for cosines in (candidate.class_row, candidate.patches, candidate.patches_worst))]
+            for codec, candidate in choice.candidates.items()
         ],
     )  # fmt: skip
     show.say(

@@ -1,6 +1,6 @@
 """`--codec auto`: which codecs are tried, what is asked of them, and what a cache remembers of the choice.
 
-CANDIDATES ─ each measured through the tower (upkeep/auto.py) ─▶ the smallest that keeps within the bound ─▶ CodecChoice
+CANDIDATES ─ each through the tower (codecs/choose.py) ─▶ the smallest that keeps within the bound ─▶ CodecChoice
 
 The choice and all figures inform only: a cache is the one that extraction makes with the chosen codec by name.
 """
@@ -15,7 +15,7 @@ from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.errors import CacheError, UsageError
 from vidxfer.pipeline.typed import checked
 
-AUTO = "auto"
+AUTO_CODEC = "auto"
 """What `--codec` says instead of a name."""
 
 CANDIDATES = ("int8", "int6", "int4", "rotate+pq4", "rotate+pq", "float16")
@@ -85,8 +85,8 @@ class CodecChoice:
     @property
     def lines(self) -> tuple[str, ...]:
         """The choice in a sentence, and what weakens it."""
-        found = self.candidates[self.codec]
-        words = f"loses {found.loss:.4f} in layer {found.worst_layer}, where it loses most; {self.loss:g} may be lost"
+        chosen = self.candidates[self.codec]
+        words = f"loses {chosen.loss:.4f} in layer {chosen.worst_layer}, where it loses most; {self.loss:g} may be lost"
         if not self.holds:
             words = f"is the largest of the candidates: none loses at most {self.loss:g}"
         weak = []
@@ -94,7 +94,7 @@ class CodecChoice:
             weak.append(f"only {self.measured_on} videos were measured, so the figures are rough")
         if not self.files_apart:
             weak.append("all videos are of one file, so those measured resemble those fitted on")
-        return (f"--codec auto: {self.codec} {words}", *(f"--codec auto: {one}" for one in weak))
+        return (f"--codec auto: {self.codec} {words}", *(f"--codec auto: {reason}" for reason in weak))
 
     def to_dict(self) -> dict[str, Any]:
         """As it is kept among what informs."""
@@ -109,7 +109,7 @@ def expect_loss(codec: str | None, loss: float | None) -> None:
     """
     if loss is None:
         return
-    if codec != AUTO:
+    if codec != AUTO_CODEC:
         raise UsageError(f"--loss {loss:g} bounds what --codec auto may choose: add that, or leave --loss out")
     if not 0 <= loss <= 1:
         raise UsageError(f"--loss {loss:g} must lie between 0 and 1: it is 1 - a cosine, as 0.01")

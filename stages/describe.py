@@ -19,7 +19,7 @@ from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.shapes import STEM
 from vidxfer.pipeline.video.mirror import flip_pairs, say_sides
 from vidxfer.pipeline.video.sampling import SEGMENT, Sampling
-from vidxfer.stages.candidates import AUTO, CANDIDATES, EXACT
+from vidxfer.stages.candidates import AUTO_CODEC, CANDIDATES, EXACT
 from vidxfer.stages.settings import VIEW_KIND, CacheChoice, ClipChoice, DataSource
 from vidxfer.stages.versions import library_versions
 
@@ -46,7 +46,7 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
     kind = VIEW_KIND[dataset.split]
     dense_frames = frames_to_store(choice) if kind == "train" else choice.dense_frames
     try:
-        form = codec_form(EXACT if choice.codec == AUTO else choice.codec)
+        form = codec_form(EXACT if choice.codec == AUTO_CODEC else choice.codec)
         return CacheSpec(
             clip_model=tower.model,
             clip_weights_sha256=tower.weights_sha256,
@@ -152,7 +152,7 @@ def notes_of_spec(spec: CacheSpec, choice: CacheChoice) -> tuple[str, ...]:
         notes.append(
             "views are not mirrored: classes without names may be left and right of each other (--flips mirrors all)"
         )
-    if choice.codec == AUTO:
+    if choice.codec == AUTO_CODEC:
         sizes = {codec: replace(spec, codec=codec).bytes_per_view for codec in CANDIDATES}
         least = min(CANDIDATES, key=sizes.__getitem__)
         notes.append(

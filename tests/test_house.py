@@ -54,6 +54,7 @@ SHELVES = {
     "pipeline/cache": ("codecs", "", "write", "read"),
     "stages": (
         "",
+        "codecs",
         "shards",
         "spread",
         "videos",

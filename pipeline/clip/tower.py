@@ -110,9 +110,16 @@ class Tower(ABC):
     def run(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
         """The image tower's forward over pixels on its device; see `taps`."""
 
-    @abstractmethod
     def run_on(self, tokens: Tensor, layer: int) -> Tensor:
-        """All tokens of a layer [frame token channel] through the blocks that follow and the last norm: the same."""
+        """All tokens of a layer [frame token channel] through the blocks that follow and the last norm: the same.
+
+        Raises:
+            ClipError: the adapter does not say how.
+        """
+        raise ClipError(
+            f"{self.info.model}: {type(self).__name__} has no run_on, so it cannot go on from the tokens of layer "
+            f"{layer}, here {tuple(tokens.shape)}. Name a codec; leave --through out."
+        )
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor of image and text tower under the library's names, not copied."""

@@ -43,7 +43,9 @@ class TrunkTower(Tower):
         with autocast(self.device, self.info.precision):
             seen, embedding = self._heard(pixels.to(self.device), layers)
         first, end = self.info.class_row == "token", 1 - self.info.tokens
-        return stacked({layer: one[:, first:end] for layer, one in seen.items()}, embedding, pixels, layers).tokens
+        return stacked(
+            {layer: tokens[:, first:end] for layer, tokens in seen.items()}, embedding, pixels, layers
+        ).tokens
 
     def run_on(self, tokens: Tensor, layer: int) -> Tensor:
         """See `Tower.run_on`."""

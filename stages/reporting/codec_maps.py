@@ -17,11 +17,11 @@ from vidxfer.pipeline.cache.codecs.closeness import Closeness, LayerCloseness
 from vidxfer.pipeline.cache.codecs.fit import Fitting
 from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.stages.codecs.tried import Tried, bytes_per_layer, tried_specs
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.reporting.maps import Scale, error_picture, relative_errors
 from vidxfer.stages.upkeep.fidelity import FidelityRequest
 from vidxfer.stages.upkeep.stored import even_rows
-from vidxfer.stages.upkeep.tried import Tried, bytes_per_layer, tried_specs
 from vidxfer.stages.upkeep.truth import Truth
 
 CALIBRATION_VIDEOS = 16

@@ -25,13 +25,14 @@ from vidxfer.pipeline.disk import disk_errors
 from vidxfer.pipeline.errors import CacheMismatch
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.pipeline.writing import make_folder
-from vidxfer.stages.candidates import AUTO, CodecChoice, informed
+from vidxfer.stages.candidates import AUTO_CODEC, CodecChoice, informed
+from vidxfer.stages.codecs.choose import chosen_before
 from vidxfer.stages.describe import describe_split, embedded_names, frame_store, informs_of, prompts_of
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.room import expect_room_for, layout_for
 from vidxfer.stages.settings import CacheChoice, ExtractRequest
+from vidxfer.stages.shards.choose import choose_for_videos
 from vidxfer.stages.shards.quantise import calibrate
-from vidxfer.stages.upkeep.auto import choose_for_videos, chosen_before
 
 
 def prepare_splits(
@@ -81,7 +82,7 @@ def _with_codec(
 ) -> tuple[ExtractRequest, CodecChoice | None]:
     """The request with the codec by name, and how it was chosen: as the cache says, or measured on training videos."""
     store = request.store
-    if store.codec != AUTO:
+    if store.codec != AUTO_CODEC:
         return request, None
     choice = chosen_before(request.cache, store.loss)
     if choice is None:

@@ -25,47 +25,13 @@ from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import open_split, splits
 from vidxfer.pipeline.errors import CacheError, UsageError
+from vidxfer.stages.codecs.through import Ending, EndSums, ThroughTower
+from vidxfer.stages.codecs.tried import Tried, bytes_per_layer, tried_specs
 from vidxfer.stages.progress import Progress, Silent
 from vidxfer.stages.upkeep.stored import even_rows
-from vidxfer.stages.upkeep.through import Ending, EndSums, ThroughTower
-from vidxfer.stages.upkeep.tried import Tried, bytes_per_layer, tried_specs
-from vidxfer.stages.upkeep.truth import Truth, tower_of_split
+from vidxfer.stages.upkeep.truth import TRUTHS, FidelityRequest, Truth, tower_of_split
 
-TRUTHS = ("pixels", "stored")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FidelityRequest:
-    """What to measure.
-
-    Attributes:
-        cache: folder.
-        split: which.
-        videos: how many stored videos, evenly spread.
-        codecs: to try on the same tokens, as `cache/codecs/form.py` spells them.
-        truth: "pixels" (CLIP again) or "stored" (the cache's own tokens, which must be float16).
-        through: also compare at the tower's end.
-        layers: which to measure; None: all that are stored.
-        fit_on: split whose videos tried codecs are fitted on; None: "train" where another one is measured and that is
-            there, else other videos of the same.
-        calibration_videos: how many of them.
-        root: of the videos, if they have moved.
-        device, batch_frames, decode_threads: as for extraction.
-    """
-
-    cache: Path
-    split: str = "train"
-    videos: int = 8
-    codecs: tuple[str, ...] = ()
-    truth: str = "pixels"
-    through: bool = False
-    layers: tuple[int, ...] | None = None
-    fit_on: str | None = None
-    calibration_videos: int = 16
-    root: Path | None = None
-    device: str = "auto"
-    batch_frames: int = 128
-    decode_threads: int = 2
+__all__ = ["CodecFidelity", "FidelityReport", "FidelityRequest", "fidelity"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,22 +93,24 @@ def fidelity(request: FidelityRequest, progress: Progress | None = None) -> Fide
     expect_truth(request, split)
     expect_truth(request, fit_split)
     with ExitStack() as stack:
-        reader, fit_reader = [stack.enter_context(open_reader(one)) for one in (split, fit_split)]
+        reader, fit_reader = [stack.enter_context(open_reader(which)) for which in (split, fit_split)]
         measured, others = _rows(request, reader, fit_reader)
         tower = tower_of_split(split, request.device) if request.through or request.truth == "pixels" else None
         ending = Ending(tower, spec.layers, request.batch_frames) if tower is not None and request.through else None
         if ending is not None and request.truth == "stored":
             ending.expect_no_left_out()
-        truth, fit_truth = [Truth(request, one, shown, tower=tower, layers=spec.layers) for one in (reader, fit_reader)]
-        fitting = Fitting([one.form for one in specs], len(others or measured))
+        truth, fit_truth = [
+            Truth(request, opened, shown, tower=tower, layers=spec.layers) for opened in (reader, fit_reader)
+        ]
+        fitting = Fitting([tried_spec.form for tried_spec in specs], len(others or measured))
         for seen in fit_truth.seen(others or measured, "fit on"):
             fitting.update(seen.tokens)
         statistics = [values.to(truth.device) for values in fitting.statistics()]
         frames = len(measured) * spec.stored_views * spec.sparse_frames
         judged = [_Judged(spec, None, statistics, frames)] * (request.truth == "pixels")
         judged += [
-            _Judged(one, Tried(one, fitting.finish(one.form, truth.device), truth.device), statistics, frames)
-            for one in specs
+            _Judged(tried, Tried(tried, fitting.finish(tried.form, truth.device), truth.device), statistics, frames)
+            for tried in specs
         ]
         for seen in truth.seen(measured, "measure"):
             ends = None if ending is None else ending.ends(seen.tokens, seen.left_out)
@@ -195,9 +163,9 @@ def _rows(request: FidelityRequest, reader: TokenReader, fit_reader: TokenReader
         UsageError: nothing is stored.
     """
     stored = reader.stored_rows()
-    for one in (reader, fit_reader):
-        if not len(one.stored_rows()):
-            raise UsageError(f"{one.split.path} has no stored video to measure. `vidxfer extract` stores them.")
+    for opened in (reader, fit_reader):
+        if not len(opened.stored_rows()):
+            raise UsageError(f"{opened.split.path} has no stored video to measure. `vidxfer extract` stores them.")
     measured = even_rows(stored, request.videos)
     if fit_reader.split.spec.split != reader.split.spec.split:
         return measured, even_rows(fit_reader.stored_rows(), request.calibration_videos)
@@ -216,8 +184,10 @@ class _Judged:
     """A codec while it is measured.
 
     Args:
-        spec: the cache's settings with it. tried: tokens through it and back; None: what is stored is measured.
-        statistics: mean and std [layer channel] of tokens. frames: how many will come at most.
+        spec: the cache's settings with it.
+        tried: tokens through it and back; None: what is stored is measured.
+        statistics: mean and std [layer channel] of tokens.
+        frames: how many will come at most.
     """
 
     def __init__(self, spec: CacheSpec, tried: Tried | None, statistics: list[Tensor], frames: int) -> None:

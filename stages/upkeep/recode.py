@@ -16,7 +16,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from vidxfer.pipeline.cache.layout import STORED
 from vidxfer.pipeline.cache.read.batch import Codes, TokenReader
 from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.read.summary import held_bytes
+from vidxfer.pipeline.cache.read.wanted import open_splits
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import new_cache_id, open_split, splits, write_new
@@ -35,18 +35,16 @@ from vidxfer.pipeline.cache.write.frozen import copy_frozen
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError
-from vidxfer.stages.candidates import CODEC_CHOICE, CodecChoice, choice_of, expect_loss, informed
+from vidxfer.stages.candidates import AUTO_CODEC, CODEC_CHOICE, EXACT, CodecChoice, choice_of, expect_loss, informed
+from vidxfer.stages.codecs.choose import chosen_before
 from vidxfer.stages.progress import Bar, Progress, Silent, say
-from vidxfer.stages.upkeep.auto import with_codec
-from vidxfer.stages.upkeep.made_of import open_sources, to_write
+from vidxfer.stages.upkeep.choose import choose_for_cache, split_to_measure
+from vidxfer.stages.upkeep.made_of import RECODED_FROM, open_sources, origin, to_write
 from vidxfer.stages.upkeep.rewrite import as_they_are, fail_rows, rewrite_shard
 from vidxfer.stages.upkeep.stored import decoded, fit_on_cache, read_row
 from vidxfer.stages.versions import library_versions
 
 FITTED = ("channel_mean", "channel_std", "rotation", "component_std", "codebook")  # what a codec has per layer
-
-RECODED_FROM = "recoded_from"
-"""Name among what informs, of what a recoded split was made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +112,22 @@ def recode(request: RecodeRequest, progress: Progress | None = None) -> tuple[Re
         CacheMismatch: the target was made from something else. CacheFull: the disk is too small.
     """
     shown = progress or Silent()
-    request, choice = with_codec(request, new_spec, shown)
+    request, choice = _with_codec(request, shown)
     pairs = open_sources(request.source, request.target, request.splits, lambda source: new_spec(source.spec, request))
     device = choose_device(request.device)
     return tuple(recode_split(request, source, spec, choice, device, shown) for source, spec in pairs)
+
+
+def _with_codec(request: RecodeRequest, shown: Progress) -> tuple[RecodeRequest, CodecChoice | None]:
+    """The request with the codec by name, and how it was chosen: as the target says, or measured on the source."""
+    if request.codec != AUTO_CODEC:
+        return request, None
+    choice = chosen_before(request.target, request.loss)
+    if choice is None:
+        source = split_to_measure(open_splits(request.source, request.splits))
+        spec, videos = new_spec(source.spec, replace(request, codec=EXACT, loss=None)), request.calibration_videos
+        choice = choose_for_cache(source, spec, loss=request.loss, videos=videos, device=request.device, shown=shown)
+    return replace(request, codec=choice.codec, loss=None), choice
 
 
 def new_spec(spec: CacheSpec, request: RecodeRequest) -> CacheSpec:
@@ -225,15 +235,6 @@ def open_target(
     copy_frozen(source, request.target)
     write_new(target)
     return target
-
-
-def origin(split: Split) -> dict[str, Any]:
-    """What a new split remembers of the one it was made from, and of the one that was made from."""
-    remembered: dict[str, Any] = {
-        "codec": split.spec.codec, "layers": list(split.spec.layers), "cache_id": split.cache_id,
-        "fingerprint": split.spec.fingerprint,
-    }  # fmt: skip
-    return {**remembered, RECODED_FROM: split.informs[RECODED_FROM]} if RECODED_FROM in split.informs else remembered
 
 
 def recode_shard(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from torch import Tensor
 
@@ -21,28 +21,47 @@ from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.errors import VideoError
 from vidxfer.pipeline.training.same import NO_IDENTITIES, expect_same_file, expect_same_pictures
+from vidxfer.stages.codecs.through import Seen
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.remembered import dense_videos, remembered_clip, tower_of_caches
-from vidxfer.stages.shards.encode import Encoded, Prepared, encode_all, prepare_all
+from vidxfer.stages.shards.encode import Prepared, encode_all, left_out_of, prepare_all
 from vidxfer.stages.upkeep.stored import decoded, read_row
 
-if TYPE_CHECKING:
-    from vidxfer.stages.upkeep.fidelity import FidelityRequest
+TRUTHS = ("pixels", "stored")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """One row: float tokens [view layer frame token channel].
+class FidelityRequest:
+    """What to measure.
 
     Attributes:
-        row: its number.
-        tokens: of the asked layers.
-        left_out: [layer (view frame) token channel] that the tower has and a cache has not; None: none, or unknown.
+        cache: folder.
+        split: which.
+        videos: how many stored videos, evenly spread.
+        codecs: to try on the same tokens, as `cache/codecs/form.py` spells them.
+        truth: "pixels" (CLIP again) or "stored" (the cache's own tokens, which must be float16).
+        through: also compare at the tower's end.
+        layers: which to measure; None: all that are stored.
+        fit_on: split whose videos tried codecs are fitted on; None: "train" where another one is measured and that is
+            there, else other videos of the same.
+        calibration_videos: how many of them.
+        root: of the videos, if they have moved.
+        device, batch_frames, decode_threads: as for extraction.
     """
 
-    row: int
-    tokens: Tensor
-    left_out: Tensor | None = None
+    cache: Path
+    split: str = "train"
+    videos: int = 8
+    codecs: tuple[str, ...] = ()
+    truth: str = "pixels"
+    through: bool = False
+    layers: tuple[int, ...] | None = None
+    fit_on: str | None = None
+    calibration_videos: int = 16
+    root: Path | None = None
+    device: str = "auto"
+    batch_frames: int = 128
+    decode_threads: int = 2
 
 
 def tower_of_split(split: Split, device: str) -> Tower:
@@ -120,10 +139,3 @@ class Truth:
         source_px = (size_px[0], size_px[1]) if all(size_px) else None
         expect_same_pictures(video, frame_count=(frames, now.frame_count), source_px=(source_px, now.source_px))
         expect_same_file(video, self._reader.file_of(row))
-
-
-def left_out_of(tower: Tower, encoded: Encoded, layers: tuple[int, ...]) -> Tensor | None:
-    """Tokens [layer (view frame) token channel] that the tower makes of the same pixels and hands on to nobody."""
-    if not tower.info.left_out:
-        return None
-    return tower.left_out(encoded.prepared.pixels.flatten(0, 1), layers)

@@ -1,4 +1,4 @@
-"""`--codec auto`: the smallest codec that keeps within the bound, measured once on other videos than it was fitted on."""
+"""`--codec auto`: the smallest codec within the bound, measured once, on other videos than it was fitted on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import CacheMismatch, UsageError
 from vidxfer.stages.candidates import CANDIDATES, Candidate, choice_of, smallest_passing
+from vidxfer.stages.codecs.choose import in_halves
 from vidxfer.stages.extract import extract
 from vidxfer.stages.settings import CacheChoice
-from vidxfer.stages.upkeep.auto import in_halves
 from vidxfer.stages.upkeep.recode import RecodeRequest, recode
 
 
@@ -116,7 +116,7 @@ def test_recode_chooses_from_float16_tokens_without_videos_and_the_result_is_tha
     auto: Path, toy: Any, content: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vidxfer.stages.upkeep.truth.dense_videos", None)
-    monkeypatch.setattr("vidxfer.stages.upkeep.auto.CANDIDATES", ("float16", "int8", "int4"))
+    monkeypatch.setattr("vidxfer.stages.codecs.choose.CANDIDATES", ("float16", "int8", "int4"))
     chosen, named = tmp_path / "chosen", tmp_path / "named"
     asked = RecodeRequest(source=toy.float16, target=chosen, codec="auto", loss=0.004, layers=(0, 2), device="cpu")
     (train, val) = recode(asked)
@@ -127,10 +127,10 @@ def test_recode_chooses_from_float16_tokens_without_videos_and_the_result_is_tha
     recode(RecodeRequest(source=toy.float16, target=named, codec=train.codec, layers=(0, 2), device="cpu"))
     assert content(chosen) == content(named)
     with monkeypatch.context() as patch:
-        patch.setattr("vidxfer.stages.upkeep.auto.choose_for_cache", None)
+        patch.setattr("vidxfer.stages.upkeep.recode.choose_for_cache", None)
         assert recode(asked)[0].resumed == 24
     onward = tmp_path / "onward"  # another codec: the choice was not about it
-    recode(RecodeRequest(source=chosen, target=onward, codec="int4", device="cpu", splits=("val",)))
+    recode(RecodeRequest(source=chosen, target=onward, codec="int8", device="cpu", splits=("val",)))
     assert choice_of(open_split(onward, "val")) is None
     with pytest.raises(UsageError, match=r"holds int8: .* give a cache made with --codec float16"):
         recode(RecodeRequest(source=toy.int8, target=tmp_path / "not", codec="auto"))

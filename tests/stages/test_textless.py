@@ -71,11 +71,6 @@ class StandIn(Tower):
             layers=tuple(layers),
         )
 
-    def run_on(self, tokens: Tensor, layer: int) -> Tensor:
-        for block in self._model.blocks[layer + 1 :]:
-            tokens = tokens + torch.tanh(block(tokens + tokens.mean(dim=1, keepdim=True)))
-        return tokens
-
     @torch.inference_mode()
     def encode_text(self, names: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
         assert self.info.has_text, "a tower without text was asked for some"

@@ -18,11 +18,11 @@ import zarr
 from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.stages.codecs.through import Ending, EndSums, LayerThrough, ThroughTower
 from vidxfer.stages.extract import extract
 from vidxfer.stages.progress import Silent
 from vidxfer.stages.upkeep.fidelity import FidelityRequest, fidelity
 from vidxfer.stages.upkeep.recode import RecodeRequest, recode
-from vidxfer.stages.upkeep.through import Ending, EndSums, LayerThrough, ThroughTower
 from vidxfer.stages.upkeep.truth import Truth, tower_of_split
 
 TOWERS = Path(__file__).parents[1] / "clip" / "small_towers.py"

@@ -24,6 +24,21 @@ WORST_SHARE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One video: float tokens [view layer frame token channel].
+
+    Attributes:
+        row: its number.
+        tokens: of the asked layers.
+        left_out: [layer (view frame) token channel] that the tower has and a cache has not; None: none, or unknown.
+    """
+
+    row: int
+    tokens: Tensor
+    left_out: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerThrough:
     """Cosines at the tower's end with the tokens of one layer replaced.
 
