@@ -27,6 +27,8 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
     """
     from vidxfer.cli import show
     from vidxfer.pipeline.cache.read.summary import summary
+    from vidxfer.pipeline.cache.store import open_split
+    from vidxfer.stages.candidates import CODEC_CHOICE, choice_of
 
     summaries = summary(cache)
     if json:
@@ -63,8 +65,10 @@ def info(cache: o.CacheOption = Path("zarr"), json: o.JsonOption = False) -> Non
         show.facts(f"{cache}/{name}", rows)
         passport = split["passport"]
         show.facts("changes tokens: other values are another cache", flat_rows(passport["tokens"]))
-        informs = {**passport["videos"], **passport["informs"]}
+        informs = {name: value for name, value in passport["informs"].items() if name != CODEC_CHOICE}
+        informs = {**passport["videos"], **informs}
         show.facts("informs: which videos, and what made them; tokens do not depend on it", flat_rows(informs))
+        codecs.show_choice(choice_of(open_split(cache, name)))
 
 
 def patches_of(spec: dict[str, Any]) -> str:

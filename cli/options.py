@@ -167,7 +167,8 @@ CodecOption = Annotated[
         "--codec",
         help="How a value is stored: float16 (exact), int8 (half of that), klt8 … klt1, klt0.5 (so many bits, "
         "shared out where they count: klt4 loses little, klt1 is 14 times smaller); or int6, int4, pq (1 bit; pq4: 2, "
-        "pq2: 4), alone or behind rotate+ or pcaK+, which turn each layer and keep all or K directions: pca64+int8.",
+        "pq2: 4), alone or behind rotate+ or pcaK+, which turn each layer and keep all or K directions: pca64+int8. "
+        "auto: measured on your videos, the smallest that loses at most --loss.",
         rich_help_panel="Storage",
     ),
 ]
@@ -178,6 +179,14 @@ PoolOption = Annotated[
         min=1,
         help="Keep means of N x N patches: N² times fewer bytes, and heads cheaper by about as much. N "
         "divides the grid: 2, 7 or 14 of 14 x 14.",
+        rich_help_panel="Storage",
+    ),
+]
+LossOption = Annotated[
+    float | None,
+    typer.Option(
+        "--loss",
+        help="Most that --codec auto may lose, 1 - cosine at the tower's end, in every layer; default: 0.01.",
         rich_help_panel="Storage",
     ),
 ]

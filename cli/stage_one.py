@@ -98,7 +98,9 @@ def extract(
 def show_reports(cache: Path, reports: tuple[SplitReport, ...]) -> None:
     """The table of an extraction, then every refused video with its reason."""
     from vidxfer.cli import show
+    from vidxfer.cli.codecs import show_choice
 
+    show_choice(next((report.codec_choice for report in reports if report.codec_choice), None))
     show.table(
         f"Cache {cache}",
         ["split", "videos", "stored", "refused", "bytes", "seconds", "decoded by"],

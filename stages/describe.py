@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from vidxfer.pipeline.grid import expect_pool
 from vidxfer.pipeline.shapes import STEM
 from vidxfer.pipeline.video.mirror import flip_pairs, say_sides
 from vidxfer.pipeline.video.sampling import SEGMENT, Sampling
+from vidxfer.stages.candidates import AUTO_CODEC, CANDIDATES, EXACT
 from vidxfer.stages.settings import VIEW_KIND, CacheChoice, ClipChoice, DataSource
 from vidxfer.stages.versions import library_versions
 
 
 def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> CacheSpec:
-    """The spec of one split.
+    """The spec of one split; of "auto", before a codec is chosen, that of the largest candidate.
 
     Raises:
         UsageError: a setting that does not fit the others or the tower.
@@ -46,7 +48,7 @@ def describe_split(choice: CacheChoice, tower: TowerInfo, dataset: Dataset) -> C
     kind = VIEW_KIND[dataset.split]
     dense_frames = frames_to_store(choice) if kind == "train" else choice.dense_frames
     try:
-        form = codec_form(choice.codec)
+        form = codec_form(EXACT if choice.codec == AUTO_CODEC else choice.codec)
         return CacheSpec(
             clip_model=tower.model,
             clip_weights_sha256=tower.weights_sha256,
@@ -152,6 +154,14 @@ def notes_of_spec(spec: CacheSpec, choice: CacheChoice) -> tuple[str, ...]:
     if spec.view_kind == "train" and choice.flips is None and not spec.sampling.flip_probability:
         notes.append(
             "views are not mirrored: classes without names may be left and right of each other (--flips mirrors all)"
+        )
+    if choice.codec == AUTO_CODEC:
+        sizes = {codec: replace(spec, codec=codec).bytes_per_view for codec in CANDIDATES}
+        least = min(CANDIDATES, key=sizes.__getitem__)
+        notes.append(
+            f"--codec auto: extract measures {len(sizes)} codecs and takes one of them; sizes here are those of the "
+            f"largest, {spec.codec}. The smallest, {least}, has {sizes[least]:,} bytes per view instead of "
+            f"{sizes[spec.codec]:,}"
         )
     return tuple(notes)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from vidxfer.pipeline.cache.read.summary import held_bytes
@@ -27,6 +27,7 @@ from vidxfer.pipeline.draw import DECODE_IN
 from vidxfer.pipeline.errors import ClusterError, UsageError
 from vidxfer.pipeline.video.reader import Decoder
 from vidxfer.pipeline.video.window import ENDS_BEHIND
+from vidxfer.stages.candidates import CodecChoice, choice_of
 from vidxfer.stages.describe import notes_of_spec
 from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.progress import Progress, Silent, say
@@ -51,6 +52,7 @@ class SplitReport:
         seconds: of this run.
         fingerprint: of the cache's spec.
         notes: of the data set.
+        codec_choice: how "auto" chose the codec.
     """
 
     split: str
@@ -65,6 +67,7 @@ class SplitReport:
     seconds: float
     fingerprint: str
     notes: tuple[str, ...]
+    codec_choice: CodecChoice | None = None
 
 
 def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[SplitReport, ...]:
@@ -93,7 +96,8 @@ def extract(request: ExtractRequest, progress: Progress | None = None) -> tuple[
         made = engine.prepare(datasets)
         for dataset in datasets:
             split = open_made(request, dataset, made[dataset.split])
-            for note in notes_of_spec(split.spec, request.store):
+            named = replace(request.store, codec=split.spec.codec, loss=None)
+            for note in notes_of_spec(split.spec, named):
                 shown.line(f"{dataset.split}: {note}")
             reports.append(extract_split(request, dataset, split, engine, shown))
     return tuple(reports)
@@ -174,6 +178,7 @@ def extract_split(
         seconds=time.monotonic() - began,
         fingerprint=split.spec.fingerprint,
         notes=dataset.notes,
+        codec_choice=choice_of(split),
     )
 
 

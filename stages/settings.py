@@ -14,6 +14,7 @@ from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.recipe import Recipe
 from vidxfer.pipeline.training.metrics import Score
 from vidxfer.pipeline.typed import checked
+from vidxfer.stages.candidates import expect_loss
 from vidxfer.stages.engine import EngineChoice
 from vidxfer.stages.paths import WithPaths
 
@@ -132,7 +133,8 @@ class CacheChoice:
         stem: also the tokens before the first block.
         train_views: random views per training video.
         test_views, test_crops: fixed views per validation video.
-        codec: as `cache/codecs/form.py` spells it: int8, float16, int4, pca64+int8 …
+        codec: as `cache/codecs/form.py` spells it: int8, float16, int4, pca64+int8 …; or "auto" (candidates.py).
+        loss: most that "auto" may lose; None: `candidates.LOSS`.
         pool: side of the squares of patches that are averaged into one; 1: every patch is stored.
         seed: of the random views.
         calibration_videos: sample behind the codec's statistics; float16 has none.
@@ -168,6 +170,10 @@ class CacheChoice:
     square_pixels: bool = False
     sampling: str = "segment"
     flips: bool | None = None
+    loss: float | None = None
+
+    def __post_init__(self) -> None:
+        expect_loss(self.codec, self.loss)
 
 
 @dataclass(frozen=True, kw_only=True)

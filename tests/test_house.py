@@ -55,6 +55,7 @@ SHELVES = {
     "pipeline/cache": ("codecs", "", "write", "read"),
     "stages": (
         "",
+        "codecs",
         "shards",
         "spread",
         "videos",

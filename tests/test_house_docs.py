@@ -76,6 +76,7 @@ FOLDERS = {
     "stages": "verbs: each reads top to bottom like the path",
     "stages/videos": "data sets: looked at, checked, made",
     "stages/planning": "what it would cost, asked before anything is written",
+    "stages/codecs": "what a codec costs the tower, and which one is small enough",
     "stages/shards": "one shard: videos decoded, seen by CLIP, quantised, written behind",
     "stages/spread": "many shards: who runs them, here, on this machine's GPUs, on a cluster",
     "stages/comparing": "what stands in a comparison of runs: alike, sure, counted, paired",

@@ -6,13 +6,16 @@
 Taps are the residual stream after each block, before the last norm (docs/spec/dist.md §1). Token 0 is the class row:
 the tower's class token, or the mean of its patches where it has none. Behind it come the patches, row by row; further
 tokens (registers) are left out. Nothing here has a gradient, and a tower is always in eval mode.
+
+    tokens of a layer, as they are or as a codec gives them back ─▶ finish: the blocks that follow ─ last norm ─▶ tokens
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
@@ -107,6 +110,17 @@ class Tower(ABC):
     def run(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
         """The image tower's forward over pixels on its device; see `taps`."""
 
+    def run_on(self, tokens: Tensor, layer: int) -> Tensor:
+        """All tokens of a layer [frame token channel] through the blocks that follow and the last norm: the same.
+
+        Raises:
+            ClipError: the adapter does not say how.
+        """
+        raise ClipError(
+            f"{self.info.model}: {type(self).__name__} has no run_on, so it cannot go on from the tokens of layer "
+            f"{layer}, here {tuple(tokens.shape)}. Name a codec; leave --through out."
+        )
+
     def state(self) -> dict[str, Tensor]:
         """Every tensor of image and text tower under the library's names, not copied."""
         return dict(self._model.state_dict())
@@ -127,17 +141,63 @@ class Tower(ABC):
         Raises:
             ClipError: a layer the tower does not have, or the device's memory does not suffice.
         """
+        self._expect_layers(layers)
+        side = self.info.image_px
+        expect("pixels", pixels, "frame rgb height width", rgb=3, height=side, width=side)
+        with self._memory_for(len(pixels)), autocast(self.device, self.info.precision):
+            return self.run(pixels.to(self.device, non_blocking=True), layers)
+
+    def left_out(self, pixels: Tensor, layers: Sequence[int]) -> Tensor:
+        """Tokens that `taps` leaves out of the same pixels and layers: [layer frame token channel], none by default."""
+        return pixels.new_zeros((len(layers), len(pixels), 0, self.info.channels))
+
+    @torch.inference_mode()
+    def finish(self, tokens: Tensor, layer: int, left_out: Tensor | None = None) -> Tensor:
+        """Go on from a layer's tokens: the blocks that follow and the last norm, in float32 whatever the precision.
+
+        The last norm is applied to every token, also where the tower itself applies it to their mean. Where the class
+        row is the mean of the patches, the patches alone go on, and the row that comes back is their mean.
+
+        Args:
+            tokens: [frame token channel] as `taps` hands them on, on any device.
+            layer: which; -1 for the stem.
+            left_out: the tokens that `taps` leaves out, of this layer: [frame token channel].
+
+        Returns:
+            [frame token channel], class row first, on the tower's device.
+
+        Raises:
+            ClipError: no such layer, tokens are left out and not given, or the device's memory does not suffice.
+        """
+        self._expect_layers([layer])
+        expect("tokens", tokens, "frame token channel", token=self.info.tokens, channel=self.info.channels)
+        if left_out is None:
+            if self.info.left_out:
+                raise ClipError(
+                    f"{self.info.model} has {self.info.left_out} more tokens per frame than the class row and the "
+                    "patches. A cache does not hold them, and without them its blocks cannot go on: give the pixels."
+                )
+            left_out = tokens[:, :0]
+        expect("left_out", left_out, "frame token channel", frame=len(tokens), token=self.info.left_out)
+        has_row, patches = self.info.class_row == "token", self.info.tokens - 1
+        with self._memory_for(len(tokens)):
+            parts = [part.to(self.device).float() for part in (tokens[:, :has_row], left_out, tokens[:, 1:])]
+            finished = self.run_on(torch.cat(parts, dim=1), layer)
+            row = finished[:, :1] if has_row else finished[:, -patches:].mean(dim=1, keepdim=True)
+            return torch.cat([row, finished[:, -patches:]], dim=1)
+
+    def _expect_layers(self, layers: Sequence[int]) -> None:
         unknown = [layer for layer in layers if not STEM <= layer < self.info.blocks]
         if unknown:
             raise ClipError(f"{self.info.model} has blocks 0…{self.info.blocks - 1} and the stem -1, not {unknown}")
-        side = self.info.image_px
-        expect("pixels", pixels, "frame rgb height width", rgb=3, height=side, width=side)
+
+    @contextmanager
+    def _memory_for(self, frames: int) -> Iterator[None]:
         try:
-            with autocast(self.device, self.info.precision):
-                return self.run(pixels.to(self.device, non_blocking=True), layers)
+            yield
         except torch.OutOfMemoryError as error:
             raise ClipError(
-                f"{self.device} has not the memory for {len(pixels)} frames at once in {self.info.model} ({error}). "
+                f"{self.device} has not the memory for {frames} frames at once in {self.info.model} ({error}). "
                 "Lower --batch-frames."
             ) from error
 

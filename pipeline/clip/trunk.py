@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from vidxfer.pipeline.clip.sizes import TowerSizes
 from vidxfer.pipeline.clip.tower import Tower, stacked
+from vidxfer.pipeline.precision import autocast
 from vidxfer.pipeline.shapes import STEM, Taps, expect
 
 LIKE_VIT = ("vision_transformer", "vision_transformer_hybrid", "vision_transformer_relpos", "deit", "eva", "beit",
@@ -30,31 +32,71 @@ class TrunkTower(Tower):
 
     def run(self, pixels: Tensor, layers: Sequence[int]) -> Taps:
         """See `Tower.taps`."""
-        image = getattr(self._model, "visual", self._model)
-        trunk = trunk_of(image)
+        seen, embedding = self._heard(pixels, layers)
+        expect("embedding", embedding, "frame embed", embed=self.info.embed)
+        by_layer = {layer: self._handed_on(tokens) for layer, tokens in seen.items()}
+        return stacked(by_layer, embedding, pixels, layers)
+
+    @torch.inference_mode()
+    def left_out(self, pixels: Tensor, layers: Sequence[int]) -> Tensor:
+        """See `Tower.left_out`."""
+        with autocast(self.device, self.info.precision):
+            seen, embedding = self._heard(pixels.to(self.device), layers)
+        first, end = self.info.class_row == "token", 1 - self.info.tokens
+        return stacked(
+            {layer: tokens[:, first:end] for layer, tokens in seen.items()}, embedding, pixels, layers
+        ).tokens
+
+    def run_on(self, tokens: Tensor, layer: int) -> Tensor:
+        """See `Tower.run_on`."""
+        trunk = trunk_of(self._image)
+        for block, (given, named) in list(zip(trunk.blocks, self._beside, strict=True))[layer + 1 :]:
+            tokens = block(tokens, *given, **named)
+        finished: Tensor = last_norm_of(trunk)(tokens)
+        return finished
+
+    @property
+    def _image(self) -> Any:
+        return getattr(self._model, "visual", self._model)
+
+    def _heard(self, pixels: Tensor, layers: Sequence[int]) -> tuple[dict[int, Tensor], Tensor]:
+        """All tokens [frame token channel] by layer, and the embedding."""
+        blocks = trunk_of(self._image).blocks
         wanted, by_layer = set(layers), dict[int, Tensor]()
 
         def note(layer: int, tokens: Tensor) -> None:
-            by_layer[layer] = self._handed_on(tokens)
+            expect("tokens", tokens, "frame token channel", token=self._all_tokens, channel=self.info.channels)
+            by_layer[layer] = tokens
 
         with ExitStack() as hooks:
             if STEM in wanted:
-                first = trunk.blocks[0]
+                first = blocks[0]
                 hooks.enter_context(_hook(first.register_forward_pre_hook(lambda _, given: note(STEM, given[0]))))
             for layer in wanted - {STEM}:
-                block = trunk.blocks[layer]
                 hooks.enter_context(
-                    _hook(block.register_forward_hook(lambda _, __, made, layer=layer: note(layer, made)))
+                    _hook(blocks[layer].register_forward_hook(lambda _, __, made, layer=layer: note(layer, made)))
                 )
-            embedding = image(pixels)
-        expect("embedding", embedding, "frame embed", embed=self.info.embed)
-        return stacked(by_layer, embedding, pixels, layers)
+            embedding: Tensor = self._image(pixels)
+        return by_layer, embedding
+
+    @cached_property
+    def _beside(self) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """What each block is given beside the tokens: rotations and biases of places, the same for every picture."""
+        seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+        def note(_: object, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            seen.append((given[1:], named))
+
+        with ExitStack() as hooks:
+            for block in trunk_of(self._image).blocks:
+                hooks.enter_context(_hook(block.register_forward_pre_hook(note, with_kwargs=True)))
+            self._image(torch.zeros(1, 3, self.info.image_px, self.info.image_px, device=self.device))
+        return seen
 
     def _handed_on(self, tokens: Tensor) -> Tensor:
         """All tokens of a block [frame token channel] as a class row and the patches."""
         patches = tokens[:, -(self.info.tokens - 1) :]
         before = tokens.shape[1] - patches.shape[1]
-        expect("tokens of a block", tokens, "frame token channel", token=self._all_tokens, channel=self.info.channels)
         if self.info.class_row == "token":
             return tokens if before == 1 else torch.cat([tokens[:, :1], patches], dim=1)
         return torch.cat([patches.float().mean(dim=1, keepdim=True).to(patches.dtype), patches], dim=1)
@@ -80,6 +122,12 @@ class _hook:  # noqa: N801  # read as a verb: with _hook(handle)
 def trunk_of(image: Any) -> Any:
     """timm's transformer: that of open_clip's `TimmModel`, or the model itself."""
     return getattr(image, "trunk", image)
+
+
+def last_norm_of(trunk: Any) -> Any:
+    """The norm behind the blocks; where timm normalises the pooled features instead, that one, for every token."""
+    after_pool = getattr(trunk, "fc_norm", None)
+    return after_pool if isinstance(trunk.norm, nn.Identity) and after_pool is not None else trunk.norm
 
 
 def why_no_trunk(trunk: Any) -> str | None:

@@ -34,6 +34,14 @@ class VitTower(Tower):
         """See `run_taps`."""
         return run_taps(self._model.visual, pixels, layers)
 
+    def run_on(self, tokens: Tensor, layer: int) -> Tensor:
+        """See `Tower.run_on`."""
+        visual = self._model.visual
+        for block in visual.transformer.resblocks[layer + 1 :]:
+            tokens = block(tokens)
+        finished: Tensor = visual.ln_post(tokens)
+        return finished
+
 
 def run_taps(visual: Any, pixels: Tensor, layers: Sequence[int]) -> Taps:
     """Token features of one open_clip VisionTransformer: see `Tower.taps`."""

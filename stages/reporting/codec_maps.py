@@ -17,10 +17,12 @@ from vidxfer.pipeline.cache.codecs.closeness import Closeness, LayerCloseness
 from vidxfer.pipeline.cache.codecs.fit import Fitting
 from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.errors import UsageError
+from vidxfer.stages.codecs.tried import Tried, bytes_per_layer, tried_specs
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.reporting.maps import Scale, error_picture, relative_errors
-from vidxfer.stages.upkeep.fidelity import FidelityRequest, Tried, Truth, bytes_per_layer, tried_specs
+from vidxfer.stages.upkeep.fidelity import FidelityRequest
 from vidxfer.stages.upkeep.stored import even_rows
+from vidxfer.stages.upkeep.truth import Truth
 
 CALIBRATION_VIDEOS = 16
 
@@ -70,15 +72,16 @@ def codec_maps(
     others = [int(row) for row in reader.stored_rows() if int(row) not in set(rows)] or rows
     chosen = even_rows(torch.tensor(others).numpy(), CALIBRATION_VIDEOS)
     fitting = Fitting([spec.form], len(chosen))
-    for _, tokens in truth.tokens(chosen, "fit on"):
-        fitting.update(tokens)
+    for seen in truth.seen(chosen, "fit on"):
+        fitting.update(seen.tokens)
     mean, std = (statistic.to(truth.device) for statistic in fitting.statistics())
     stored = spec.codec == split.spec.codec
     tried = None if stored else Tried(spec, fitting.finish(spec.form, truth.device), truth.device)
     closeness = Closeness(spec.layers, bytes_per_layer(spec), mean, std)
     pairs: list[tuple[int, Tensor, Tensor]] = []
     positions = split.spec.layer_positions(layers)
-    for row, tokens in truth.tokens(rows, "compare"):
+    for seen in truth.seen(rows, "compare"):
+        row, tokens = seen.row, seen.tokens
         left = truth.as_stored(row) if tried is None else tried(tokens)
         closeness.update(tokens, left)
         middle = tokens.shape[2] // 2

@@ -240,3 +240,10 @@ def _encode_group(
         else:
             yield Encoded(prepared=member, tokens=tokens[done], embedding=embedding[done])
             done += 1
+
+
+def left_out_of(tower: Tower, encoded: Encoded, layers: tuple[int, ...]) -> Tensor | None:
+    """Tokens [layer (view frame) token channel] that the tower makes of the same pixels and hands on to nobody."""
+    if not tower.info.left_out:
+        return None
+    return tower.left_out(encoded.prepared.pixels.flatten(0, 1), layers)

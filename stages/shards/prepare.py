@@ -25,10 +25,13 @@ from vidxfer.pipeline.disk import disk_errors
 from vidxfer.pipeline.errors import CacheMismatch
 from vidxfer.pipeline.video.mirror import flip_pairs
 from vidxfer.pipeline.writing import make_folder
+from vidxfer.stages.candidates import AUTO_CODEC, CodecChoice, informed
+from vidxfer.stages.codecs.choose import chosen_before
 from vidxfer.stages.describe import describe_split, embedded_names, frame_store, informs_of, prompts_of
 from vidxfer.stages.progress import Progress
 from vidxfer.stages.room import expect_room_for, layout_for
 from vidxfer.stages.settings import CacheChoice, ExtractRequest
+from vidxfer.stages.shards.choose import choose_for_videos
 from vidxfer.stages.shards.quantise import calibrate
 
 
@@ -37,10 +40,13 @@ def prepare_splits(
 ) -> dict[str, str]:
     """Open and compare the splits that are there, make the others; returns name -> `cache_id`.
 
+    A codec that is to be chosen is chosen first, once for all splits.
+
     Raises:
         UsageError: a setting does not fit the tower. CacheMismatch: a split was made with other settings.
         CacheFull: the disk is too small.
     """
+    request, choice = _with_codec(request, datasets, tower, shown)
     specs = [describe_split(request.store, tower.info, dataset) for dataset in datasets]
     there = splits(request.cache)
     opened = {
@@ -67,8 +73,22 @@ def prepare_splits(
         mend_frozen(split, parameters_of(tower, split.spec), tower.heads)
     for dataset, spec in zip(datasets, specs, strict=True):
         if spec.split not in opened:
-            opened[spec.split] = create(request, dataset, spec, tower, shown)
+            opened[spec.split] = create(request, dataset, spec, tower, choice, shown)
     return {name: split.cache_id for name, split in opened.items()}
+
+
+def _with_codec(
+    request: ExtractRequest, datasets: Sequence[Dataset], tower: Tower, shown: Progress
+) -> tuple[ExtractRequest, CodecChoice | None]:
+    """The request with the codec by name, and how it was chosen: as the cache says, or measured on training videos."""
+    store = request.store
+    if store.codec != AUTO_CODEC:
+        return request, None
+    choice = chosen_before(request.cache, store.loss)
+    if choice is None:
+        measured = next((dataset for dataset in datasets if dataset.split == "train"), datasets[0])
+        choice = choose_for_videos(request, measured, describe_split(store, tower.info, measured), tower, shown)
+    return replace(request, store=replace(store, codec=choice.codec, loss=None)), choice
 
 
 def open_checked(cache: Path, spec: CacheSpec, dataset: Dataset, store: CacheChoice) -> Split:
@@ -120,7 +140,14 @@ def _other_data(split: Split, dataset: Dataset) -> dict[str, tuple[object, objec
     return differing_fields(tuple(ours), ours, theirs)
 
 
-def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: Tower, shown: Progress) -> Split:
+def create(
+    request: ExtractRequest,
+    dataset: Dataset,
+    spec: CacheSpec,
+    tower: Tower,
+    choice: CodecChoice | None,
+    shown: Progress,
+) -> Split:
     """Calibrate the codec where it needs that, and make the empty split."""
     fitted = calibrate(request, dataset, spec, tower, shown)
     return create_split(
@@ -133,7 +160,7 @@ def create(request: ExtractRequest, dataset: Dataset, spec: CacheSpec, tower: To
         **fitted.as_arrays(),
         flip_pairs=flip_pairs(dataset.class_names),
         shard_videos=request.store.shard_videos,
-        informs=informs_of(tower.info, request.data, request.clip, request.store),
+        informs=informs_of(tower.info, request.data, request.clip, request.store) | informed(choice),
         factors=dataset.factors,
         frames=frame_store(request.store, spec.sampling.image_px),
         identities=True,

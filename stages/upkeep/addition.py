@@ -16,6 +16,7 @@ from vidxfer.pipeline.clip.tower import Tower
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.errors import CacheError, CacheMismatch
 from vidxfer.pipeline.video.mirror import flip_pairs
+from vidxfer.stages.candidates import AUTO_CODEC, choice_of
 from vidxfer.stages.describe import embedded_names
 from vidxfer.stages.settings import DataSource
 
@@ -27,7 +28,11 @@ def expect_asked(split: Split, asked: Mapping[str, object]) -> None:
         CacheMismatch: names each that is not.
     """
     cache_settings = split.spec.passport["tokens"]
-    differing = {name: (cache_settings[name], value) for name, value in asked.items() if cache_settings[name] != value}
+    known = {
+        **cache_settings,
+        **({"codec": AUTO_CODEC} if asked.get("codec") == AUTO_CODEC and choice_of(split) else {}),
+    }
+    differing = {name: (known[name], value) for name, value in asked.items() if known[name] != value}
     if differing:
         raise CacheMismatch(split.path, differing)
 

@@ -1,76 +1,56 @@
 """What does a codec lose? CLIP computes the tokens of a few videos again; they are compared with those of the cache.
 
-    k stored videos ─▶ CLIP ─▶ truth ─┬───────────────────────────▶ compare, per layer ─▶ what is stored
-    cache ─▶ codes ─▶ decode ─────────┘                                 ▲
-    other videos ─▶ fit codec A, B … ─▶ quantise and decode the truth ──┘ codecs that are only tried: nothing is written
+    k stored videos ─▶ truth (truth.py) ─┬────────────────────────────▶ compare, per layer ─▶ what is stored
+    cache ─▶ codes ─▶ decode ────────────┘                                 ▲
+    other videos ─▶ fit codec A, B … ─▶ quantise and decode the truth ─────┘ codecs that are only tried
 
-A codec that is tried is fitted on other videos than it is measured on. With a float16 cache the truth may come from the
-cache itself: no CLIP, no videos.
+Compared at the tower's end, which goes on from either (through.py), and token by token (closeness.py). A codec that is
+tried is fitted on other videos than it is measured on. With a float16 cache the truth may come from the cache itself:
+no videos, and no CLIP but to go on from the tokens. Nothing is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
 from vidxfer.pipeline.cache.codecs.closeness import Closeness, LayerCloseness
-from vidxfer.pipeline.cache.codecs.fit import Fitted, Fitting
-from vidxfer.pipeline.cache.codecs.form import codec_form
+from vidxfer.pipeline.cache.codecs.fit import Fitting
 from vidxfer.pipeline.cache.read.batch import TokenReader
 from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
-from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.clip.load import choose_device
-from vidxfer.pipeline.errors import UsageError, VideoError
-from vidxfer.pipeline.training.same import NO_IDENTITIES, expect_same_file, expect_same_pictures
+from vidxfer.pipeline.cache.store import open_split, splits
+from vidxfer.pipeline.errors import CacheError, UsageError
+from vidxfer.stages.codecs.through import Ending, EndSums, ThroughTower
+from vidxfer.stages.codecs.tried import Tried, bytes_per_layer, tried_specs
 from vidxfer.stages.progress import Progress, Silent
-from vidxfer.stages.remembered import dense_videos, remembered_clip, tower_of_caches
-from vidxfer.stages.shards.encode import Prepared, encode_all, prepare_all
-from vidxfer.stages.upkeep.stored import decoded, even_rows, read_row
+from vidxfer.stages.upkeep.stored import even_rows
+from vidxfer.stages.upkeep.truth import TRUTHS, FidelityRequest, Truth, tower_of_split
 
-TRUTHS = ("pixels", "stored")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FidelityRequest:
-    """What to measure.
-
-    Attributes:
-        cache: folder.
-        split: which.
-        videos: how many stored videos, evenly spread.
-        codecs: to try on the same tokens, as `cache/codecs/form.py` spells them.
-        truth: "pixels" (CLIP again) or "stored" (the cache's own tokens, which must be float16).
-        calibration_videos: other videos that tried codecs are fitted on.
-        root: of the videos, if they have moved.
-        device, batch_frames, decode_threads: as for extraction.
-    """
-
-    cache: Path
-    split: str = "train"
-    videos: int = 8
-    codecs: tuple[str, ...] = ()
-    truth: str = "pixels"
-    calibration_videos: int = 16
-    root: Path | None = None
-    device: str = "auto"
-    batch_frames: int = 128
-    decode_threads: int = 2
+__all__ = ["CodecFidelity", "FidelityReport", "FidelityRequest", "fidelity"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecFidelity:
-    """One codec: as it is stored, or tried. Bytes per view over all arrays, then every layer."""
+    """One codec: as it is stored, or tried.
+
+    Attributes:
+        codec, stored: its name, and whether the cache is stored so.
+        bytes_per_view: over all arrays, of the measured layers.
+        bits_per_value: of its codes and scales.
+        through: at the tower's end; None: not measured.
+        layers: token by token.
+    """
 
     codec: str
     stored: bool
     bytes_per_view: int
+    bits_per_value: float
+    through: ThroughTower | None
     layers: tuple[LayerCloseness, ...]
 
 
@@ -80,8 +60,8 @@ class FidelityReport:
 
     Attributes:
         videos: ids that were measured.
-        fitted_on: videos that tried codecs were fitted on.
-        overlap: those are the measured ones, because the split has no others: figures are too good.
+        fitted_in, fitted_on: split, and how many of its videos tried codecs were fitted on.
+        overlap: those are the measured ones, because there are no others: figures are too good.
         refused: id -> reason of videos that could not be read any more.
         codecs: the stored one first, if measured.
     """
@@ -90,6 +70,7 @@ class FidelityReport:
     split: str
     truth: str
     videos: tuple[str, ...]
+    fitted_in: str
     fitted_on: int
     overlap: bool
     refused: dict[str, str] = field(default_factory=dict)
@@ -100,60 +81,133 @@ def fidelity(request: FidelityRequest, progress: Progress | None = None) -> Fide
     """Measure; write nothing.
 
     Raises:
-        UsageError: no such codec, or the cache's own tokens are no truth. CacheError: no such cache.
-        CacheMismatch: the CLIP found is not the one the cache was made with. DatasetError: the videos are not there.
+        UsageError: no such codec, layer or split, the cache's own tokens are no truth, or the tower cannot go on from
+            them. CacheError: no such cache. CacheMismatch: the CLIP found is not the one the cache was made with.
+        DatasetError: the videos are not there.
     """
     shown = progress or Silent()
     split = open_split(request.cache, request.split)
-    specs = tried_specs(split.spec, request.codecs)
+    fit_split = _fit_split(request, split)
+    spec = _spec_of(split.spec, request.layers)
+    specs = tried_specs(spec, request.codecs)
     expect_truth(request, split)
-    with open_reader(split) as reader:
-        rows = reader.stored_rows()
-        if not len(rows):
-            raise UsageError(f"{split.path} has no stored video to measure. `vidxfer extract` stores them.")
-        measured = even_rows(rows, request.videos)
-        others = even_rows(rows[[int(row) not in measured for row in rows]], request.calibration_videos)
-        truth = Truth(request, reader, shown)
-        fitting = Fitting([spec.form for spec in specs], len(others or measured))
-        for _, tokens in truth.tokens(others or measured, "fit on"):
-            fitting.update(tokens)
-        mean, std = (values.to(truth.device) for values in fitting.statistics())
-        tried = [Tried(spec, fitting.finish(spec.form, truth.device), truth.device) for spec in specs]
-        close = [Closeness(spec.layers, bytes_per_layer(spec), mean, std) for spec in (*specs, split.spec)]
-        for row, tokens in truth.tokens(measured, "measure"):
-            for codec, closeness in zip(tried, close, strict=False):
-                closeness.update(tokens, codec(tokens))
-            if request.truth == "pixels":
-                close[-1].update(tokens, truth.as_stored(row))
-    done = [(split.spec, True, close[-1])] if request.truth == "pixels" else []
-    done += [(spec, False, closeness) for spec, closeness in zip(specs, close, strict=False)]
+    expect_truth(request, fit_split)
+    with ExitStack() as stack:
+        reader, fit_reader = [stack.enter_context(open_reader(which)) for which in (split, fit_split)]
+        measured, others = _rows(request, reader, fit_reader)
+        tower = tower_of_split(split, request.device) if request.through or request.truth == "pixels" else None
+        ending = Ending(tower, spec.layers, request.batch_frames) if tower is not None and request.through else None
+        if ending is not None and request.truth == "stored":
+            ending.expect_no_left_out()
+        truth, fit_truth = [
+            Truth(request, opened, shown, tower=tower, layers=spec.layers) for opened in (reader, fit_reader)
+        ]
+        fitting = Fitting([tried_spec.form for tried_spec in specs], len(others or measured))
+        for seen in fit_truth.seen(others or measured, "fit on"):
+            fitting.update(seen.tokens)
+        statistics = [values.to(truth.device) for values in fitting.statistics()]
+        frames = len(measured) * spec.stored_views * spec.sparse_frames
+        judged = [_Judged(spec, None, statistics, frames)] * (request.truth == "pixels")
+        judged += [
+            _Judged(tried, Tried(tried, fitting.finish(tried.form, truth.device), truth.device), statistics, frames)
+            for tried in specs
+        ]
+        for seen in truth.seen(measured, "measure"):
+            ends = None if ending is None else ending.ends(seen.tokens, seen.left_out)
+            for codec in judged:
+                left = truth.as_stored(seen.row) if codec.tried is None else codec.tried(seen.tokens)
+                codec.close.update(seen.tokens, left)
+                if ending is not None and ends is not None:
+                    codec.ends.update(ends, ending.ends(left, seen.left_out))
     return FidelityReport(
         cache=request.cache,
         split=request.split,
         truth=request.truth,
         videos=tuple(split.video_ids[row] for row in measured if split.video_ids[row] not in truth.refused),
+        fitted_in=fit_split.spec.split,
         fitted_on=len(others or measured),
         overlap=not others,
-        refused=truth.refused,
-        codecs=tuple(
-            CodecFidelity(
-                codec=spec.codec, stored=stored, bytes_per_view=spec.bytes_per_view, layers=closeness.finish()
-            )
-            for spec, stored, closeness in done
-        ),
+        refused=fit_truth.refused | truth.refused,
+        codecs=tuple(codec.finish() for codec in judged),
     )
 
 
-def tried_specs(spec: CacheSpec, codecs: tuple[str, ...]) -> list[CacheSpec]:
-    """The settings with each codec in turn.
+def _fit_split(request: FidelityRequest, split: Split) -> Split:
+    """The split that tried codecs are fitted on.
 
     Raises:
-        UsageError: no such codec.
+        UsageError: there is no such one, or it holds tokens of another kind.
     """
+    there = splits(request.cache)
+    if request.fit_on is None:
+        name = "train" if "train" in there else split.spec.split
+    elif request.fit_on in there:
+        name = request.fit_on
+    else:
+        raise UsageError(f"--fit-on {request.fit_on}: {request.cache} holds {', '.join(there)}")
+    if name == split.spec.split:
+        return split
+    other = open_split(request.cache, name)
+    same = ("layers", "channels", "tokens", "clip_weights_sha256")
+    if any(getattr(other.spec, field) != getattr(split.spec, field) for field in same):
+        raise UsageError(
+            f"{other.path} and {split.path} hold other layers or another CLIP: add --fit-on {request.split}"
+        )
+    return other
+
+
+def _rows(request: FidelityRequest, reader: TokenReader, fit_reader: TokenReader) -> tuple[list[int], list[int]]:
+    """Rows to measure, and other rows to fit on; none where there are no others.
+
+    Raises:
+        UsageError: nothing is stored.
+    """
+    stored = reader.stored_rows()
+    for opened in (reader, fit_reader):
+        if not len(opened.stored_rows()):
+            raise UsageError(f"{opened.split.path} has no stored video to measure. `vidxfer extract` stores them.")
+    measured = even_rows(stored, request.videos)
+    if fit_reader.split.spec.split != reader.split.spec.split:
+        return measured, even_rows(fit_reader.stored_rows(), request.calibration_videos)
+    return measured, even_rows(stored[[int(row) not in measured for row in stored]], request.calibration_videos)
+
+
+def _spec_of(spec: CacheSpec, layers: tuple[int, ...] | None) -> CacheSpec:
     try:
-        return [replace(spec, codec=codec_form(codec).name) for codec in codecs]
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+        spec.layer_positions(layers)
+    except CacheError as error:
+        raise UsageError(f"--layers: {error}") from error
+    return spec if layers is None else replace(spec, layers=tuple(sorted(set(layers))))
+
+
+class _Judged:
+    """A codec while it is measured.
+
+    Args:
+        spec: the cache's settings with it.
+        tried: tokens through it and back; None: what is stored is measured.
+        statistics: mean and std [layer channel] of tokens.
+        frames: how many will come at most.
+    """
+
+    def __init__(self, spec: CacheSpec, tried: Tried | None, statistics: list[Tensor], frames: int) -> None:
+        self._spec, self.tried = spec, tried
+        self.close = Closeness(spec.layers, bytes_per_layer(spec), *statistics)
+        self.ends = EndSums(spec.layers, frames)
+
+    def finish(self) -> CodecFidelity:
+        """What was found."""
+        ends = self.ends.finish()
+        return CodecFidelity(
+            codec=self._spec.codec,
+            stored=self.tried is None,
+            bytes_per_view=self._spec.bytes_per_view,
+            bits_per_value=8
+            * sum(self._spec.form.frame_bytes(self._spec.tokens, self._spec.channels))
+            / (self._spec.channels * self._spec.tokens),
+            through=ThroughTower.of(ends) if ends else None,
+            layers=self.close.finish(),
+        )
 
 
 def expect_truth(request: FidelityRequest, split: Split) -> None:
@@ -167,71 +221,3 @@ def expect_truth(request: FidelityRequest, split: Split) -> None:
         )
     if request.truth == "stored" and not request.codecs:
         raise UsageError("with --truth stored there is nothing to compare: name codecs to try, as --codec int4")
-
-
-def bytes_per_layer(spec: CacheSpec) -> int:
-    """Bytes that codes and scales of one layer take per view, checksums and index left out."""
-    return sum(spec.form.frame_bytes(spec.tokens, spec.channels)) * spec.sparse_frames
-
-
-class Tried:
-    """A codec that is only tried: tokens through it and back."""
-
-    def __init__(self, spec: CacheSpec, fitted: Fitted, device: torch.device) -> None:
-        layers = range(len(spec.layers))
-        self._quantise = Quantiser(spec.form, fitted.mean, fitted.std, fitted.arrays, layers).to(device)
-        self._decode = Dequantiser(spec, fitted.mean, fitted.std, fitted=fitted.arrays).to(device)
-
-    def __call__(self, tokens: Tensor) -> Tensor:
-        """Float tokens [view layer frame token channel], and what is left of them."""
-        with torch.no_grad():
-            given_back: Tensor = self._decode(*self._quantise(tokens))
-        return given_back
-
-
-class Truth:
-    """Tokens of stored rows, from pixels or from a float16 cache; remembers which videos could not be read."""
-
-    def __init__(self, request: FidelityRequest, reader: TokenReader, shown: Progress) -> None:
-        self._request, self._reader, self._shown = request, reader, shown
-        self.device = choose_device(request.device)
-        self.refused: dict[str, str] = {}
-        split = reader.split
-        self._decode = Dequantiser.of(split).to(self.device)
-        if request.truth == "pixels":
-            self._videos = dense_videos(split, request.root)
-            clip = remembered_clip(split.informs["clip"], split.spec.clip_precision, device=request.device)
-            self._tower = tower_of_caches([split], clip)
-
-    def as_stored(self, row: int) -> Tensor:
-        """What the cache gives back for a row: float tokens [view layer frame token channel]."""
-        return decoded(self._decode, read_row(self._reader, row, self._reader.split.spec.layers))
-
-    def tokens(self, rows: list[int], why: str) -> Iterator[tuple[int, Tensor]]:
-        """(row, float tokens [view layer frame token channel]) of the rows that can be read."""
-        split = self._reader.split
-        with self._shown.bar(f"{why} {split.spec.split}", len(rows), "videos") as bar:
-            if self._request.truth == "stored":
-                for row in rows:
-                    yield row, self.as_stored(row)
-                    bar.advance()
-                return
-            if not split.identities:
-                self._shown.line(f"{split.spec.split}: {NO_IDENTITIES}")
-            videos = [self._videos[split.video_ids[row]] for row in rows]
-            ready = prepare_all(videos, split.spec, threads=self._request.decode_threads)
-            encoded_videos = encode_all(ready, split.spec, self._tower, batch_frames=self._request.batch_frames)
-            for row, encoded in zip(rows, encoded_videos, strict=True):
-                bar.advance()
-                if isinstance(encoded, VideoError):
-                    self.refused[split.video_ids[row]] = f"{encoded.reason}: {encoded.detail}"
-                else:
-                    self._expect_same(row, encoded.prepared)
-                    yield row, encoded.tokens.float()
-
-    def _expect_same(self, row: int, now: Prepared) -> None:
-        """Raise CacheError unless a video that was read again is the one of a stored row."""
-        video, (frames, *size_px) = self._videos[self._reader.split.video_ids[row]], self._reader.source_of(row)
-        source_px = (size_px[0], size_px[1]) if all(size_px) else None
-        expect_same_pictures(video, frame_count=(frames, now.frame_count), source_px=(source_px, now.source_px))
-        expect_same_file(video, self._reader.file_of(row))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vidxfer.pipeline.cache.ledger import ShardRecord
 from vidxfer.pipeline.cache.read.wanted import open_splits
@@ -17,6 +18,9 @@ from vidxfer.pipeline.cache.store import splits
 from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.errors import CacheIncomplete, UsageError
 from vidxfer.stages.room import expect_room_for
+
+RECODED_FROM = "recoded_from"
+"""Name among what informs, of what a recoded split was made from."""
 
 
 def open_sources(
@@ -60,3 +64,12 @@ def to_write(source: Split, writer: SplitWriter) -> list[int]:
 
 def _refused(record: ShardRecord) -> set[str]:
     return {failure.id for failure in record.failed}
+
+
+def origin(split: Split) -> dict[str, Any]:
+    """What a new split remembers of the one it was made from, and of the one that was made from."""
+    remembered: dict[str, Any] = {
+        "codec": split.spec.codec, "layers": list(split.spec.layers), "cache_id": split.cache_id,
+        "fingerprint": split.spec.fingerprint,
+    }  # fmt: skip
+    return {**remembered, RECODED_FROM: split.informs[RECODED_FROM]} if RECODED_FROM in split.informs else remembered

@@ -16,7 +16,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from vidxfer.pipeline.cache.layout import STORED
 from vidxfer.pipeline.cache.read.batch import Codes, TokenReader
 from vidxfer.pipeline.cache.read.plain import open_reader
 from vidxfer.pipeline.cache.read.summary import held_bytes
+from vidxfer.pipeline.cache.read.wanted import open_splits
 from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.split import Split
 from vidxfer.pipeline.cache.store import new_cache_id, open_split, splits, write_new
@@ -36,14 +36,14 @@ from vidxfer.pipeline.cache.write.writer import SplitWriter
 from vidxfer.pipeline.clip.load import choose_device
 from vidxfer.pipeline.errors import CacheError, CacheMismatch, UsageError
 from vidxfer.pipeline.grid import expect_pool, grid_of, pooled
+from vidxfer.stages.candidates import AUTO_CODEC, CODEC_CHOICE, EXACT, CodecChoice, choice_of, expect_loss, informed
+from vidxfer.stages.codecs.choose import chosen_before
 from vidxfer.stages.progress import Bar, Progress, Silent, say
-from vidxfer.stages.upkeep.made_of import open_sources, to_write
+from vidxfer.stages.upkeep.choose import choose_for_cache, split_to_measure
+from vidxfer.stages.upkeep.made_of import RECODED_FROM, open_sources, origin, to_write
 from vidxfer.stages.upkeep.rewrite import as_they_are, fail_rows, rewrite_shard
 from vidxfer.stages.upkeep.stored import decoded, fit_on_cache, read_row
 from vidxfer.stages.versions import library_versions
-
-RECODED_FROM = "recoded_from"
-"""Name among what informs, of what a recoded split was made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,8 @@ class RecodeRequest:
     Attributes:
         source: folder of the finished cache.
         target: folder of the new one; may hold a part of it already.
-        codec: as `cache/codecs/form.py` spells it; None: as the source has it, whose codes are then copied.
+        codec: as `cache/codecs/form.py` spells it; "auto"; None: as the source has it, whose codes are then copied.
+        loss: most that "auto" may lose; None: `candidates.LOSS`.
         layers: which to keep; None: all.
         pool: side of the squares of the tower's patches that are averaged; None: as the source has it.
         splits: which; None: all that are there.
@@ -71,6 +72,10 @@ class RecodeRequest:
     calibration_videos: int = 64
     device: str = "auto"
     read_threads: int = 2
+    loss: float | None = None
+
+    def __post_init__(self) -> None:
+        expect_loss(self.codec, self.loss)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +90,7 @@ class RecodeReport:
         bytes_before, bytes_after: on disk.
         source_is_exact: False: the source had lost something already.
         seconds: of this run.
+        codec_choice: how "auto" chose the codec.
     """
 
     split: str
@@ -99,6 +105,7 @@ class RecodeReport:
     bytes_after: int
     source_is_exact: bool
     seconds: float
+    codec_choice: CodecChoice | None = None
 
 
 def recode(request: RecodeRequest, progress: Progress | None = None) -> tuple[RecodeReport, ...]:
@@ -109,8 +116,22 @@ def recode(request: RecodeRequest, progress: Progress | None = None) -> tuple[Re
         CacheMismatch: the target was made from something else. CacheFull: the disk is too small.
     """
     shown = progress or Silent()
+    request, choice = _with_codec(request, shown)
     pairs = open_sources(request.source, request.target, request.splits, lambda source: new_spec(source.spec, request))
-    return tuple(recode_split(request, source, spec, choose_device(request.device), shown) for source, spec in pairs)
+    device = choose_device(request.device)
+    return tuple(recode_split(request, source, spec, choice, device, shown) for source, spec in pairs)
+
+
+def _with_codec(request: RecodeRequest, shown: Progress) -> tuple[RecodeRequest, CodecChoice | None]:
+    """The request with the codec by name, and how it was chosen: as the target says, or measured on the source."""
+    if request.codec != AUTO_CODEC:
+        return request, None
+    choice = chosen_before(request.target, request.loss)
+    if choice is None:
+        source = split_to_measure(open_splits(request.source, request.splits))
+        spec, videos = new_spec(source.spec, replace(request, codec=EXACT, loss=None)), request.calibration_videos
+        choice = choose_for_cache(source, spec, loss=request.loss, videos=videos, device=request.device, shown=shown)
+    return replace(request, codec=choice.codec, loss=None), choice
 
 
 def new_spec(spec: CacheSpec, request: RecodeRequest) -> CacheSpec:
@@ -139,7 +160,12 @@ def new_spec(spec: CacheSpec, request: RecodeRequest) -> CacheSpec:
 
 
 def recode_split(
-    request: RecodeRequest, source: Split, spec: CacheSpec, device: torch.device, shown: Progress
+    request: RecodeRequest,
+    source: Split,
+    spec: CacheSpec,
+    choice: CodecChoice | None,
+    device: torch.device,
+    shown: Progress,
 ) -> RecodeReport:
     """Recode one split, shard by shard."""
     began, exact = time.monotonic(), source.spec.form.is_exact
@@ -149,7 +175,7 @@ def recode_split(
             f"{spec.codec} loses its own on top. The new cache remembers it."
         )
     with open_reader(source, threads=request.read_threads) as reader:
-        target = open_target(request, source, spec, reader, device, shown)
+        target = open_target(request, source, spec, reader, device, shown, choice)
         say(shown, target.led_elsewhere)
         with SplitWriter(target) as writer:
             pending, finished = to_write(source, writer), target.ledger.finished()
@@ -172,6 +198,7 @@ def recode_split(
         bytes_after=held_bytes(target),
         source_is_exact=exact,
         seconds=time.monotonic() - began,
+        codec_choice=choice_of(target),
     )
 
 
@@ -181,7 +208,13 @@ def _keeps_codes(source: CacheSpec, target: CacheSpec) -> bool:
 
 
 def open_target(
-    request: RecodeRequest, source: Split, spec: CacheSpec, reader: TokenReader, device: torch.device, shown: Progress
+    request: RecodeRequest,
+    source: Split,
+    spec: CacheSpec,
+    reader: TokenReader,
+    device: torch.device,
+    shown: Progress,
+    choice: CodecChoice | None = None,
 ) -> Split:
     """The new split: the one that is there, if it was made from this source, or a new one with every row pending.
 
@@ -204,6 +237,8 @@ def open_target(
         )
     else:
         fitted = fit_on_cache(reader, spec, device, shown)
+    same = spec.codec == source.spec.codec  # else how the source's codec was chosen says nothing of this one
+    informs = {name: value for name, value in source.informs.items() if same or name != CODEC_CHOICE}
     target = replace(
         source,
         path=request.target.absolute() / spec.split,
@@ -212,22 +247,13 @@ def open_target(
         channel_mean=fitted.mean.numpy(),
         channel_std=fitted.std.numpy(),
         fitted={name: values.numpy() for name, values in fitted.arrays.items()},
-        informs={**source.informs, **library_versions(), RECODED_FROM: origin(source)},
+        informs={**informs, **informed(choice), **library_versions(), RECODED_FROM: origin(source)},
         more_views=(),
         more=(),
     )
     copy_frozen(source, request.target)
     write_new(target)
     return target
-
-
-def origin(split: Split) -> dict[str, Any]:
-    """What a new split remembers of the one it was made from, and of the one that was made from."""
-    remembered: dict[str, Any] = {
-        "codec": split.spec.codec, "layers": list(split.spec.layers), "cache_id": split.cache_id,
-        "fingerprint": split.spec.fingerprint,
-    }  # fmt: skip
-    return {**remembered, RECODED_FROM: split.informs[RECODED_FROM]} if RECODED_FROM in split.informs else remembered
 
 
 def recode_shard(

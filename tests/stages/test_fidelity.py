@@ -79,8 +79,8 @@ def test_what_is_stored_is_compared_with_the_pixels_and_tried_codecs_lose_more_w
 def test_a_float16_cache_is_its_own_truth_and_needs_neither_videos_nor_clip(
     toy: Any, invoke: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidxfer.stages.upkeep.fidelity.dense_videos", None)
-    monkeypatch.setattr("vidxfer.stages.upkeep.fidelity.tower_of_caches", None)
+    monkeypatch.setattr("vidxfer.stages.upkeep.truth.dense_videos", None)
+    monkeypatch.setattr("vidxfer.stages.upkeep.truth.tower_of_caches", None)
     words = ["--cache", toy.float16, "--truth", "stored", "--codec", "rotate+int6", "--videos", 4]
     result = invoke("cache", "fidelity", *words)
     assert result.exit_code == 0, result.stderr
@@ -90,7 +90,7 @@ def test_a_float16_cache_is_its_own_truth_and_needs_neither_videos_nor_clip(
 
 
 def test_a_small_split_says_that_it_was_measured_on_what_was_fitted(toy: Any) -> None:
-    request = FidelityRequest(cache=toy.float16, split="val", videos=99, truth="stored", codecs=("int4",))
+    request = FidelityRequest(cache=toy.float16, split="val", videos=99, truth="stored", codecs=("int4",), fit_on="val")
     report = fidelity(request)
     assert report.overlap
     assert len(report.videos) == report.fitted_on == 16
