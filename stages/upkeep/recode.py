@@ -60,7 +60,6 @@ class RecodeRequest:
         splits: which; None: all that are there.
         calibration_videos: sample that the codec is fitted on.
         device: where tokens are decoded and quantised.
-        read_threads: of the reader.
     """
 
     source: Path
@@ -71,7 +70,6 @@ class RecodeRequest:
     splits: tuple[str, ...] | None = None
     calibration_videos: int = 64
     device: str = "auto"
-    read_threads: int = 2
     loss: float | None = None
 
     def __post_init__(self) -> None:
@@ -174,15 +172,15 @@ def recode_split(
             f"{spec.split}: {source.path} holds {source.spec.codec}, not float16: what that lost stays lost, and "
             f"{spec.codec} loses its own on top. The new cache remembers it."
         )
-    with open_reader(source, threads=request.read_threads) as reader:
-        target = open_target(request, source, spec, reader, device, shown, choice)
+    with open_reader(source, threads=2) as reader:
+        target = open_target(request, source, spec, reader, shown, choice)
         say(shown, target.led_elsewhere)
         with SplitWriter(target) as writer:
             pending, finished = to_write(source, writer), target.ledger.finished()
             resumed = sum(record.stored for shard, record in finished.items() if shard not in pending)
             waiting = sum(len(target.layout.rows(shard)) for shard in pending)
-            total = target.video_count
-            with shown.bar(f"recode {spec.split}", total, "videos", total - waiting) as bar:
+            begun = target.video_count - waiting
+            with shown.bar(f"recode {spec.split}", target.video_count, "videos", begun) as bar:
                 for shard in pending:
                     recode_shard(reader, target, writer, shard, device, bar)
     return RecodeReport(
@@ -212,7 +210,6 @@ def open_target(
     source: Split,
     spec: CacheSpec,
     reader: TokenReader,
-    device: torch.device,
     shown: Progress,
     choice: CodecChoice | None = None,
 ) -> Split:
@@ -236,7 +233,7 @@ def open_target(
             arrays={name: torch.from_numpy(values[places]) for name, values in source.fitted.items()},
         )
     else:
-        fitted = fit_on_cache(reader, spec, device, shown)
+        fitted = fit_on_cache(reader, spec, choose_device(request.device), shown)
     same = spec.codec == source.spec.codec  # else how the source's codec was chosen says nothing of this one
     informs = {name: value for name, value in source.informs.items() if same or name != CODEC_CHOICE}
     target = replace(
@@ -244,9 +241,7 @@ def open_target(
         path=request.target.absolute() / spec.split,
         spec=spec,
         cache_id=new_cache_id(),
-        channel_mean=fitted.mean.numpy(),
-        channel_std=fitted.std.numpy(),
-        fitted={name: values.numpy() for name, values in fitted.arrays.items()},
+        **fitted.as_arrays(),
         informs={**informs, **informed(choice), **library_versions(), RECODED_FROM: origin(source)},
         more_views=(),
         more=(),

@@ -175,8 +175,8 @@ def test_plan_shows_the_bounds(toy: Any, invoke: Any, tmp_path: Path) -> None:
     more = ["--root", toy.root, "--model", toy.clip, "--cache", tmp_path / "zarr", "--no-measure", "--json"]
     plans = {
         codec: json.loads(invoke("plan", *more, "--codec", codec).stdout)["splits"][0]
-        for codec in ("auto", "float16", "rotate+pq")
+        for codec in ("auto", "float16", "klt0.5")
     }
     assert plans["auto"]["bytes_per_view"] == plans["float16"]["bytes_per_view"]
     (note,) = [note for note in plans["auto"]["notes"] if "--codec auto" in note]
-    assert f"rotate+pq, has {plans['rotate+pq']['bytes_per_view']:,} bytes per view" in note
+    assert f"klt0.5, has {plans['klt0.5']['bytes_per_view']:,} bytes per view" in note
