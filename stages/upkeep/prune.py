@@ -82,7 +82,7 @@ def _kept(request: PruneRequest, source: Split, spec: CacheSpec) -> CacheSpec:
 def _prune_split(asked: RecodeRequest, source: Split, spec: CacheSpec, shown: Progress) -> PruneReport:
     name = spec.split
     with open_reader(source) as reader:
-        target = open_target(asked, source, spec, reader, torch.device("cpu"), shown)
+        target = open_target(asked, source, spec, reader, shown)
         say(shown, target.led_elsewhere)
         with SplitWriter(target) as writer:
             pending = to_write(source, writer)

@@ -179,8 +179,8 @@ def recode_split(
             pending, finished = to_write(source, writer), target.ledger.finished()
             resumed = sum(record.stored for shard, record in finished.items() if shard not in pending)
             waiting = sum(len(target.layout.rows(shard)) for shard in pending)
-            begun = target.video_count - waiting
-            with shown.bar(f"recode {spec.split}", target.video_count, "videos", begun) as bar:
+            total = target.video_count
+            with shown.bar(f"recode {spec.split}", total, "videos", total - waiting) as bar:
                 for shard in pending:
                     recode_shard(reader, target, writer, shard, device, bar)
     return RecodeReport(
@@ -255,8 +255,7 @@ def recode_shard(
     reader: TokenReader, target: Split, writer: SplitWriter, shard: int, device: torch.device, bar: Bar
 ) -> None:
     """Write one shard of the new split; the next row is read while one is quantised."""
-    source, layers = reader.split, target.spec.layers
-    record = source.record_of(shard)
+    source, layers, record = reader.split, target.spec.layers, reader.split.record_of(shard)
     stored = [row for row in target.layout.rows(shard) if reader.state[row] == STORED]
     decode = Dequantiser.of(source, layers=layers).to(device)
     quantise = Quantiser.of(target).to(device)
