@@ -62,7 +62,7 @@ def chosen_before(cache: Path, loss: float | None) -> CodecChoice | None:
 
 
 def in_halves(items: Sequence[tuple[Hashable, Item]], split: str) -> tuple[list[Item], list[Item]]:
-    """Items, each with its file, in two lists of about equal length: those of one file stay together if there are more.
+    """Items, each with its file, in two lists of as many files; those of the only file are halved.
 
     Raises:
         UsageError: there are fewer than two.
@@ -79,8 +79,8 @@ def in_halves(items: Sequence[tuple[Hashable, Item]], split: str) -> tuple[list[
         middle = (len(items) + 1) // 2
         return [item for _, item in items[:middle]], [item for _, item in items[middle:]]
     halves: tuple[list[Item], list[Item]] = [], []
-    for together in sorted(by_file.values(), key=len, reverse=True):
-        min(halves, key=len).extend(together)
+    for number, together in enumerate(sorted(by_file.values(), key=len, reverse=True)):
+        halves[number % 2].extend(together)  # as many files in each: one long file alone is no sample to fit on
     return halves
 
 
