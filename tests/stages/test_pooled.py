@@ -221,9 +221,24 @@ def test_every_head_trains_scores_and_answers_on_means(world: World, name: str) 
         assert [tuple(stem.shape[-2:]) for stem in stems] == [(16, 16)]  # two patches of 8 px
 
 
-def test_a_run_on_means_stands_beside_a_finer_one(world: World, invoke: Any) -> None:
+@pytest.mark.parametrize("name", ["dist-toy", "side4video-toy", "tds-toy", "evl-toy", "attentive-d1"])
+def test_a_whole_frame_may_be_one_patch_and_stored_means_are_averaged_on(name: str, world: World) -> None:
+    path = world.runs / f"{name}-four"
+    report = train(world.request(name, path, world.pooled, "pool=4"))
+    assert report is not None
+    assert (report.finished, Run.open(path).recipe.pool) == (True, 4)
+
+
+def fine_run(world: World) -> Path:
+    """A run on the tower's own patches."""
     fine = world.runs / "fine"
-    train(world.request("dist-toy", fine, world.exact))
+    if not fine.exists():
+        train(world.request("dist-toy", fine, world.exact))
+    return fine
+
+
+def test_a_run_on_means_stands_beside_a_finer_one(world: World, invoke: Any) -> None:
+    fine = fine_run(world)
     for run in (world.run("dist-toy"), fine):
         evaluate(EvaluateRequest(run=run, cache=world.exact, device="cpu"))  # of which means are made on the device
     both = compare((world.run("dist-toy"), fine), world.exact)
