@@ -256,3 +256,28 @@ def test_a_bank_gives_each_epoch_other_cached_frames_with_their_very_pixels(toy:
         expected = loader.reader.read(*zip(*plan[0], strict=True), needs.layers, frames=first_of_each)
     assert torch.equal(frames[0], expected.codes)
     assert not torch.equal(frames[1], frames[2])
+
+
+def test_a_bank_whose_frames_are_decoded_together_gives_the_head_those_it_drew(toy: Any, tmp_path: Path) -> None:
+    """klt1 codes four frames as one block: all are read and decoded, and then the draws of the epoch are taken."""
+    from vidxfer.pipeline.cache.codec import Dequantiser
+    from vidxfer.stages.upkeep.recode import RecodeRequest, recode
+
+    recode(RecodeRequest(source=toy.float16, target=tmp_path / "klt1", codec="klt1", splits=("train",)))
+    split = open_split(tmp_path / "klt1", "train")
+    needs = Needs(layers=(2, 0), sparse_frames=2)
+    plan, drawn = [[(row, row % 2) for row in range(6)]], []
+    with ClipLoader(split, needs, None) as loader:
+        for epoch in (None, (0, 1), (0, 2)):
+            loader.epoch = epoch
+            (raw,) = list(loader.batches(plan))
+            batch = Assembler(split, needs, CPU)(raw)
+            read = loader.reader.read(*zip(*plan[0], strict=True), needs.layers)
+            whole = Dequantiser.of(split, layers=needs.layers)(read.codes, read.scale)
+            views = [loader.reader.view(row, view) for row, view in plan[0]]
+            places = [loader._drawn(row, view).places for (row, _), view in zip(plan[0], views, strict=True)]
+            expected = torch.stack([clip[:, list(kept)] for clip, kept in zip(whole, places, strict=True)])
+            assert torch.equal(batch.tokens, expected)
+            drawn.append(places)
+    assert drawn[0] == [(0, 2)] * 6
+    assert drawn[1] != drawn[2]
