@@ -19,7 +19,7 @@ from vidxfer.pipeline.heads.base import Head, HeadConfig, Needs, Offer
 from vidxfer.pipeline.heads.delivered import expect_layers
 from vidxfer.pipeline.heads.dist.fast import fast_forward
 from vidxfer.pipeline.heads.dist.net import DistNet, DistSizes
-from vidxfer.pipeline.heads.shared import PooledSetting, expect_block_numbers
+from vidxfer.pipeline.heads.shared import BlocksSetting, PooledSetting
 from vidxfer.pipeline.heads.text import TextCosine
 from vidxfer.pipeline.shapes import ClipBatch
 
@@ -30,11 +30,10 @@ CLASSIFIERS = ("auto", "text", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistConfig(DistSizes, PooledSetting, HeadConfig):
-    """Settings of DiST: the sizes of its branch (`DistSizes`), `PooledSetting`, and the following.
+class DistConfig(DistSizes, BlocksSetting, PooledSetting, HeadConfig):
+    """Settings of DiST: the sizes of its branch (`DistSizes`), `BlocksSetting`, `PooledSetting`, and the following.
 
     Attributes:
-        layers: CLIP layers to read; None: every block the cache holds.
         form: one of `FORMS`.
         classifier: one of `CLASSIFIERS`; as published: "text".
 
@@ -45,7 +44,6 @@ class DistConfig(DistSizes, PooledSetting, HeadConfig):
     kind: ClassVar[str] = "dist"
     unused_parameters: ClassVar[bool] = True  # the last integration-to-temporal net, as published
 
-    layers: tuple[int, ...] | None = None
     form: str = "fast"
     classifier: str = "auto"
 
@@ -54,7 +52,7 @@ class DistConfig(DistSizes, PooledSetting, HeadConfig):
             raise UsageError(f"head.form={self.form!r} is none of {', '.join(FORMS)}")
         if self.classifier not in CLASSIFIERS:
             raise UsageError(f"head.classifier={self.classifier!r} is none of {', '.join(CLASSIFIERS)}")
-        expect_block_numbers(self.layers)
+        self.expect_blocks()
         self.expect_pooled()
         for name, size in asdict(self).items():
             if not isinstance(size, int | float):
@@ -86,7 +84,7 @@ class DistConfig(DistSizes, PooledSetting, HeadConfig):
 
     def needs(self, offer: Offer) -> Needs:
         """See `HeadConfig`."""
-        layers = self.layers or tuple(layer for layer in offer.layers if layer >= 0)
+        layers = self.blocks_of(offer.layers)
         expect_layers(layers, offer.layers)
         text = self.settled(offer).any_classes
         return Needs(layers=layers, sparse_frames=offer.sparse_frames, pixels="dense", text=text)

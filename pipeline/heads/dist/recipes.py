@@ -1,7 +1,6 @@
 """DiST's recipes: one per published configuration (docs/spec/dist.md §5–6), four for any frames and CLIP, and the toy's.
 
-Two of the four read a part of a tower of 12 blocks: every second block, or four, the last one among them. A tower of
-another depth takes the same settings with its own numbers: --set head.layers=[5,11,17,23].
+Two of the four read a part of the blocks, the last one among them: every second, or every third, which is four of 12.
 
 No recipe switches on the published mixing of pixels, because training from a cache cannot do it.
 """
@@ -15,7 +14,6 @@ from vidxfer.pipeline.heads.dist.published import PUBLISHED
 from vidxfer.pipeline.heads.recipe import Mixing, Optimiser, Recipe
 
 SSV2, K400 = DistConfig(pooling_layers=2), DistConfig(pooling_layers=4)
-EVERY_SECOND, FOUR = (1, 3, 5, 7, 9, 11), (2, 5, 8, 11)
 AS_PUBLISHED = Mixing(kind="published")
 
 RECIPES = (
@@ -32,8 +30,8 @@ RECIPES = (
     ),
     Recipe(name="dist-ssv2-b16", head=SSV2, mixing=AS_PUBLISHED),
     Recipe(name="dist-k400-b16", head=K400, mixing=AS_PUBLISHED),
-    Recipe(name="dist-six-blocks", head=replace(SSV2, layers=EVERY_SECOND), mixing=AS_PUBLISHED),
-    Recipe(name="dist-four-blocks", head=replace(SSV2, layers=FOUR), mixing=AS_PUBLISHED),
+    Recipe(name="dist-every-second", head=replace(SSV2, every=2), mixing=AS_PUBLISHED),
+    Recipe(name="dist-every-third", head=replace(SSV2, every=3), mixing=AS_PUBLISHED),
     Recipe(
         name="dist-toy",
         head=DistConfig(integration_channels=64, temporal_channels=32, pooling_layers=1),

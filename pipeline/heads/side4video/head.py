@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.heads.base import BatchStatistics, Head, HeadConfig, Needs, Offer
 from vidxfer.pipeline.heads.delivered import expect_layers
-from vidxfer.pipeline.heads.shared import PooledSetting, expect_block_numbers
+from vidxfer.pipeline.heads.shared import BlocksSetting, PooledSetting
 from vidxfer.pipeline.heads.side4video.fast import fast_forward
 from vidxfer.pipeline.heads.side4video.net import Side4VideoNet, SideSizes, side_width
 from vidxfer.pipeline.shapes import ClipBatch
@@ -28,11 +28,10 @@ FORMS: dict[str, NetForm] = {"fast": fast_forward, "plain": Side4VideoNet.forwar
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side4VideoConfig(SideSizes, PooledSetting, HeadConfig):
-    """Settings of Side4Video: those of its network (`SideSizes`), `PooledSetting`, and the following.
+class Side4VideoConfig(SideSizes, BlocksSetting, PooledSetting, HeadConfig):
+    """Settings of Side4Video: those of its network (`SideSizes`), `BlocksSetting`, `PooledSetting`, and the following.
 
     Attributes:
-        layers: CLIP layers to read; None: every block the cache holds.
         form: one of `FORMS`.
 
     Raises:
@@ -42,14 +41,13 @@ class Side4VideoConfig(SideSizes, PooledSetting, HeadConfig):
     kind: ClassVar[str] = "side4video"
     forms: ClassVar[Mapping[str, NetForm]] = FORMS
 
-    layers: tuple[int, ...] | None = None
     form: str = "fast"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.form not in self.forms:
             raise UsageError(f"head.form={self.form!r} is none of {', '.join(self.forms)}")
-        expect_block_numbers(self.layers)
+        self.expect_blocks()
         self.expect_pooled()
 
     @property
@@ -67,7 +65,7 @@ class Side4VideoConfig(SideSizes, PooledSetting, HeadConfig):
         Raises:
             CacheError: the offer lacks one.
         """
-        layers = self.layers or tuple(layer for layer in offer.layers if layer >= 0)
+        layers = self.blocks_of(offer.layers)
         expect_layers(layers, offer.layers)
         return layers
 
