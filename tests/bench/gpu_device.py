@@ -1,4 +1,4 @@
-"""The device that gpu.py's parts run on: waiting for it, timing on it, its memory, its peak; and random sizes for it."""
+"""The device that gpu.py's parts run on: waiting, timing, memory, its peak; and random batches for it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """gpu.py's whole paths: epochs of DiST from a cache and online, and extraction from frames in memory to tokens on disk.
 
-    cached   codes, JPEGs ─▶ loader ─▶ dequantised on the device ─▶ head        from memory, and from the disk
-    frames   JPEGs        ─▶ loader ─▶ CLIP ─────────────────────▶ head
-    online   frames in memory, no decoding at all ─▶ CLIP ───────▶ head          the baseline, at its best
+cached   codes, JPEGs ─▶ loader ─▶ dequantised on the device ─▶ head        from memory, and from the disk
+frames   JPEGs        ─▶ loader ─▶ CLIP ─────────────────────▶ head
+online   frames in memory, no decoding at all ─▶ CLIP ───────▶ head          the baseline, at its best
 """
 
 from __future__ import annotations
@@ -173,8 +173,10 @@ def extracted(split: Split, tower: Tower, folder: Path, batch_frames: int, *, mo
 
     def from_memory(video: Video, *_: object, device: torch.device | None = None, **__: object) -> Prepared:
         pixels = replay(np.asarray(shown), seen, device=device, **spec.picture)
-        return Prepared(views=(view_of(spec),), pixels=pixels[None], decoder="memory", why="frames in memory",
-                        frame_count=sampling.dense_frames, source_px=shown.shape[1:3], source_file=(0, 0, 0))  # fmt: skip
+        return Prepared(
+            views=(view_of(spec),), pixels=pixels[None], decoder="memory", why="frames in memory",
+            frame_count=sampling.dense_frames, source_px=shown.shape[1:3], source_file=(0, 0, 0),
+        )  # fmt: skip
 
     videos = {row: Video(id=name, path=folder / name, label=0, split=spec.split)
               for row, name in enumerate(split.video_ids)}  # fmt: skip

@@ -2,8 +2,8 @@
 
     golden file ─▶ the case that the head's own test makes of it ─▶ forward, backward on the device ─▶ deviations
 
-Files are those of tests/golden, or of shared/golden beside the tree. Allowed in float32 is what the tests allow on a CPU, four
-times over: a device adds up in another order. What TF32 and bf16 give is reported, not judged.
+Files are those of tests/golden, or of shared/golden beside the tree. Allowed in float32 is what the tests allow on a
+CPU, four times over: a device adds up in another order. What TF32 and bf16 give is reported, not judged.
 """
 
 from __future__ import annotations
