@@ -108,6 +108,17 @@ bench: $(STAMP)  ## seconds of a training step: DiST plain and fast, CLIP, readi
 	$(BIN)/python tests/bench/bench_decoders.py $(if $(QUICK),--rounds 1 --videos 2) $(if $(WRITE),--write docs/frames.md)
 	@$(MAKE) --no-print-directory bench-cache
 
+# Nothing is installed: `python3` has torch, and what else is missing lies in wheels/ (make wheels, with network).
+MINUTES ?= 5
+OUT ?= gpu
+.PHONY: gpu
+gpu:  ## what the GPU says: proofs and figures, from the source tree, in MINUTES=5; pages in OUT=gpu; ARGS='--small' on a CPU
+	$(PYTHON) tests/bench/gpu.py --minutes $(MINUTES) --out $(OUT) $(ARGS)
+
+.PHONY: wheels
+wheels:  ## fetch into wheels/ what make gpu needs on a machine that has torch and no network
+	$(PYTHON) tests/bench/gpu_wheels.py
+
 CACHE_BENCH = $(if $(QUICK),--quick) $(if $(WRITE),--write docs/bench-cache.md)
 .PHONY: bench-cache
 bench-cache: $(STAMP)  ## readers of cached tokens, extraction, memory; minutes, 4 GB; QUICK=1: seconds; WRITE=1

@@ -44,6 +44,12 @@ HeadRateOption = Annotated[
     float | None,
     typer.Option("--head-clips-per-second", help="Forward and backward of the head.", rich_help_panel=_PANEL),
 ]
+RatesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--rates", help="JSON of rates by name, as make gpu writes; options go before.", rich_help_panel=_PANEL
+    ),
+]
 
 
 @taking(data=choices.data, store=choices.store)
@@ -70,6 +76,7 @@ def plan(
     dense_rate: DenseRateOption = None,
     jpeg_rate: JpegRateOption = None,
     head_rate: HeadRateOption = None,
+    rates: RatesOption = None,
     json: o.JsonOption = False,
 ) -> None:
     """Compute what a cache would cost: bytes, files, hours, seconds per epoch and the break-even. Writes no cache.
@@ -93,7 +100,9 @@ def plan(
             splits=parse_splits(split),
             decode_threads=decode_threads,
             measure=measure,
-            rates=given_rates(disk_read, disk_write, clip_rate, decode_rate, dense_rate, jpeg_rate, head_rate),
+            rates=given_rates(
+                disk_read, disk_write, clip_rate, decode_rate, dense_rate, jpeg_rate, head_rate, file=rates
+            ),
             recipe=counted,
         ),
         show.Shown(),
@@ -107,16 +116,18 @@ def plan(
     )
 
 
-def given_rates(*values: float | None) -> Rates:
-    """Rates in the order of the fields of `Rates`.
+def given_rates(*values: float | None, file: Path | None = None) -> Rates:
+    """Rates in the order of the fields of `Rates`; those that are None are taken from a file of them, if there is one.
 
     Raises:
-        UsageError: one is not above 0.
+        UsageError: one is not above 0, or the file is none of rates.
     """
-    from vidxfer.stages.planning.costs import Rates
+    from vidxfer.stages.planning.costs import Rates, rates_in
 
+    known = {} if file is None else rates_in(file)
+    given = dict(zip(Rates.__dataclass_fields__, values, strict=True))
     try:
-        return Rates(**dict(zip(Rates.__dataclass_fields__, values, strict=True)))
+        return Rates(**(known | {name: value for name, value in given.items() if value is not None}))
     except ValueError as error:
         raise UsageError(str(error)) from error
 

@@ -19,6 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from vidxfer.pipeline.errors import UsageError
+from vidxfer.pipeline.reading import read_json
+
+MOST_BYTES = 1 << 16
+"""Of a file of rates."""
 
 WAYS = ("cached", "online", "frames cached, CLIP online", "tokens and frames cached")
 
@@ -49,6 +56,28 @@ class Rates:
         for name, value in vars(self).items():
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} must be above 0")
+
+
+def rates_in(file: Path) -> dict[str, float]:
+    """Rates by name from a JSON file, as the measurement of a device writes it; some may lack.
+
+    Raises:
+        UsageError: it cannot be read, is no table of numbers, or names a rate that there is not.
+    """
+    names = list(Rates.__dataclass_fields__)
+    expected = f"Expected a JSON table of {', '.join(names)}, as make gpu writes it."
+    try:
+        stored = read_json(file, most=MOST_BYTES, error=UsageError)
+    except (FileNotFoundError, ValueError) as error:
+        raise UsageError(f"--rates {file} is no JSON file: {error}. {expected}") from error
+    if not isinstance(stored, dict):
+        raise UsageError(f"--rates {file} holds {str(stored)[:80]}. {expected}")
+    for name, value in stored.items():
+        if name not in names:
+            raise UsageError(f"--rates {file} has {name!r}, which is no rate. Expected some of {', '.join(names)}.")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UsageError(f"--rates {file}: {name} is {value!r}, expected a number")
+    return {name: float(value) for name, value in stored.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

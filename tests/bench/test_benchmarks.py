@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from vidxfer.pipeline.training.recipes import RECIPES
-
 HERE = Path(__file__).parent
 
 
@@ -38,23 +36,71 @@ def test_a_benchmark_runs_and_writes_its_own_block(script: str, words: tuple[str
     assert [path.name for path in tmp_path.iterdir()] == ["bench.md"], "what was written for measuring is gone"
 
 
-def test_the_first_look_at_a_gpu_runs_on_a_cpu_too() -> None:
-    command = [sys.executable, str(HERE / "gpu_smoke.py"), "--small", "--here", "--parts", "goldens,recipes,epochs"]
+def gpu(out: Path, *words: str) -> tuple[int, list[dict[str, Any]]]:
+    """The script about the GPU on this CPU: its exit code, and its parts in order."""
+    command = [sys.executable, str(HERE / "gpu.py"), "--small", "--out", str(out), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("gradients right") == 4
-    assert done.stdout.count(" ms a step") == len(RECIPES)
-    assert done.stdout.count(": an epoch of 16 clips in ") == 5
+    return done.returncode, [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
 
 
-def test_a_part_of_the_first_look_that_fails_is_a_result_and_not_its_end(tmp_path: Path) -> None:
-    script = tmp_path / "gpu_smoke.py"
-    parts = "PARTS = {'broken': None, 'fine': lambda *_: ['x'], "
-    script.write_text((HERE / "gpu_smoke.py").read_text().replace("PARTS = {", parts))
-    done = subprocess.run([sys.executable, str(script), "--parts", "broken,fine"], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "broken: FAILED: TypeError: 'NoneType' object is not callable" in done.stdout
-    assert "fine: passed" in done.stdout
+def test_what_the_gpu_says_is_a_page_on_a_cpu_too(tmp_path: Path) -> None:
+    code, (goldens, epochs) = gpu(tmp_path, "--parts", "goldens,epochs")
+    assert code == 0, (goldens["failed"], epochs["failed"])
+    assert [row["holds"] for row in goldens["rows"]] == [True] * 14, "seven files in two forms"
+    assert all(1e-4 < row["bf16 outputs"] < 0.1 for row in goldens["rows"]), "bf16 is another arithmetic"
+    assert {row["way"] for row in epochs["rows"]} >= {"online, frames in memory", "cached tokens and frames"}
+    assert {(row["codec"], row["pooled"]) for row in epochs["rows"]} >= {("int8", 1), ("klt1", 1), ("klt1", 2)}
+    text = (tmp_path / "gpu.md").read_text()
+    assert "2 of 2 parts ended; 14 of 14 proofs hold." in text
+    assert text.count("## ") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu.md", "rates.json", "results.jsonl"]
+
+
+@pytest.fixture
+def gpu_script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The driver, as a module."""
+    monkeypatch.syspath_prepend(str(HERE))
+    return importlib.import_module("gpu")
+
+
+def test_a_part_that_fails_hangs_or_disproves_is_a_result_and_not_the_end(
+    gpu_script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "odd_parts.py").write_text(
+        "import time\n"
+        "def breaks(folder, small):\n    yield {'what': 1.5}\n    raise ValueError('as it is')\n"
+        "def hangs(folder, small):\n    yield {'what': 2}\n    time.sleep(60)\n"
+        "def denies(folder, small):\n    yield {'holds': False}\n"
+        "def rates(folder, small):\n    yield {'holds': True, 'rates': {'clip_frames_per_second': 7.0}}\n"
+    )
+    script = tmp_path / "gpu.py"
+    text = (HERE / "gpu.py").read_text()
+    parts = {name: f'"{name}": Part("odd_parts", {limit}),' for name, limit in
+             (("breaks", 60), ("hangs", 3), ("denies", 60), ("rates", 60))}  # fmt: skip
+    script.write_text(text.replace("PARTS = {", "PARTS = {" + "".join(parts.values()), 1))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{HERE}")
+    monkeypatch.setattr(gpu_script, "HERE", tmp_path)
+    about = importlib.import_module("gpu_page").ABOUT
+    monkeypatch.setattr(gpu_script, "PARTS", {name: gpu_script.Part("odd_parts", 3.0 if name == "hangs" else 60.0)
+                                              for name in parts})  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    for name in parts:
+        monkeypatch.setitem(about, name, name)
+    results = gpu_script.run(list(parts), tmp_path / "out", minutes=2, small=True)
+    breaks, hangs, denies, rates = results
+    assert breaks["failed"].startswith("failed with exit code 1")
+    assert breaks["failed"].endswith("ValueError: as it is")
+    assert (breaks["rows"], hangs["rows"]) == ([{"what": 1.5}], [{"what": 2}]), "what was known is kept"
+    assert hangs["failed"].startswith("took longer than its 3 s")
+    assert hangs["seconds"] < 10
+    assert (denies["failed"], rates["failed"]) == ("", "")
+    assert [gpu_script.is_good([one]) for one in results] == [False, False, False, True]
+    assert json.loads((tmp_path / "out" / "rates.json").read_text()) == {"clip_frames_per_second": 7.0}
+    page = (tmp_path / "out" / "gpu.md").read_text()
+    assert "2 of 4 parts ended; 1 of 2 proofs hold." in page
+    assert "**NO**" in page
+    (late,) = gpu_script.run(["rates"], tmp_path / "out", minutes=0.01, small=True)
+    assert late["failed"] == "not begun: no time was left"
 
 
 @pytest.fixture
