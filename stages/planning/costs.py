@@ -24,7 +24,7 @@ from pathlib import Path
 from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.reading import read_json
 
-MOST_BYTES = 1 << 16
+RATES_BYTES_MOST = 1 << 16
 """Of a file of rates."""
 
 WAYS = ("cached", "online", "frames cached, CLIP online", "tokens and frames cached")
@@ -67,7 +67,7 @@ def rates_in(file: Path) -> dict[str, float]:
     names = list(Rates.__dataclass_fields__)
     expected = f"Expected a JSON table of {', '.join(names)}, as make gpu writes it."
     try:
-        stored = read_json(file, most=MOST_BYTES, error=UsageError)
+        stored = read_json(file, most=RATES_BYTES_MOST, error=UsageError)
     except (FileNotFoundError, ValueError) as error:
         raise UsageError(f"--rates {file} is no JSON file: {error}. {expected}") from error
     if not isinstance(stored, dict):

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from vidxfer.cli.plan import given_rates
 from vidxfer.pipeline.cache.store import open_split
-from vidxfer.pipeline.errors import CacheFull
+from vidxfer.pipeline.errors import CacheFull, UsageError
 from vidxfer.stages import room
 from vidxfer.stages.extract import extract
 from vidxfer.stages.planning import measure
@@ -100,3 +101,28 @@ def test_a_rate_that_cannot_be_is_a_usage_error(toy: Any, invoke: Any) -> None:
     result = invoke(*words)
     assert result.exit_code == 2
     assert "clip_frames_per_second=0.0 must be above 0" in result.stderr
+
+
+def test_rates_of_a_file_are_taken_and_options_go_before(tmp_path: Path) -> None:
+    file = tmp_path / "rates.json"
+    file.write_text('{"clip_frames_per_second": 5000, "head_clips_per_second": 250.5}')
+    assert given_rates(*[None] * 7, file=file) == Rates(clip_frames_per_second=5000.0, head_clips_per_second=250.5)
+    assert given_rates(*[None] * 6, 9.0, file=file) == Rates(clip_frames_per_second=5000.0, head_clips_per_second=9.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"speed": 5}', "'speed', which is no rate"),
+        ("[1]", r"holds \[1\]"),
+        ("{", "is no JSON file"),
+        ('{"clip_frames_per_second": true}', "is True, expected a number"),
+        ('{"clip_frames_per_second": NaN}', "must be above 0"),
+        (None, "is no JSON file"),
+    ],
+)
+def test_a_file_that_holds_no_rates_is_refused(text: str | None, words: str, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / "rates.json").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        given_rates(*[None] * 7, file=tmp_path / "rates.json")
