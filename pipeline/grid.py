@@ -22,13 +22,13 @@ from vidxfer.pipeline.errors import CacheError, UsageError
 
 
 def grid_of(tokens: int) -> tuple[int, int]:
-    """Patches along the (height, width) of a picture of so many tokens.
+    """Patches along the (height, width) of a picture of so many tokens; the class row alone has none.
 
     Raises:
         CacheError: they are not a class row and a square of patches.
     """
     side = math.isqrt(max(0, tokens - 1))
-    if side < 1 or side * side != tokens - 1:
+    if side * side != tokens - 1:
         raise CacheError(f"{tokens} tokens per frame are not CLS plus a square grid of patches")
     return side, side
 
@@ -52,7 +52,7 @@ def expect_pool(pool: int, grid: tuple[int, int], *, stored: int = 1) -> None:
     """
     fitting = pools_of(grid)
     sides = [side for side in fitting if side % stored == 0]
-    if pool in sides:
+    if pool == stored or pool in sides:
         return
     choice = f"Choose --pool {', '.join(map(str, sides))}"
     if pool not in fitting:

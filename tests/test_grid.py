@@ -50,8 +50,8 @@ def test_means_are_taken_in_float32_and_without_a_pool_nothing_is_touched() -> N
 
 
 def test_grids_and_pools_are_read_from_sizes() -> None:
-    assert (grid_of(197), grid_of(2)) == ((14, 14), (1, 1))
-    for tokens in (0, 1, 3, 196):
+    assert (grid_of(197), grid_of(2), grid_of(1)) == ((14, 14), (1, 1), (0, 0))
+    for tokens in (0, 3, 196):
         with pytest.raises(CacheError, match="square grid"):
             grid_of(tokens)
     assert [pool_of(*sizes) for sizes in ((32, 16), (16, 16), (28, 14), (8, 16), (24, 16), (16, 0))] == [
