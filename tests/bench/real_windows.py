@@ -74,7 +74,7 @@ def stretches(footage: Path) -> list[Stretch]:
     videos = sorted(path.name for path in footage.iterdir() if path.suffix.lower() in VIDEO_ENDINGS)
     if len(videos) < 2:
         raise SystemExit(
-            f"{footage}: neither list.csv (path,label,start,end,split) nor two videos. Name another folder."
+            f"{footage}: neither a list (list.csv: path,label,start,end,split) nor two videos. Name another folder."
         )
     return [
         Stretch(path=name, split=("train", "val")[place % 2], start=None, end=None) for place, name in enumerate(videos)
@@ -123,7 +123,7 @@ def write_windows(footage: Path, folder: Path, most: int) -> dict[str, str]:
     Raises:
         SystemExit: the folder holds windows of something else.
     """
-    made_from = {"footage": str(footage.absolute()), "most": most, "frames": FRAMES, "step": STEP}
+    made_from = {"footage": str(footage.resolve()), "most": most, "frames": FRAMES, "step": STEP}
     mark = folder / "windows.json"
     if mark.is_file():
         made = json.loads(mark.read_text(encoding="utf-8"))
