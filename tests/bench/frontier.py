@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 from codec_accuracy import cache_of
 from codec_table import EXACT
+from token_motion import TokenMotionConfig
 
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import untrained_tower
 from vidxfer.pipeline.datasets.base import Dataset
+from vidxfer.pipeline.training.own_heads import add_head
 from vidxfer.pipeline.training.predictions import read_predictions
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.resampled import ENDS, RESAMPLES
@@ -41,8 +43,17 @@ DEVICE_TFLOPS = 100
 """Operations a second, in 10^12, of the device that break-even is worked out for: CLIP's and the head's alike."""
 
 SSV2_CLASSES = 174
-HEADS = {"dist": "DiST", "evl": "EVL, one block", "probe": "linear probe", "attentive": "attentive d1, no table"}
-BLIND = ("probe", "attentive")
+HEADS = {
+    "dist": "DiST",
+    "motion": "motion of tokens",
+    "evl": "EVL",
+    "probe": "linear probe",
+    "attentive": "attentive d1",
+}
+BLIND = {"order": ("probe", "attentive")}
+"""Task -> heads that cannot see what it asks for."""
+
+add_head(TokenMotionConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +161,7 @@ def table(rows: Sequence[Row]) -> list[str]:
     ]
     exact = {row.head: row.cost for row in rows if row.candidate == EXACT}
     for row in rows:
-        if row.head in BLIND or row.head not in exact:
+        if row.head in BLIND.get(row.task, ()) or row.head not in exact:
             continue
         seeds = f" ({', '.join(f'{top:.1f}' for top in row.tops)})" if len(row.tops) > 1 else ""
         cells = [HEADS[row.head], f"`{row.candidate}`", f"{row.cost.bytes_per_view / 1e3:.1f}",
@@ -163,7 +174,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 def smallest(rows: Sequence[Row]) -> str | None:
     """Of the candidates that pass the order task under every head, the one of fewest bytes; None: only float16 does."""
-    order = [row for row in rows if row.task == "order" and row.head not in BLIND]
+    order = [row for row in rows if row.task == "order" and row.head not in BLIND["order"]]
     heads = {row.head for row in order}
     sizes = {}
     for candidate in {row.candidate for row in order} - {EXACT}:

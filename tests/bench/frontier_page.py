@@ -31,7 +31,7 @@ def blind_table(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
         if row.task == "order" and row.candidate == EXACT:
             own = {"task": "order", "head": row.head, "candidate": EXACT}
             found = [100 * one.line["within_pair"] for one in results if own.items() <= one.line.items()]
-            order = "cannot see order" if row.head in BLIND else "sees order"
+            order = "cannot see order" if row.head in BLIND["order"] else "sees order"
             lines.append(f"| {HEADS[row.head]} ({order}) | {row.top1:.1f} | {sum(found) / len(found):.1f} |")
     return lines
 
@@ -74,7 +74,7 @@ def plot(rows: Sequence[Row], file: Path, x: str, of: Callable[[Row], float]) ->
     """Top-1 of the order task; bars are the pairs' intervals about each point."""
     points = []
     for row in rows:
-        if row.task != "order" or row.head in BLIND:
+        if row.task != "order" or row.head in BLIND["order"]:
             continue
         low = 0.0 if row.against is None else row.against.low - row.against.points
         high = 0.0 if row.against is None else row.against.high - row.against.points
@@ -82,7 +82,7 @@ def plot(rows: Sequence[Row], file: Path, x: str, of: Callable[[Row], float]) ->
                             high=row.top1 + max(0.0, high), filled=row.head == "dist"))  # fmt: skip
     if points:
         words = Words(title="Forward or backward, speed 1 or 2, of real footage", x=x, y="top-1, %",
-                      below="filled: DiST, hollow: EVL of one block; bars: 95 % of the difference to float16",
+                      below="filled: DiST, hollow: motion of tokens alone; bars: 95 % of the difference to float16",
                       line=(25.0, "chance"))  # fmt: skip
         plot_points(points, words, file)
 

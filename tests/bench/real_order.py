@@ -13,9 +13,9 @@ in the work folder and is not made again: caches, runs, lines of results.jsonl. 
 long. The footage is `--videos`, a folder with or without a list.csv; without it the clips behind VIDXFER_REAL.
 `--quick` writes a few small videos of its own, and runs all of it on the toy world's tower: does it work?
 
-Heads (`GAUGES`): DiST sees tokens and dense frames; EVL's decoder of one block sees tokens of the last block alone,
-with their order, and is the finer gauge of a codec. The two probes cannot see order: within a pair they must stay at
-chance, or something else than order tells the classes apart.
+Heads (`GAUGES`): DiST sees tokens and dense frames; token_motion.py sees tokens alone, and is the finer gauge of a
+codec. The two probes cannot see order: within a pair they must stay at chance, or something else than order tells the
+classes apart.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from codec_accuracy import Bench, cache_of, one_thread, recode, vidxfer
 from codec_table import EXACT
 from frontier import Result
 from frontier_page import write_page
-from real_windows import REVERSE, SPAN, write_windows
+from real_windows import FRAMES, REVERSE, STEPS, write_windows
 
 from vidxfer.pipeline.clip.tiny import copy_toy_clip
 from vidxfer.pipeline.datasets.toy import ToyDesign
@@ -58,6 +58,7 @@ class Gauge:
 
     Attributes:
         recipe, epochs: of the run.
+        head: one that is not vidxfer's own; the recipe says the rest.
         sets: further settings.
         precision: of the training.
         blind: it cannot see the order of frames; it is trained on float16 alone.
@@ -68,19 +69,20 @@ class Gauge:
     sets: tuple[str, ...] = ()
     precision: str = "fp32"
     blind: bool = False
+    head: str | None = None
 
 
 SMALL_DIST = ("dist.integration_channels=32", "dist.temporal_channels=16")
-EVL_ONE = ("head.blocks=1", "head.cross_frame=false")
+MOTION = "token_motion:TokenMotionConfig"
 GAUGES: dict[str, dict[str, Gauge]] = {
     "order": {
         "probe": Gauge(recipe="probe", epochs=12, blind=True),
-        "attentive": Gauge(recipe="attentive-d1", epochs=8, blind=True),
-        "evl": Gauge(recipe="evl-toy", epochs=12, sets=EVL_ONE),
+        "attentive": Gauge(recipe="attentive-d1", epochs=6, blind=True),
+        "motion": Gauge(recipe="evl-toy", head=MOTION, epochs=10, sets=("learning_rate=2e-3",)),
         "dist": Gauge(recipe="dist-toy", epochs=8, sets=SMALL_DIST, precision="bf16"),
     },
     "labels": {
-        "evl": Gauge(recipe="evl-toy", epochs=12, sets=EVL_ONE),
+        "attentive": Gauge(recipe="attentive-d1", epochs=12),
         "dist": Gauge(recipe="dist-toy", epochs=12, sets=SMALL_DIST, precision="bf16"),
     },
     "toy": {"evl": Gauge(recipe="evl-toy", epochs=12)},
@@ -140,7 +142,7 @@ def prepare(work: Path, task: str, footage: Path, sizes: Sizes) -> None:
             write_windows(footage, folder, sizes.windows)
         root = folder if task == "order" else footage
         words = ["--dataset", "csv", "--root", root, "--labels", root / "list.csv", "--model", sizes.model,
-                 "--layers", sizes.layers, "--no-flips", "--with-frames"]  # fmt: skip
+                 "--layers", sizes.layers, "--no-flips", "--with-frames", "--dense-frames", FRAMES]  # fmt: skip
     vidxfer("extract", *words, "--cache", cache_of(folder, EXACT), "--codec", EXACT, "--device", "cpu")
 
 
@@ -153,6 +155,7 @@ def result_of(work: Path, job: Job) -> dict[str, Any]:
             f"warmup_epochs={min(1, job.epochs - 1)}", *gauge.sets]  # fmt: skip
     vidxfer(
         "train", "--cache", cache_of(work / job.task, job.candidate), "--recipe", gauge.recipe, "--run", job.run(work),
+        *(("--head", gauge.head) if gauge.head else ()),
         "--precision", gauge.precision, "--device", "cpu", *[word for one in sets for word in ("--set", one)],
     )  # fmt: skip
     lines = list(read_predictions(job.run(work), "val"))
@@ -206,7 +209,7 @@ def write_footage(folder: Path) -> Path:
     rows = [f"{number}.mp4,{'dark' if number < 2 else 'light'},{('train', 'val')[number % 2]}" for number in range(4)]
     (folder / "list.csv").write_text("\n".join(["path,label,split", *rows, ""]), encoding="utf-8")
     for number in range(4):
-        frames = np.full((SPAN + 9, 64, 64, 3), 40 * number, dtype=np.uint8)
+        frames = np.full((STEPS + 9, 64, 64, 3), 40 * number, dtype=np.uint8)
         for at, frame in enumerate(frames):
             frame[20:36, at : at + 16] = 200
         write_video(folder / f"{number}.mp4", frames, codec="libx264")

@@ -1,13 +1,15 @@
 """Windows of real videos, each played forward and backward, at speed 1 and 2: four classes out of the same pixels.
 
-    a video, its stretch of one split
-    ├─ speed 2   f0 f2 f4 …  f30    every second of 31 source frames ─┬─▶ forward
-    └─ speed 1   f7 f8 f9 …  f22    the 16 in the middle of them     ─┴─▶ backward: the same pictures, last one first
+    a video, its stretch of one split ─▶ windows in which most moves
+    ├─ speed 2   every second step of 15 ──────┬─▶ forward
+    └─ speed 1   the 8 steps in their middle ──┴─▶ backward: the same pictures, last one first
 
 A source frame is decoded once and written once, without loss. A clip is a folder of numbered links to such pictures, so
-the classes differ in the order of their frames and in nothing else: no encoder has seen them.
+the classes differ in the order of their frames and in nothing else: no encoder has seen them. A step is about 0.1
+seconds, less where a video is short. On an empty road nothing moves, and no head could tell what is forward; so of all
+windows those are kept in which neighbouring frames differ most. All four clips share a window.
 
-Each frame has two links in a row, because DiST's rule takes one of each two: frame i of 16, in training sometimes frame
+Each frame has four links in a row, because DiST's rule takes one of each four: frame i of 8, in training at times frame
 i + 1. The backward clip has its links at `32 - place` instead of `31 - place`. With that both directions draw from the
 same frames with the same probability. CLIP sees every second frame: of forward clips the even, of backward clips the
 odd ones. Windows begin an odd number of frames apart, so over the windows both are the same frames.
@@ -18,7 +20,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +31,13 @@ from torch.nn.functional import interpolate
 
 from vidxfer.pipeline.video.reader import open_video
 
-FRAMES, LINKS, SPEEDS = 16, 2, (1, 2)
-SPAN = (FRAMES - 1) * max(SPEEDS) + 1
-"""Source frames that a window reaches over."""
+FRAMES, LINKS, SPEEDS = 8, 4, (1, 2)
+STEPS = (FRAMES - 1) * max(SPEEDS) + 1
+"""Steps that a window reaches over."""
 
-STEP = 3
-"""Source frames between two windows at least; odd, see above."""
+STEP_SECONDS, MOST_OF_STRETCH = 0.1, 2 / 3
+APART = 3
+"""Source frames between two windows; odd, see above."""
 
 SHORT_SIDE_PX = 224
 CLASSES = tuple(f"{direction} x{speed}" for direction in ("forward", "backward") for speed in SPEEDS)
@@ -89,21 +92,31 @@ def _most(parts: list[dict[str, str]]) -> float | None:
     return max(float(part["end"]) for part in parts) if all(part.get("end") for part in parts) else None
 
 
-def starts(frame_count: int, most: int) -> list[int]:
-    """Where windows begin: evenly over the frames, an odd number of frames apart, at most so many."""
-    room = frame_count - SPAN
-    if room < 0:
-        return []
-    step = max(STEP, -(-(room + 1) // most))
-    return list(range(0, room + 1, step | 1))
+def step_of(frame_count: int, fps: float) -> int:
+    """Source frames of a step: 0.1 seconds, or fewer where a window would take over two thirds of the stretch."""
+    return max(1, min(round(fps * STEP_SECONDS), int(frame_count * MOST_OF_STRETCH) // STEPS))
 
 
-def orders(start: int) -> dict[str, list[int]]:
+def starts(moved: Sequence[float], step: int, most: int) -> list[int]:
+    """Where windows begin: those in which most moves, in the order of the video.
+
+    Args:
+        moved: of each frame but the first: how much it differs from the frame before.
+        step: source frames of a step.
+        most: windows at most.
+    """
+    span = (STEPS - 1) * step
+    whole = [sum(moved[begin : begin + span]) for begin in range(0, len(moved) - span + 1, APART)]
+    best = sorted(range(len(whole)), key=lambda place: (-whole[place], place))[:most]
+    return [APART * place for place in sorted(best)]
+
+
+def orders(start: int, step: int) -> dict[str, list[int]]:
     """Class -> the source frame of each of its links."""
     found = {}
     for speed in SPEEDS:
-        begin = start + (SPAN - ((FRAMES - 1) * speed + 1)) // 2
-        forward = [begin + speed * (place // LINKS) for place in range(FRAMES * LINKS)]
+        begin = start + step * ((STEPS - ((FRAMES - 1) * speed + 1)) // 2)
+        forward = [begin + step * speed * (place // LINKS) for place in range(FRAMES * LINKS)]
         last = len(forward)
         found[f"forward x{speed}"] = forward
         found[f"backward x{speed}"] = [forward[min(last - place, last - 1)] for place in range(last)]
@@ -123,7 +136,7 @@ def write_windows(footage: Path, folder: Path, most: int) -> dict[str, str]:
     Raises:
         SystemExit: the folder holds windows of something else.
     """
-    made_from = {"footage": str(footage.resolve()), "most": most, "frames": FRAMES, "step": STEP}
+    made_from = {"footage": str(footage.resolve()), "most": most, "frames": FRAMES, "links": LINKS}
     mark = folder / "windows.json"
     if mark.is_file():
         made = json.loads(mark.read_text(encoding="utf-8"))
@@ -152,13 +165,19 @@ def _clips_of(footage: Path, stretch: Stretch, folder: Path, most: int) -> Itera
     pictures = folder / "pictures" / stem
     pictures.mkdir(parents=True, exist_ok=True)
     with open_video(footage / stretch.path, start_seconds=stretch.start, end_seconds=stretch.end) as video:
-        begins = starts(video.frame_count, most)
-        wanted = sorted({frame for begin in begins for order in orders(begin).values() for frame in order})
-        for at in range(0, len(wanted), 64):
-            for frame, pixels in zip(wanted[at : at + 64], video.read(wanted[at : at + 64]).pixels, strict=True):
-                _write_picture(pictures / f"{frame:05d}.png", pixels)
-    for begin in begins:
-        for label, order in orders(begin).items():
+        count, moved, before = video.frame_count, [], None
+        first, last = video.read([0, count - 1]).pts_seconds
+        for at in range(0, count, 64):
+            numbers = list(range(at, min(count, at + 64)))
+            for frame, pixels in zip(numbers, video.read(numbers).pixels, strict=True):
+                small = _reduced(pixels)
+                _write_picture(pictures / f"{frame:05d}.png", small)
+                if before is not None:
+                    moved.append(float(np.abs(small[::4, ::4].astype(np.int16) - before).mean()))
+                before = small[::4, ::4].astype(np.int16)
+    step = step_of(count, (count - 1) / (last - first) if last > first else 1 / STEP_SECONDS)
+    for begin in starts(moved, step, most):
+        for label, order in orders(begin, step).items():
             clip = f"{stem}_{begin:05d}_{label.replace(' ', '_')}"
             place = folder / "clips" / clip
             place.mkdir(parents=True, exist_ok=True)
@@ -169,17 +188,21 @@ def _clips_of(footage: Path, stretch: Stretch, folder: Path, most: int) -> Itera
             yield clip, label
 
 
-def _write_picture(path: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-    """At the reduced size, whole or not at all."""
-    from PIL import Image
-
-    if path.exists():
-        return
+def _reduced(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A frame [height width rgb] at the reduced size."""
     height, width = pixels.shape[:2]
     scale = SHORT_SIDE_PX / min(height, width)
-    size = (round(height * scale), round(width * scale))
     moved = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
-    small = interpolate(moved, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
-    part = path.with_suffix(".part")
-    Image.fromarray(small.round().clamp(0, 255).byte().numpy()).save(part, format="png", compress_level=1)
-    part.replace(path)
+    small = interpolate(moved, (round(height * scale), round(width * scale)), mode="bilinear", antialias=True)
+    reduced: np.ndarray[Any, np.dtype[np.uint8]] = small[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()
+    return reduced
+
+
+def _write_picture(path: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+    """Without loss, whole or not at all."""
+    from PIL import Image
+
+    if not path.exists():
+        part = path.with_suffix(".part")
+        Image.fromarray(pixels).save(part, format="png", compress_level=1)
+        part.replace(path)

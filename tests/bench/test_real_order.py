@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import json
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
+from vidxfer.pipeline.heads.base import Offer
 from vidxfer.pipeline.video.sampling import Sampling, test_indices, train_indices
 from vidxfer.pipeline.video.writer import write_video
 
@@ -22,7 +24,7 @@ HERE = Path(__file__).parent
 def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The scripts, as modules."""
     monkeypatch.syspath_prepend(str(HERE))
-    names = ("real_windows", "real_order", "frontier", "frontier_page")
+    names = ("real_windows", "real_order", "frontier", "frontier_page", "token_motion")
     return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
 
 
@@ -37,29 +39,29 @@ class Fixed:
         return np.array(self.draws)
 
 
-@pytest.mark.parametrize(("speed", "first"), [(1, 107), (2, 100)])
+@pytest.mark.parametrize(("speed", "first"), [(1, 106), (2, 100)])
 def test_backward_is_forward_from_its_end_in_every_draw_of_the_rule(bench: Any, speed: int, first: int) -> None:
-    orders, sampling = bench.real_windows.orders(100), Sampling()
+    orders, sampling = bench.real_windows.orders(100, 2), Sampling(dense_frames=8)
     forward, backward = orders[f"forward x{speed}"], orders[f"backward x{speed}"]
     scored = test_indices(len(forward), sampling, views=1, view=0)
-    assert [forward[place] for place in scored] == [first + speed * step for step in range(16)]
-    assert [backward[place] for place in scored] == [first + speed * step for step in reversed(range(16))]
+    assert [forward[place] for place in scored] == [first + 2 * speed * step for step in range(8)]
+    assert [backward[place] for place in scored] == [first + 2 * speed * step for step in reversed(range(8))]
     for draw in np.linspace(0.01, 0.99, 25):
-        there = train_indices(32, sampling, Fixed([float(draw)] * 16))  # type: ignore[arg-type]
-        back = train_indices(32, sampling, Fixed([float(1 - draw)] * 16))  # type: ignore[arg-type]
+        there = train_indices(32, sampling, Fixed([float(draw)] * 8))  # type: ignore[arg-type]
+        back = train_indices(32, sampling, Fixed([float(1 - draw)] * 8))  # type: ignore[arg-type]
         assert [backward[place] for place in back] == [forward[place] for place in reversed(there)]
 
 
-def test_windows_begin_an_odd_number_of_frames_apart_and_end_in_the_video(bench: Any) -> None:
-    assert bench.real_windows.starts(30, 36) == []
-    assert bench.real_windows.starts(31, 36) == [0]
-    assert bench.real_windows.starts(47, 36) == [0, 3, 6, 9, 12, 15]
-    for frames, most in ((540, 36), (700, 36), (61, 2), (100, 7)):
-        found = bench.real_windows.starts(frames, most)
-        steps = {later - earlier for earlier, later in pairwise(found)}
-        assert 1 < len(found) <= most
-        assert [step % 2 for step in steps] == [1], steps
-        assert found[-1] + bench.real_windows.SPAN <= frames
+def test_windows_in_which_most_moves_are_kept_in_the_order_of_the_video(bench: Any) -> None:
+    still, moving = [0.0] * 28, [1.0] * 14
+    assert bench.real_windows.starts([*still, *moving, *still], 1, 1) == [27]  # 13 of its 14 changes; 30 has 12
+    assert bench.real_windows.starts([*still, *moving, *still], 1, 3) == [24, 27, 30]
+    assert bench.real_windows.starts([1.0] * 27, 2, 36) == []
+    assert bench.real_windows.starts([1.0] * 28, 2, 36) == [0]
+    assert bench.real_windows.starts([1.0] * 34, 2, 36) == [0, 3, 6]
+    assert [bench.real_windows.step_of(*one) for one in ((540, 30.0), (540, 10.0), (47, 30.0), (20, 30.0))] == [
+        3, 1, 2, 1,
+    ]  # fmt: skip
 
 
 def test_the_parts_of_a_list_that_belong_to_one_video_and_split_are_one_stretch(bench: Any, tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_the_four_clips_of_a_window_are_links_to_the_same_pictures(bench: Any, t
     footage.mkdir()
     folder.mkdir()
     for name in ("a.mp4", "b.mp4"):
-        write_video(footage / name, np.full((31, 32, 48, 3), 90, dtype=np.uint8), codec="libx264")
+        write_video(footage / name, np.full((15, 32, 48, 3), 90, dtype=np.uint8), codec="libx264")
     sources = bench.real_windows.write_windows(footage, folder, 4)
     assert len(sources) == 8
     assert set(sources.values()) == {"a.mp4", "b.mp4"}
@@ -124,9 +126,9 @@ def test_the_smallest_that_passes_must_pass_with_every_head(bench: Any, monkeypa
         )  # fmt: skip
 
     rows = [
-        row("dist", "float16", 80, None), row("evl", "float16", 20, None), row("probe", "float16", 1, None),
-        row("dist", "int8", 40, -1.9), row("evl", "int8", 10, -1.0),
-        row("dist", "int4", 20, -1.0), row("evl", "int4", 5, -2.0),
+        row("dist", "float16", 80, None), row("motion", "float16", 20, None), row("probe", "float16", 1, None),
+        row("dist", "int8", 40, -1.9), row("motion", "int8", 10, -1.0),
+        row("dist", "int4", 20, -1.0), row("motion", "int4", 5, -2.0),
         row("dist", "pq", 10, 0.0),
     ]  # fmt: skip
     assert bench.frontier.smallest(rows) == "int8"
@@ -162,7 +164,21 @@ def test_ties_within_a_pair_are_half_right(bench: Any, tmp_path: Path) -> None:
 def test_float16_comes_first_and_heads_without_order_are_trained_on_it_alone(bench: Any) -> None:
     jobs = bench.real_order.plan(["order"], ["int8", "float16"], 2, None)
     assert [(job.candidate, job.head, job.seed) for job in jobs[:6]] == [
-        ("float16", "probe", 1), ("float16", "attentive", 1), ("float16", "evl", 1), ("float16", "dist", 1),
-        ("int8", "evl", 1), ("int8", "dist", 1),
+        ("float16", "probe", 1), ("float16", "attentive", 1), ("float16", "motion", 1), ("float16", "dist", 1),
+        ("int8", "motion", 1), ("int8", "dist", 1),
     ]  # fmt: skip
     assert len(jobs) == 12 == len({job.run_name for job in jobs})
+
+
+def test_a_picture_that_moves_is_seen_to_move_and_where(bench: Any) -> None:
+    module, rng = bench.token_motion, torch.Generator().manual_seed(0)
+    offer = Offer(layers=(0,), sparse_frames=2, alpha=2, grid=(6, 6), channels=8, embed=8, classes=4, image_px=96)
+    head = module.TokenMotion(module.TokenMotionConfig(directions=8), offer)
+    first = torch.randn(6, 6, 8, generator=rng)
+    later = torch.roll(first, (1, 2), dims=(0, 1))  # a row down, two columns to the right
+    unit = F.normalize(torch.stack([first, later]).flatten(1, 2), dim=-1)[None, None]
+    shares = head._moved(unit, 1).reshape(25, -1).mean(dim=1)
+    assert int(shares.argmax()) == (2 + 1) * 5 + (2 + 2)
+    near, inside = module.neighbours((2, 3), 1)
+    assert near[0].tolist() == [0, 0, 1, 0, 0, 1, 3, 3, 4]
+    assert inside[0].tolist() == [False] * 4 + [True, True, False, True, True]
