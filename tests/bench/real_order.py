@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class Gauge:
     Attributes:
         recipe, epochs: of the run.
         head: one that is not vidxfer's own; the recipe says the rest.
+        start_epochs: of a run on float16, with the candidate's pool, that its training begins with; 0: from scratch.
         sets: further settings.
         precision: of the training.
         blind: it cannot see the order of frames; it is trained on float16 alone.
@@ -70,6 +71,7 @@ class Gauge:
     precision: str = "fp32"
     blind: bool = False
     head: str | None = None
+    start_epochs: int = 0
 
 
 SMALL_DIST = ("dist.integration_channels=32", "dist.temporal_channels=16")
@@ -78,8 +80,8 @@ GAUGES: dict[str, dict[str, Gauge]] = {
     "order": {
         "probe": Gauge(recipe="probe", epochs=12, blind=True),
         "attentive": Gauge(recipe="attentive-d1", epochs=6, blind=True),
-        "motion": Gauge(recipe="evl-toy", head=MOTION, epochs=10, sets=("learning_rate=2e-3",)),
-        "dist": Gauge(recipe="dist-toy", epochs=8, sets=SMALL_DIST, precision="bf16"),
+        "motion": Gauge(recipe="evl-toy", head=MOTION, epochs=8, sets=("learning_rate=2e-3",)),
+        "dist": Gauge(recipe="dist-toy", epochs=4, sets=SMALL_DIST, precision="bf16", start_epochs=24),
     },
     "labels": {
         "attentive": Gauge(recipe="attentive-d1", epochs=12),
@@ -146,18 +148,31 @@ def prepare(work: Path, task: str, footage: Path, sizes: Sizes) -> None:
     vidxfer("extract", *words, "--cache", cache_of(folder, EXACT), "--codec", EXACT, "--device", "cpu")
 
 
+def train(work: Path, job: Job, gauge: Gauge, *words: object) -> None:
+    """One run; one that is finished is left as it is, one that was ended goes on."""
+    sets = [f"epochs={job.epochs}", f"evaluate_every_epochs={job.epochs}", f"seed={job.seed}",
+            f"warmup_epochs={min(1, job.epochs - 1)}", *gauge.sets]  # fmt: skip
+    vidxfer(
+        "train", "--cache", cache_of(work / job.task, job.candidate), "--recipe", gauge.recipe, "--run", job.run(work),
+        *(("--head", gauge.head) if gauge.head else ()), "--precision", gauge.precision, "--device", "cpu",
+        *[word for one in sets for word in ("--set", one)], *words,
+    )  # fmt: skip
+
+
 def result_of(work: Path, job: Job) -> dict[str, Any]:
     """Train where the run is not there; the line of the result."""
     began, used, gauge = time.monotonic(), time.process_time(), GAUGES[job.task][job.head]
     recode(work / job.task, job.candidate)
     recoded = time.process_time() - used
-    sets = [f"epochs={job.epochs}", f"evaluate_every_epochs={job.epochs}", f"seed={job.seed}",
-            f"warmup_epochs={min(1, job.epochs - 1)}", *gauge.sets]  # fmt: skip
-    vidxfer(
-        "train", "--cache", cache_of(work / job.task, job.candidate), "--recipe", gauge.recipe, "--run", job.run(work),
-        *(("--head", gauge.head) if gauge.head else ()),
-        "--precision", gauge.precision, "--device", "cpu", *[word for one in sets for word in ("--set", one)],
-    )  # fmt: skip
+    start: list[object] = []
+    if gauge.start_epochs:
+        _, pool, side = job.candidate.partition("@pool")
+        epochs = min(gauge.start_epochs, 6 * job.epochs)
+        first = replace(job, candidate=EXACT + pool + side, head=f"start-{job.head}", epochs=epochs)
+        recode(work / job.task, first.candidate)
+        train(work, first, gauge)
+        start = ["--init-from", first.run(work)]
+    train(work, job, gauge, *start)
     lines = list(read_predictions(job.run(work), "val"))
     line = {**asdict(job), "top1": sum(one.right for one in lines) / len(lines), "scored": len(lines)}
     if job.task == "order":

@@ -2,7 +2,7 @@
 
     tokens [clip layer time token channel] ─ norm, Linear per layer ─▶ patches as unit vectors
         ─ cosine with the places around each, one and two frames later ─ softmax ─▶ where did this patch go?
-        ─ mean over time, in 4 x 4 fields ─┐
+        ─ mean over time, in fields of the picture ─┐
     mean of the patches, first and last ───┴─▶ MLP ─▶ logits [clip class]
 
 A direction of motion shows in which neighbour a patch resembles a frame later. A head that reads each place by itself
@@ -22,20 +22,28 @@ from torch import Tensor, nn
 from vidxfer.pipeline.heads.base import BatchStatistics, Head, HeadConfig, Needs, Offer
 from vidxfer.pipeline.shapes import ClipBatch
 
-FIELDS, LAGS = 4, (1, 2)
-"""Fields along each side of the picture, and frames from a patch to where it went."""
+LAGS = (1, 2)
+"""Frames from a patch to where it went."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenMotionConfig(HeadConfig):
-    """Settings: directions that a patch is compared by, how many places away, width of the MLP, share dropped in it."""
+    """Settings.
+
+    Attributes:
+        directions: that patches are compared by.
+        reach: places along an axis that a patch may have moved.
+        fields: along each side of the picture; motion is averaged in each.
+        hidden, dropout: width of the MLP, and the share dropped in it.
+    """
 
     kind: ClassVar[str] = "token-motion"
 
     directions: int = 24
     reach: int = 2
+    fields: int = 2
     hidden: int = 128
-    dropout: float = 0.3
+    dropout: float = 0.5
 
     @property
     def batch_statistics(self) -> BatchStatistics:
@@ -60,6 +68,7 @@ class TokenMotion(Head):
     def __init__(self, config: TokenMotionConfig, offer: Offer) -> None:
         super().__init__()
         self.needs, self.grid = config.needs(offer), offer.grid
+        self.fields = config.fields
         layers = len(self.needs.layers)
         self.lags = tuple(lag for lag in LAGS if lag < offer.sparse_frames)
         near, inside = neighbours(offer.grid, config.reach)
@@ -67,7 +76,7 @@ class TokenMotion(Head):
         self.register_buffer("inside", inside, persistent=False)
         self.inputs = nn.ModuleList(nn.Linear(offer.channels, config.directions) for _ in range(layers))
         self.sharpness = nn.Parameter(torch.full((layers, 1, 1, 1), 8.0))
-        seen = layers * (len(self.lags) * near.shape[1] * FIELDS**2 + 2 * config.directions)
+        seen = layers * (len(self.lags) * near.shape[1] * config.fields**2 + 2 * config.directions)
         self.mlp = nn.Sequential(
             nn.BatchNorm1d(seen, affine=False), nn.Dropout(config.dropout), nn.Linear(seen, config.hidden), nn.GELU(),
             nn.Dropout(config.dropout), nn.Linear(config.hidden, offer.classes),
@@ -90,7 +99,7 @@ class TokenMotion(Head):
         cosines = every.gather(-1, self.near.expand(*every.shape[:-1], -1))
         shares = (cosines * self.sharpness).masked_fill(~self.inside, -1e4).softmax(dim=-1).mean(dim=2)
         pictures = rearrange(shares, "clip layer (row column) shift -> clip (layer shift) row column", row=self.grid[0])
-        return F.adaptive_avg_pool2d(pictures, FIELDS).flatten(1)
+        return F.adaptive_avg_pool2d(pictures, self.fields).flatten(1)
 
 
 def neighbours(grid: tuple[int, int], reach: int) -> tuple[Tensor, Tensor]:
