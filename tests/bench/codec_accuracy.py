@@ -22,6 +22,7 @@ import multiprocessing
 import shlex
 import sys
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,9 +93,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def recode(folder: Path, codec: str) -> None:
-    if codec != EXACT:
-        vidxfer("cache", "recode", cache_of(folder, EXACT), "--to", cache_of(folder, codec), "--codec", codec)
+def recode(folder: Path, candidate: str) -> None:
+    """The cache of a codec out of the float16 one; with `@pool2` behind its name, patches averaged over 2 x 2."""
+    codec, _, pooled = candidate.partition("@pool")
+    if candidate != EXACT:
+        vidxfer(
+            "cache", "recode", cache_of(folder, EXACT), "--to", cache_of(folder, candidate), "--codec", codec,
+            *(("--pool", pooled) if pooled else ()),
+        )  # fmt: skip
 
 
 def result_of(folder: Path, job: Job) -> dict[str, Any]:
@@ -146,20 +152,20 @@ class Bench:
         """A cache for every codec."""
         list(self.pool.map(recode, [self.folder] * len(codecs), codecs))
 
-    def known(self, job: Job) -> bool:
+    def known(self, job: Any) -> bool:
         wanted = json.loads(json.dumps(asdict(job)))
         return any(all(line[name] == value for name, value in wanted.items()) for line in self.results)
 
-    def do(self, jobs: list[Job]) -> None:
+    def do(self, jobs: Sequence[Any], work: Callable[[Path, Any], dict[str, Any]] = result_of) -> None:
         """What is not known yet, several at a time; two of one run never at once, nothing new once the time is over."""
         missing = [job for job in jobs if not self.known(job)]
-        running: dict[Future[dict[str, Any]], Job] = {}
+        running: dict[Future[dict[str, Any]], Any] = {}
         while missing or running:
             busy = {job.run_name for job in running.values()}
             free = next((job for job in missing if job.run_name not in busy), None)
             if free is not None and len(running) < self.jobs and time.monotonic() < self.end:
                 missing.remove(free)
-                running[self.pool.submit(result_of, self.folder, free)] = free
+                running[self.pool.submit(work, self.folder, free)] = free
                 continue
             if not running:
                 return
@@ -171,8 +177,7 @@ class Bench:
         with self.file.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self.results.append(line)
-        print(f"{line['head']} {line['trained_on']} -> {line['codec']} {line['layers']} seed {line['seed']}: "
-              f"top-1 {100 * line['top1']:.1f} ({line['seconds']} s)", flush=True)  # fmt: skip
+        print(json.dumps(line), flush=True)
 
 
 def plan(

@@ -103,6 +103,21 @@ def test_a_part_that_fails_hangs_or_disproves_is_a_result_and_not_the_end(
     assert late["failed"] == "not begun: no time was left"
 
 
+def test_the_order_task_runs_and_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
+    command = [sys.executable, str(HERE / "real_order.py"), "--quick", "--work", str(tmp_path), "--tasks", "order"]
+    printed = []
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout.count('"top1"'))
+    assert printed == [6, 0], "two probes on float16, two heads on float16 and on int8"
+    page = (tmp_path / "frontier.md").read_text()
+    assert "16 clips of 2 source videos are scored." in page
+    assert page.count("| DiST | `float16` | 34.8 | 1.0x |") == page.count("| DiST | `int8` | 17.7 | 2.0x |") == 1
+    assert "linear probe (cannot see order) | 25.0 | 50.0 |" in page
+    assert (tmp_path / "frontier-bytes.svg").stat().st_size > 1000
+
+
 @pytest.fixture
 def heads(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The experiment with every head, as a module."""
