@@ -82,7 +82,7 @@ def score_rows(
             batch = filled(batch, batch_clips) if fill else batch
             with nullcontext() if where is None else where.autocast():
                 logits = head(batch)
-            expect_logits(logits, len(batch.ids), summed.shape[1])
+            expect_logits(logits, batch_clips if fill else len(raw.rows), summed.shape[1])
             logits = logits[: len(raw.rows)]
             positions = torch.tensor([place[row] for row in raw.rows])
             summed.index_add_(0, positions, probabilities(logits).cpu())

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         DatasetError,
         PathError,
         RunError,
+        Stopped,
         UnforeseenError,
         UsageError,
         VideoError,
@@ -58,7 +59,7 @@ __all__ = [
     "CachedClips", "ClipBatch", "ClipChoice", "ClipError", "ClusterError", "DataSource", "DatasetError",
     "EvaluateReport", "EvaluateRequest", "ExtractRequest", "Head", "HeadConfig", "Lines", "Mixing", "Needs",
     "Offer", "OpenSplit", "Optimiser", "PathError", "Prediction", "Progress", "Recipe", "RunError", "Score",
-    "SplitReport", "TrainReport", "TrainRequest", "TrainedRun", "UnforeseenError", "UsageError", "VideoError",
+    "SplitReport", "Stopped", "TrainReport", "TrainRequest", "TrainedRun", "UnforeseenError", "UsageError", "VideoError",
     "VideoReason", "VidxferError", "View", "WeightsError", "add_head", "evaluate", "extract", "load_run",
     "open_cache", "recipe", "train",
 ]  # fmt: skip
@@ -66,7 +67,7 @@ __all__ = [
 _FROM = {
     "vidxfer.pipeline.errors": (
         "CacheBusy", "CacheCorrupt", "CacheError", "CacheFull", "CacheIncomplete", "CacheMismatch", "ClipError",
-        "ClusterError", "DatasetError", "PathError", "RunError", "UnforeseenError", "UsageError", "VideoError",
+        "ClusterError", "DatasetError", "PathError", "RunError", "Stopped", "UnforeseenError", "UsageError", "VideoError",
         "VideoReason", "VidxferError", "WeightsError",
     ),
     "vidxfer.pipeline.heads.base": ("Head", "HeadConfig", "Needs", "Offer"),
