@@ -59,7 +59,8 @@ __all__ = [
     "CachedClips", "ClipBatch", "ClipChoice", "ClipError", "ClusterError", "DataSource", "DatasetError",
     "EvaluateReport", "EvaluateRequest", "ExtractRequest", "Head", "HeadConfig", "Lines", "Mixing", "Needs",
     "Offer", "OpenSplit", "Optimiser", "PathError", "Prediction", "Progress", "Recipe", "RunError", "Score",
-    "SplitReport", "Stopped", "TrainReport", "TrainRequest", "TrainedRun", "UnforeseenError", "UsageError", "VideoError",
+    "SplitReport", "Stopped", "TrainReport", "TrainRequest", "TrainedRun", "UnforeseenError", "UsageError",
+    "VideoError",
     "VideoReason", "VidxferError", "View", "WeightsError", "add_head", "evaluate", "extract", "load_run",
     "open_cache", "recipe", "train",
 ]  # fmt: skip
@@ -67,7 +68,8 @@ __all__ = [
 _FROM = {
     "vidxfer.pipeline.errors": (
         "CacheBusy", "CacheCorrupt", "CacheError", "CacheFull", "CacheIncomplete", "CacheMismatch", "ClipError",
-        "ClusterError", "DatasetError", "PathError", "RunError", "Stopped", "UnforeseenError", "UsageError", "VideoError",
+        "ClusterError", "DatasetError", "PathError", "RunError", "Stopped", "UnforeseenError", "UsageError",
+        "VideoError",
         "VideoReason", "VidxferError", "WeightsError",
     ),
     "vidxfer.pipeline.heads.base": ("Head", "HeadConfig", "Needs", "Offer"),
