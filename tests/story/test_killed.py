@@ -152,36 +152,22 @@ def test_a_signal_ends_a_training_with_a_checkpoint_that_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "code", "said"), [(signal.SIGINT, 130, "Interrupted."), (signal.SIGUSR1, 75, "Stopped by SIGUSR1.")]
+)
 @pytest.mark.parametrize("workers", [(), ("--workers", 2)])
-def test_ctrl_c_ends_an_extraction_at_once_and_without_a_traceback(
-    toy: Any, started: Any, tmp_path: Path, workers: tuple[object, ...]
+def test_a_signal_ends_an_extraction_at_once_and_without_a_traceback(
+    toy: Any, started: Any, tmp_path: Path, workers: tuple[object, ...], sent: int, code: int, said: str
 ) -> None:
     words = ["extract", "--root", toy.root, "--model", toy.clip, "--views", 8, "--batch-frames", 8,
              "--shard-videos", 2, "--decode-threads", 1, "--cache", tmp_path, *workers]  # fmt: skip
     process = started(*words, start_new_session=True)
     assert wait_until(lambda: lines_in(tmp_path / "train.ledger.jsonl") > 0, process), process.communicate()
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, sent)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "Traceback" not in err
-    assert "Interrupted. Finished shards are kept: the same command goes on." in err
-    assert lines_in(tmp_path / "train.ledger.jsonl") < 12
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [(), ("--workers", 2)])
-def test_slurms_signal_to_every_process_ends_an_extraction_with_what_it_has(
-    toy: Any, started: Any, tmp_path: Path, workers: tuple[object, ...]
-) -> None:
-    words = ["extract", "--root", toy.root, "--model", toy.clip, "--views", 8, "--batch-frames", 8,
-             "--shard-videos", 2, "--decode-threads", 1, "--cache", tmp_path, *workers]  # fmt: skip
-    process = started(*words, start_new_session=True)
-    assert wait_until(lambda: lines_in(tmp_path / "train.ledger.jsonl") > 0, process), process.communicate()
-    os.killpg(process.pid, signal.SIGUSR1)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 75, err
-    assert "Traceback" not in err
-    assert "Stopped by SIGUSR1. Finished shards are kept: the same command goes on." in err
+    assert f"{said} Finished shards are kept: the same command goes on." in err
     assert lines_in(tmp_path / "train.ledger.jsonl") < 12
 
 
