@@ -59,6 +59,7 @@ class Gauge:
     Attributes:
         recipe, epochs: of the run.
         head: one that is not vidxfer's own; the recipe says the rest.
+        seeds: at most so many.
         start_epochs: of a run on float16, with the candidate's pool, that its training begins with; 0: from scratch.
         sets: further settings.
         precision: of the training.
@@ -71,6 +72,7 @@ class Gauge:
     precision: str = "fp32"
     blind: bool = False
     head: str | None = None
+    seeds: int = 3
     start_epochs: int = 0
 
 
@@ -78,16 +80,16 @@ SMALL_DIST = ("dist.integration_channels=32", "dist.temporal_channels=16")
 MOTION = "token_motion:TokenMotionConfig"
 GAUGES: dict[str, dict[str, Gauge]] = {
     "order": {
-        "probe": Gauge(recipe="probe", epochs=12, blind=True),
-        "attentive": Gauge(recipe="attentive-d1", epochs=6, blind=True),
+        "probe": Gauge(recipe="probe", epochs=12, blind=True, seeds=1),
+        "attentive": Gauge(recipe="attentive-d1", epochs=6, blind=True, seeds=1),
         "motion": Gauge(recipe="evl-toy", head=MOTION, epochs=8, sets=("learning_rate=2e-3",)),
-        "dist": Gauge(recipe="dist-toy", epochs=4, sets=SMALL_DIST, precision="bf16", start_epochs=24),
+        "dist": Gauge(recipe="dist-toy", epochs=4, sets=SMALL_DIST, precision="bf16", start_epochs=24, seeds=1),
     },
     "labels": {
-        "attentive": Gauge(recipe="attentive-d1", epochs=12),
-        "dist": Gauge(recipe="dist-toy", epochs=12, sets=SMALL_DIST, precision="bf16"),
+        "attentive": Gauge(recipe="attentive-d1", epochs=12, seeds=1),
+        "dist": Gauge(recipe="dist-toy", epochs=12, sets=SMALL_DIST, precision="bf16", seeds=1),
     },
-    "toy": {"evl": Gauge(recipe="evl-toy", epochs=12)},
+    "toy": {"evl": Gauge(recipe="evl-toy", epochs=12, seeds=1)},
 }
 """Task -> short name of a head -> how it is trained there. The narrow DiST is a quarter of dist-toy's operations."""
 
@@ -212,7 +214,7 @@ def plan(tasks: list[str], candidates: list[str], seeds: int, epochs: int | None
         for candidate in (EXACT, *(one for one in candidates if one != EXACT)):
             for task in tasks:
                 for head, gauge in GAUGES[task].items():
-                    if candidate == EXACT or not gauge.blind:
+                    if seed <= gauge.seeds and (candidate == EXACT or not gauge.blind):
                         length = epochs or gauge.epochs
                         jobs.append(Job(task=task, head=head, candidate=candidate, seed=seed, epochs=length))
     return jobs
@@ -239,7 +241,7 @@ def main() -> None:
     words.add_argument("--tasks", nargs="+", choices=list(GAUGES), help="all of them; labels needs a list.csv")
     words.add_argument("--videos", type=Path, default=REAL / "clips", help="folder of the footage")
     words.add_argument("--model", type=Path, default=REAL / "vit-tiny-augreg", help="tower of the footage's tasks")
-    words.add_argument("--seeds", type=int, default=1)
+    words.add_argument("--seeds", type=int, default=1, help="of the heads that have no fewer (GAUGES)")
     words.add_argument("--jobs", type=int, default=1, help="runs at the same time, one thread each")
     words.add_argument("--minutes", type=float, default=0, help="start nothing new after so long; 0: no limit")
     words.add_argument("--docs", action="store_true", help="write docs/frontier.md and its plots")
