@@ -76,14 +76,14 @@ class Gauge:
     start_epochs: int = 0
 
 
-SMALL_DIST = ("dist.integration_channels=32", "dist.temporal_channels=16")
+SMALL_DIST = ("dist.integration_channels=32", "dist.temporal_channels=16", "dist.classifier=linear")
 MOTION = "token_motion:TokenMotionConfig"
 GAUGES: dict[str, dict[str, Gauge]] = {
     "order": {
         "probe": Gauge(recipe="probe", epochs=12, blind=True, seeds=1),
         "attentive": Gauge(recipe="attentive-d1", epochs=6, blind=True, seeds=1),
         "motion": Gauge(recipe="evl-toy", head=MOTION, epochs=8, sets=("learning_rate=2e-3",)),
-        "dist": Gauge(recipe="dist-toy", epochs=4, sets=SMALL_DIST, precision="bf16", start_epochs=24, seeds=1),
+        "dist": Gauge(recipe="dist-toy", epochs=4, sets=SMALL_DIST, precision="bf16", start_epochs=40, seeds=1),
     },
     "labels": {
         "attentive": Gauge(recipe="attentive-d1", epochs=12, seeds=1),
@@ -120,6 +120,7 @@ class Sizes:
 
     Attributes:
         windows: of one video and split.
+        views: of each clip of the order task that is trained on.
         toy: videos of the toy world, to train on and to score.
         layers: blocks of the footage's tower.
         model: that tower.
@@ -127,6 +128,7 @@ class Sizes:
     """
 
     windows: int
+    views: int
     toy: tuple[int, int]
     layers: str
     model: Path
@@ -147,6 +149,8 @@ def prepare(work: Path, task: str, footage: Path, sizes: Sizes) -> None:
         root = folder if task == "order" else footage
         words = ["--dataset", "csv", "--root", root, "--labels", root / "list.csv", "--model", sizes.model,
                  "--layers", sizes.layers, "--no-flips", "--with-frames", "--dense-frames", FRAMES]  # fmt: skip
+    if task == "order":
+        words += ["--views", sizes.views]
     vidxfer("extract", *words, "--cache", cache_of(folder, EXACT), "--codec", EXACT, "--device", "cpu")
 
 
@@ -169,7 +173,7 @@ def result_of(work: Path, job: Job) -> dict[str, Any]:
     start: list[object] = []
     if gauge.start_epochs:
         _, pool, side = job.candidate.partition("@pool")
-        epochs = min(gauge.start_epochs, 6 * job.epochs)
+        epochs = min(gauge.start_epochs, 10 * job.epochs)
         first = replace(job, candidate=EXACT + pool + side, head=f"start-{job.head}", epochs=epochs)
         recode(work / job.task, first.candidate)
         train(work, first, gauge)
@@ -249,9 +253,9 @@ def main() -> None:
     asked = words.parse_args()
     work, footage = asked.work.absolute(), asked.videos.absolute()
     work.mkdir(parents=True, exist_ok=True)
-    sizes = Sizes(windows=36, toy=(640, 400), layers=LAYERS, model=asked.model.absolute())
+    sizes = Sizes(windows=36, views=3, toy=(640, 400), layers=LAYERS, model=asked.model.absolute())
     if asked.quick:
-        sizes = Sizes(windows=2, toy=(32, 32), layers="0,4", model=copy_toy_clip(work / "clip"), epochs=1)
+        sizes = Sizes(windows=2, views=1, toy=(32, 32), layers="0,4", model=copy_toy_clip(work / "clip"), epochs=1)
         footage = write_footage(work / "footage")
     tasks = asked.tasks or [task for task in GAUGES if task != "labels" or (footage / "list.csv").is_file()]
     one_thread()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,6 +134,10 @@ def test_the_smallest_that_passes_must_pass_with_every_head(bench: Any, monkeypa
     ]  # fmt: skip
     assert bench.frontier.smallest(rows) == "int8"
     assert bench.frontier.smallest(rows[:3]) is None
+    at_chance = [replace(one, tops=(34.9,)) if one.head == "motion" else one for one in rows]
+    assert bench.frontier.gauges(at_chance) == {"dist"}
+    assert bench.frontier.smallest(at_chance) == "pq"
+    assert "no gauge" in bench.frontier.table(at_chance)[3]
     assert "`int8`**; with all blocks it would mean: B/16 14.56 MB" in bench.frontier_page.verdict(rows)
     assert "No candidate passes" in bench.frontier_page.verdict(rows[:3])
 
