@@ -148,9 +148,8 @@ def prepare(work: Path, task: str, footage: Path, sizes: Sizes) -> None:
             write_windows(footage, folder, sizes.windows)
         root = folder if task == "order" else footage
         words = ["--dataset", "csv", "--root", root, "--labels", root / "list.csv", "--model", sizes.model,
-                 "--layers", sizes.layers, "--no-flips", "--with-frames", "--dense-frames", FRAMES]  # fmt: skip
-    if task == "order":
-        words += ["--views", sizes.views]
+                 "--layers", sizes.layers, "--no-flips", "--with-frames", "--dense-frames", FRAMES,
+                 "--views", sizes.views if task == "order" else 1]  # fmt: skip
     vidxfer("extract", *words, "--cache", cache_of(folder, EXACT), "--codec", EXACT, "--device", "cpu")
 
 
