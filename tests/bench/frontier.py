@@ -37,7 +37,9 @@ from vidxfer.stages.planning.plan import bytes_read, needs_of
 from vidxfer.stages.settings import CacheChoice
 
 BEGIN, END = "<!-- frontier: begin -->\n", "<!-- frontier: end -->\n"
-PASS_POINTS = -2.0
+PASS_POINTS, CHANCE, GAUGE_POINTS = -2.0, 25.0, 10.0
+"""A head that is not so many points above chance on float16 cannot lose anything, and is no gauge of the order task."""
+
 TOWERS = {"B/16": "ViT-B-16-quickgelu", "L/14": "ViT-L-14-quickgelu"}
 DEVICE_TFLOPS = 100
 """Operations a second, in 10^12, of the device that break-even is worked out for: CLIP's and the head's alike."""
@@ -163,19 +165,28 @@ def table(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.head in BLIND.get(row.task, ()) or row.head not in exact:
             continue
+        passes = "yes" if row.passes else "no"
+        if row.task == "order" and row.head not in gauges(rows):
+            passes = "no gauge: at chance on float16"
         seeds = f" ({', '.join(f'{top:.1f}' for top in row.tops)})" if len(row.tops) > 1 else ""
         cells = [HEADS[row.head], f"`{row.candidate}`", f"{row.cost.bytes_per_view / 1e3:.1f}",
                  f"{exact[row.head].bytes_per_view / row.cost.bytes_per_view:.1f}x", f"{row.cost.training_gflop:.3f}",
                  f"{exact[row.head].training_gflop / row.cost.training_gflop:.1f}x", f"{row.top1:.1f}{seeds}",
-                 "-" if row.against is None else str(row.against), "yes" if row.passes else "no"]  # fmt: skip
+                 "-" if row.against is None else str(row.against), passes]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
+def gauges(rows: Sequence[Row]) -> set[str]:
+    """Heads that see what the order task asks for, and have learned it on float16."""
+    order = [row for row in rows if row.task == "order" and row.candidate == EXACT]
+    return {row.head for row in order if row.head not in BLIND["order"] and row.top1 >= CHANCE + GAUGE_POINTS}
+
+
 def smallest(rows: Sequence[Row]) -> str | None:
     """Of the candidates that pass the order task under every head, the one of fewest bytes; None: only float16 does."""
-    order = [row for row in rows if row.task == "order" and row.head not in BLIND["order"]]
-    heads = {row.head for row in order}
+    heads = gauges(rows)
+    order = [row for row in rows if row.task == "order" and row.head in heads]
     sizes = {}
     for candidate in {row.candidate for row in order} - {EXACT}:
         own = [row for row in order if row.candidate == candidate]

@@ -59,6 +59,7 @@ class Gauge:
     Attributes:
         recipe, epochs: of the run.
         head: one that is not vidxfer's own; the recipe says the rest.
+        seeds: at most so many.
         start_epochs: of a run on float16, with the candidate's pool, that its training begins with; 0: from scratch.
         sets: further settings.
         precision: of the training.
@@ -71,23 +72,24 @@ class Gauge:
     precision: str = "fp32"
     blind: bool = False
     head: str | None = None
+    seeds: int = 3
     start_epochs: int = 0
 
 
-SMALL_DIST = ("dist.integration_channels=32", "dist.temporal_channels=16")
+SMALL_DIST = ("dist.integration_channels=32", "dist.temporal_channels=16", "dist.classifier=linear")
 MOTION = "token_motion:TokenMotionConfig"
 GAUGES: dict[str, dict[str, Gauge]] = {
     "order": {
-        "probe": Gauge(recipe="probe", epochs=12, blind=True),
-        "attentive": Gauge(recipe="attentive-d1", epochs=6, blind=True),
+        "probe": Gauge(recipe="probe", epochs=12, blind=True, seeds=1),
+        "attentive": Gauge(recipe="attentive-d1", epochs=6, blind=True, seeds=1),
         "motion": Gauge(recipe="evl-toy", head=MOTION, epochs=8, sets=("learning_rate=2e-3",)),
-        "dist": Gauge(recipe="dist-toy", epochs=4, sets=SMALL_DIST, precision="bf16", start_epochs=24),
+        "dist": Gauge(recipe="dist-toy", epochs=4, sets=SMALL_DIST, precision="bf16", start_epochs=40, seeds=1),
     },
     "labels": {
-        "attentive": Gauge(recipe="attentive-d1", epochs=12),
-        "dist": Gauge(recipe="dist-toy", epochs=12, sets=SMALL_DIST, precision="bf16"),
+        "attentive": Gauge(recipe="attentive-d1", epochs=12, seeds=1),
+        "dist": Gauge(recipe="dist-toy", epochs=12, sets=SMALL_DIST, precision="bf16", seeds=1),
     },
-    "toy": {"evl": Gauge(recipe="evl-toy", epochs=12)},
+    "toy": {"evl": Gauge(recipe="evl-toy", epochs=12, seeds=1)},
 }
 """Task -> short name of a head -> how it is trained there. The narrow DiST is a quarter of dist-toy's operations."""
 
@@ -118,6 +120,7 @@ class Sizes:
 
     Attributes:
         windows: of one video and split.
+        views: of each clip of the order task that is trained on.
         toy: videos of the toy world, to train on and to score.
         layers: blocks of the footage's tower.
         model: that tower.
@@ -125,6 +128,7 @@ class Sizes:
     """
 
     windows: int
+    views: int
     toy: tuple[int, int]
     layers: str
     model: Path
@@ -144,7 +148,8 @@ def prepare(work: Path, task: str, footage: Path, sizes: Sizes) -> None:
             write_windows(footage, folder, sizes.windows)
         root = folder if task == "order" else footage
         words = ["--dataset", "csv", "--root", root, "--labels", root / "list.csv", "--model", sizes.model,
-                 "--layers", sizes.layers, "--no-flips", "--with-frames", "--dense-frames", FRAMES]  # fmt: skip
+                 "--layers", sizes.layers, "--no-flips", "--with-frames", "--dense-frames", FRAMES,
+                 "--views", sizes.views if task == "order" else 1]  # fmt: skip
     vidxfer("extract", *words, "--cache", cache_of(folder, EXACT), "--codec", EXACT, "--device", "cpu")
 
 
@@ -167,7 +172,7 @@ def result_of(work: Path, job: Job) -> dict[str, Any]:
     start: list[object] = []
     if gauge.start_epochs:
         _, pool, side = job.candidate.partition("@pool")
-        epochs = min(gauge.start_epochs, 6 * job.epochs)
+        epochs = min(gauge.start_epochs, 10 * job.epochs)
         first = replace(job, candidate=EXACT + pool + side, head=f"start-{job.head}", epochs=epochs)
         recode(work / job.task, first.candidate)
         train(work, first, gauge)
@@ -212,7 +217,7 @@ def plan(tasks: list[str], candidates: list[str], seeds: int, epochs: int | None
         for candidate in (EXACT, *(one for one in candidates if one != EXACT)):
             for task in tasks:
                 for head, gauge in GAUGES[task].items():
-                    if candidate == EXACT or not gauge.blind:
+                    if seed <= gauge.seeds and (candidate == EXACT or not gauge.blind):
                         length = epochs or gauge.epochs
                         jobs.append(Job(task=task, head=head, candidate=candidate, seed=seed, epochs=length))
     return jobs
@@ -239,7 +244,7 @@ def main() -> None:
     words.add_argument("--tasks", nargs="+", choices=list(GAUGES), help="all of them; labels needs a list.csv")
     words.add_argument("--videos", type=Path, default=REAL / "clips", help="folder of the footage")
     words.add_argument("--model", type=Path, default=REAL / "vit-tiny-augreg", help="tower of the footage's tasks")
-    words.add_argument("--seeds", type=int, default=1)
+    words.add_argument("--seeds", type=int, default=1, help="of the heads that have no fewer (GAUGES)")
     words.add_argument("--jobs", type=int, default=1, help="runs at the same time, one thread each")
     words.add_argument("--minutes", type=float, default=0, help="start nothing new after so long; 0: no limit")
     words.add_argument("--docs", action="store_true", help="write docs/frontier.md and its plots")
@@ -247,9 +252,9 @@ def main() -> None:
     asked = words.parse_args()
     work, footage = asked.work.absolute(), asked.videos.absolute()
     work.mkdir(parents=True, exist_ok=True)
-    sizes = Sizes(windows=36, toy=(640, 400), layers=LAYERS, model=asked.model.absolute())
+    sizes = Sizes(windows=36, views=3, toy=(640, 400), layers=LAYERS, model=asked.model.absolute())
     if asked.quick:
-        sizes = Sizes(windows=2, toy=(32, 32), layers="0,4", model=copy_toy_clip(work / "clip"), epochs=1)
+        sizes = Sizes(windows=2, views=1, toy=(32, 32), layers="0,4", model=copy_toy_clip(work / "clip"), epochs=1)
         footage = write_footage(work / "footage")
     tasks = asked.tasks or [task for task in GAUGES if task != "labels" or (footage / "list.csv").is_file()]
     one_thread()

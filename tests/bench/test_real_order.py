@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,6 +134,10 @@ def test_the_smallest_that_passes_must_pass_with_every_head(bench: Any, monkeypa
     ]  # fmt: skip
     assert bench.frontier.smallest(rows) == "int8"
     assert bench.frontier.smallest(rows[:3]) is None
+    at_chance = [replace(one, tops=(34.9,)) if one.head == "motion" else one for one in rows]
+    assert bench.frontier.gauges(at_chance) == {"dist"}
+    assert bench.frontier.smallest(at_chance) == "pq"
+    assert "no gauge" in bench.frontier.table(at_chance)[3]
     assert "`int8`**; with all blocks it would mean: B/16 14.56 MB" in bench.frontier_page.verdict(rows)
     assert "No candidate passes" in bench.frontier_page.verdict(rows[:3])
 
@@ -167,7 +172,11 @@ def test_float16_comes_first_and_heads_without_order_are_trained_on_it_alone(ben
         ("float16", "probe", 1), ("float16", "attentive", 1), ("float16", "motion", 1), ("float16", "dist", 1),
         ("int8", "motion", 1), ("int8", "dist", 1),
     ]  # fmt: skip
-    assert len(jobs) == 12 == len({job.run_name for job in jobs})
+    assert [(job.candidate, job.head, job.seed) for job in jobs[6:]] == [
+        ("float16", "motion", 2),
+        ("int8", "motion", 2),
+    ]
+    assert len({job.run_name for job in jobs}) == 8
 
 
 def test_a_picture_that_moves_is_seen_to_move_and_where(bench: Any) -> None:
@@ -182,3 +191,4 @@ def test_a_picture_that_moves_is_seen_to_move_and_where(bench: Any) -> None:
     near, inside = module.neighbours((2, 3), 1)
     assert near[0].tolist() == [0, 0, 1, 0, 0, 1, 3, 3, 4]
     assert inside[0].tolist() == [False] * 4 + [True, True, False, True, True]
+    assert inside[5].tolist() == [True, True, False, True, True, False, False, False, False]
