@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from codec_accuracy import cache_of
 from codec_table import EXACT
 from token_motion import TokenMotionConfig
 
+from vidxfer.pipeline.cache.spec import CacheSpec
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.clip.load import untrained_tower
+from vidxfer.pipeline.clip.tower import TowerInfo
 from vidxfer.pipeline.datasets.base import Dataset
 from vidxfer.pipeline.training.own_heads import add_head
 from vidxfer.pipeline.training.predictions import read_predictions
@@ -44,7 +47,7 @@ TOWERS = {"B/16": "ViT-B-16-quickgelu", "L/14": "ViT-L-14-quickgelu"}
 DEVICE_TFLOPS = 100
 """Operations a second, in 10^12, of the device that break-even is worked out for: CLIP's and the head's alike."""
 
-SSV2_CLASSES = 174
+SSV2_CLASSES, SCALED = 174, "dist-ssv2-b16"
 HEADS = {
     "dist": "DiST",
     "motion": "motion of tokens",
@@ -213,24 +216,32 @@ def at_scale(candidate: str, model: str, layers: Sequence[int] | None) -> Scaled
         layers: blocks; None: all.
     """
     codec, _, pooled = candidate.partition("@pool")
-    choice = CacheChoice(codec=codec, layers=None if layers is None else tuple(layers))
-    if pooled:
-        choice = replace(choice, pool=int(pooled))
-    tower = untrained_tower(model, device="cpu", numbers=False)
-    spec = describe_split(
-        choice, tower.info, Dataset(name="sizes", root=Path(), split="train", videos=(), class_names=())
-    )
-    recipe = named("dist-ssv2-b16")
-    head, needs = operations(recipe, spec, SSV2_CLASSES), needs_of(spec, recipe, SSV2_CLASSES)
+    spec, tower = _spec_at_scale(codec, model, layers, int(pooled or 1))
+    training_gflop = _training_gflop(model, None if layers is None else tuple(layers), int(pooled or 1))
+    read = bytes_read(spec, needs_of(spec, named(SCALED), SSV2_CLASSES))
     per_second = DEVICE_TFLOPS * 1e12
     rates = Rates(
-        clip_frames_per_second=per_second / tower.info.flop_per_frame(),
-        head_clips_per_second=per_second / (1e9 * head.training_gflop),
+        clip_frames_per_second=per_second / tower.flop_per_frame(),
+        head_clips_per_second=per_second / (1e9 * training_gflop),
     )
-    read = bytes_read(spec, needs)
     clip = ClipCost(token_bytes=read, frame_bytes=0.0, sparse_frames=spec.sparse_frames, seen_frames=0)
     return Scaled(
         bytes_per_view=read,
-        training_gflop=head.training_gflop,
+        training_gflop=training_gflop,
         break_even=break_even_gb_per_second(clip, rates),
     )
+
+
+@cache
+def _training_gflop(model: str, layers: Sequence[int] | None, pool: int) -> float:
+    """Of one clip, counted once: the codec does not change it."""
+    spec, _ = _spec_at_scale(EXACT, model, layers, pool)
+    return operations(named(SCALED), spec, SSV2_CLASSES).training_gflop
+
+
+def _spec_at_scale(codec: str, model: str, layers: Sequence[int] | None, pool: int) -> tuple[CacheSpec, TowerInfo]:
+    info = untrained_tower(model, device="cpu", numbers=False).info
+    choice = CacheChoice(codec=codec, layers=None if layers is None else tuple(layers), pool=pool)
+    return describe_split(
+        choice, info, Dataset(name="sizes", root=Path(), split="train", videos=(), class_names=())
+    ), info
