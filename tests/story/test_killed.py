@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,26 +176,27 @@ def test_a_signal_ends_an_extraction_at_once_and_without_a_traceback(
 def test_slurms_signal_ends_two_processes_after_the_same_step(
     toy: Any, started: Any, vidxfer: Any, tmp_path: Path
 ) -> None:
-    """The signal reaches one of them, or both: all leave after one step, and go on as if nothing had been."""
-    runs = {name: tmp_path / name for name in ("whole", "leads", "both")}
+    """It reaches one of them, later both: all leave after one step, and go on as if nothing had been."""
+    whole, run = tmp_path / "whole", tmp_path / "run"
     sets = ("--devices", 2, "--set", "checkpoint_seconds=1000", "--set", "ema=0.9")
-    whole = vidxfer(*train_words(toy, runs["whole"], *sets))
-    assert whole.returncode == 0, whole.stderr
-    for name in ("leads", "both"):
-        process = started(*train_words(toy, runs[name], *sets), start_new_session=True)
-        assert wait_until(in_the_middle(runs[name], of_epoch=1), process), process.communicate()
-        (process.send_signal if name == "leads" else lambda number: os.killpg(process.pid, number))(signal.SIGUSR1)  # noqa: B023
+    undisturbed = vidxfer(*train_words(toy, whole, *sets))
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    steps = [0]
+    for epoch, send in ((1, lambda process: process.send_signal), (2, lambda process: partial(os.killpg, process.pid))):
+        process = started(*train_words(toy, run, *sets), start_new_session=True)
+        assert wait_until(in_the_middle(run, of_epoch=epoch), process), process.communicate()
+        send(process)(signal.SIGUSR1)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 75, err
         assert "stopped by SIGUSR1 with a checkpoint" in err
         assert "Traceback" not in err
-        steps = json.loads((runs[name] / "checkpoint" / "progress.json").read_text())["global_step"]
-        assert 0 < steps < EPOCHS * STEPS
-        done = vidxfer(*train_words(toy, runs[name], *sets))
-        assert done.returncode == 0, done.stderr
-        assert curve(runs[name]) == curve(runs["whole"])
-        weights = [(run / "checkpoint" / "weights.safetensors").read_bytes() for run in (runs["whole"], runs[name])]
-        assert weights[0] == weights[1]
+        steps.append(json.loads((run / "checkpoint" / "progress.json").read_text())["global_step"])
+    assert 0 < steps[1] < steps[2] < EPOCHS * STEPS
+    done = vidxfer(*train_words(toy, run, *sets))
+    assert done.returncode == 0, done.stderr
+    assert curve(run) == curve(whole)
+    weights = [(folder / "checkpoint" / "weights.safetensors").read_bytes() for folder in (whole, run)]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.slow
