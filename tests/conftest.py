@@ -8,6 +8,7 @@ file lies in none of them is skipped; the last line of a run counts those tests 
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import os
 import re
@@ -33,6 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SMALL_TOWERS = "vidxfer_tests_clip_small_towers"
 ABSENT = "not on this machine: "
 """What the reason of a skipped test begins with when a file is missing."""
 
@@ -344,3 +346,21 @@ def content() -> Callable[[Path], dict[str, Any]]:
         return found
 
     return read
+
+
+@pytest.fixture(scope="session")
+def small() -> Any:
+    """The module clip/small_towers.py."""
+    if SMALL_TOWERS not in sys.modules:
+        spec = importlib.util.spec_from_file_location(SMALL_TOWERS, Path(__file__).parent / "clip" / "small_towers.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[SMALL_TOWERS] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[SMALL_TOWERS])
+    return sys.modules[SMALL_TOWERS]
+
+
+@pytest.fixture(scope="session")
+def write_tower(small: Any) -> Any:
+    """Writes a small tower of a kind into a folder; see small_towers.py."""
+    return small.write_tower

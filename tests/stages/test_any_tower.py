@@ -5,7 +5,6 @@ The towers are those of tests/clip/small_towers.py; they see 32 px and have thre
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 
 from vidxfer.pipeline.cache.store import open_split
 
-TOWERS = Path(__file__).parents[1] / "clip" / "small_towers.py"
 KINDS = ("clip", "clipa", "siglip", "eva02", "dinov2", "dinov2 with registers")
 """open_clip's own blocks, with a class token pooled and with the mean; `TimmModel` without a class token and with one;
 plain timm with registers and without."""
@@ -27,16 +25,6 @@ def data(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three training videos and two to validate on."""
     root: Path = toy.smaller(tmp_path_factory.mktemp("any") / "ssv2", 3)
     return root
-
-
-@pytest.fixture(scope="module")
-def write_tower() -> Any:
-    spec = importlib.util.spec_from_file_location("small_towers_of_any", TOWERS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.write_tower
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +23,6 @@ from vidxfer.stages.progress import Silent
 from vidxfer.stages.upkeep.fidelity import FidelityRequest, fidelity
 from vidxfer.stages.upkeep.recode import RecodeRequest, recode
 from vidxfer.stages.upkeep.truth import Truth, tower_of_split
-
-TOWERS = Path(__file__).parents[1] / "clip" / "small_towers.py"
 
 
 def plain_figures(model: Path, exact: Path, small: Path, split: str) -> list[tuple[float, float, float]]:
@@ -168,16 +165,6 @@ def test_what_cannot_be_measured_is_refused(toy: Any) -> None:
     ):
         with pytest.raises(UsageError, match=words):
             fidelity(FidelityRequest(cache=toy.int8, through=True, **changes))  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def write_tower() -> Any:
-    spec = importlib.util.spec_from_file_location("small_towers_of_through", TOWERS)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.write_tower
 
 
 @pytest.mark.parametrize("kind", ["dinov2 with registers", "siglip"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
@@ -27,14 +26,9 @@ def commands() -> list[list[str]]:
 
 
 def test_the_commands_of_the_page_lead_from_videos_to_an_answer(
-    toy: Any, invoke: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Any, invoke: Any, write_tower: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = importlib.util.spec_from_file_location("small_towers_of_page", ROOT / "tests/clip/small_towers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.write_tower(tmp_path / "tower", "dinov3")
+    write_tower(tmp_path / "tower", "dinov3")
     for number, video in enumerate(sorted(toy.videos.glob("*.webm"))[:10]):
         target = tmp_path / "videos" / ("left", "right")[number % 2] / video.name
         target.parent.mkdir(parents=True, exist_ok=True)
