@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,7 +97,6 @@ def test_what_is_random_inside_a_head_follows_from_seed_step_and_process() -> No
     assert torch.equal(torch.get_rng_state(), before), "nobody else's numbers move"
 
 
-VIDXFER = Path(sys.executable).with_name("vidxfer")
 SETTINGS = ["epochs=2", "warmup_epochs=1", "batch_clips=8", "evaluate_every_epochs=2", "head.dropout=0.5",
             "head.channels=32"]  # fmt: skip
 
@@ -140,37 +137,3 @@ def stop_after(steps: int) -> Any:
         return self.stopping
 
     return agree
-
-
-STOPPER = """
-import sys
-from vidxfer.stages.learning.trainer import Trainer
-
-def agree(self):
-    self.stopping = self.place.global_step >= 4
-    return self.stopping
-
-Trainer._agree_to_stop = agree
-from vidxfer.cli.main import app
-app()
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_with_dropout_go_on_with_their_curve(toy: Any, tmp_path: Path) -> None:
-    (tmp_path / "stopper.py").write_text(STOPPER)
-    words = ["train", "--cache", toy.int8, "--recipe", "frame-transformer", "--devices", 2, "--device", "cpu",
-             *(word for setting in SETTINGS for word in ("--set", setting)), "--run"]  # fmt: skip
-
-    def run(program: list[Any], name: str) -> subprocess.CompletedProcess[str]:
-        line = [str(word) for word in [*program, *words, tmp_path / name]]
-        return subprocess.run(line, capture_output=True, text=True, timeout=290)
-
-    done = run([VIDXFER], "whole")
-    assert done.returncode == 0, done.stderr
-    stopped = run([sys.executable, tmp_path / "stopper.py"], "broken")
-    assert stopped.returncode == 75, stopped.stderr
-    assert len(losses(tmp_path / "broken")) == 4
-    done = run([VIDXFER], "broken")
-    assert done.returncode == 0, done.stderr
-    assert losses(tmp_path / "broken") == losses(tmp_path / "whole")

@@ -176,9 +176,10 @@ def test_a_signal_ends_an_extraction_at_once_and_without_a_traceback(
 def test_slurms_signal_ends_two_processes_after_the_same_step(
     toy: Any, started: Any, vidxfer: Any, tmp_path: Path
 ) -> None:
-    """It reaches one of them, later both: all leave after one step, and go on as if nothing had been."""
+    """It reaches one of them, later both: all leave after one step, and go on as if nothing had been, dropout too."""
     whole, run = tmp_path / "whole", tmp_path / "run"
-    sets = ("--devices", 2, "--set", "checkpoint_seconds=1000", "--set", "ema=0.9")
+    settings = ("checkpoint_seconds=1000", "ema=0.9", "head.dropout=0.5", "head.channels=32")
+    sets = ("--recipe", "frame-transformer", "--devices", 2, *(word for one in settings for word in ("--set", one)))
     undisturbed = vidxfer(*train_words(toy, whole, *sets))
     assert undisturbed.returncode == 0, undisturbed.stderr
     steps = [0]
