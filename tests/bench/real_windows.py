@@ -35,7 +35,7 @@ FRAMES, LINKS, SPEEDS = 8, 4, (1, 2)
 STEPS = (FRAMES - 1) * max(SPEEDS) + 1
 """Steps that a window reaches over."""
 
-STEP_SECONDS, MOST_OF_STRETCH = 0.1, 2 / 3
+STEP_SECONDS, MOST_OF_STRETCH = 0.04, 2 / 3
 APART = 3
 """Source frames between two windows; odd, see above."""
 
@@ -136,7 +136,8 @@ def write_windows(footage: Path, folder: Path, most: int) -> dict[str, str]:
     Raises:
         SystemExit: the folder holds windows of something else.
     """
-    made_from = {"footage": str(footage.resolve()), "most": most, "frames": FRAMES, "links": LINKS}
+    made_from = {"footage": str(footage.resolve()), "most": most, "frames": FRAMES, "links": LINKS,
+                 "step_seconds": STEP_SECONDS}  # fmt: skip
     mark = folder / "windows.json"
     if mark.is_file():
         made = json.loads(mark.read_text(encoding="utf-8"))
