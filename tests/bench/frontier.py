@@ -49,6 +49,7 @@ DEVICE_TFLOPS = 100
 
 SSV2_CLASSES, SCALED = 174, "dist-ssv2-b16"
 HEADS = {
+    "tds": "TDS-CLIP",
     "dist": "DiST",
     "motion": "motion of tokens",
     "evl": "EVL",

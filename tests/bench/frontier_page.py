@@ -7,7 +7,21 @@ from pathlib import Path
 
 from codec_accuracy import subsets_of
 from codec_table import EXACT
-from frontier import BEGIN, BLIND, DEVICE_TFLOPS, END, HEADS, PASS_POINTS, TOWERS, Result, Row, at_scale, rows_of, table
+from frontier import (
+    BEGIN,
+    BLIND,
+    DEVICE_TFLOPS,
+    END,
+    HEADS,
+    PASS_POINTS,
+    TOWERS,
+    Result,
+    Row,
+    at_scale,
+    gauges,
+    rows_of,
+    table,
+)
 from frontier import smallest as smallest_of
 from measure import ROOT, machine
 
@@ -72,17 +86,17 @@ def verdict(rows: Sequence[Row]) -> str:
 
 def plot(rows: Sequence[Row], file: Path, x: str, of: Callable[[Row], float]) -> None:
     """Top-1 of the order task; bars are the pairs' intervals about each point."""
-    points = []
+    points, heads = [], gauges(rows)
     for row in rows:
-        if row.task != "order" or row.head in BLIND["order"]:
+        if row.task != "order" or row.head not in heads:
             continue
         low = 0.0 if row.against is None else row.against.low - row.against.points
         high = 0.0 if row.against is None else row.against.high - row.against.points
         points.append(Point(label=row.candidate, x=of(row), y=row.top1, low=row.top1 + min(0.0, low),
-                            high=row.top1 + max(0.0, high), filled=row.head == "dist"))  # fmt: skip
+                            high=row.top1 + max(0.0, high), filled=row.head == "tds"))  # fmt: skip
     if points:
         words = Words(title="Forward or backward, speed 1 or 2, of real footage", x=x, y="top-1, %",
-                      below="filled: DiST, hollow: motion of tokens alone; bars: 95 % of the difference to float16",
+                      below="filled: TDS-CLIP, hollow: motion of tokens alone; bars: 95 % of the difference to float16",
                       line=(25.0, "chance"))  # fmt: skip
         plot_points(points, words, file)
 

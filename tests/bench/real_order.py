@@ -8,14 +8,12 @@
         candidate x head x seed ◀── trained and scored on the candidate's own cache ◀── a cache per candidate
             └─▶ results.jsonl, runs ─▶ frontier.py: paired differences to float16, table, plots, docs/frontier.md
 
-A candidate is a codec, and `@pool2` behind it where patches are averaged over 2 x 2. Every piece that is finished stays
-in the work folder and is not made again: caches, runs, lines of results.jsonl. `--minutes` starts nothing new after so
-long. The footage is `--videos`, a folder with or without a list.csv; without it the clips behind VIDXFER_REAL.
-`--quick` writes a few small videos of its own, and runs all of it on the toy world's tower: does it work?
+A candidate is a codec, and `@pool2` behind it where patches are averaged over 2 x 2. What is finished stays in the work
+folder: caches, runs, lines. `--minutes` starts nothing new after so long. The footage is `--videos`, with or without a
+list.csv; without it the clips behind VIDXFER_REAL. `--quick`: small videos, toy world's tower: does it run?
 
-Heads (`GAUGES`): DiST sees tokens and dense frames; token_motion.py sees tokens alone, and is the finer gauge of a
-codec. The two probes cannot see order: within a pair they must stay at chance, or something else than order tells the
-classes apart.
+Heads (`GAUGES`): token_motion.py sees tokens alone and is the finest gauge of a codec; TDS-CLIP also sees frames as
+pixels. The two probes cannot see order: within a pair they must stay at chance, or something else tells classes apart.
 """
 
 from __future__ import annotations
@@ -63,27 +61,29 @@ class Gauge:
         start_epochs: of a run on float16, with the candidate's pool, that its training begins with; 0: from scratch.
         sets: further settings.
         precision: of the training.
-        blind: it cannot see the order of frames; it is trained on float16 alone.
+        alone: it is trained on float16 alone: it cannot see the order of frames, or has not learned to.
     """
 
     recipe: str
     epochs: int
     sets: tuple[str, ...] = ()
     precision: str = "fp32"
-    blind: bool = False
+    alone: bool = False
     head: str | None = None
     seeds: int = 3
     start_epochs: int = 0
 
 
 SMALL_DIST = ("dist.integration_channels=32", "dist.temporal_channels=16", "dist.classifier=linear")
+SMALL_TDS = ("head.side_channels=64", "head.local_frames=1")
 MOTION, START = "token_motion:TokenMotionConfig", "start-"
 GAUGES: dict[str, dict[str, Gauge]] = {
     "order": {
-        "probe": Gauge(recipe="probe", epochs=12, blind=True, seeds=1),
-        "attentive": Gauge(recipe="attentive-d1", epochs=6, blind=True, seeds=1),
+        "probe": Gauge(recipe="probe", epochs=12, alone=True, seeds=1),
+        "attentive": Gauge(recipe="attentive-d1", epochs=6, alone=True, seeds=1),
         "motion": Gauge(recipe="evl-toy", head=MOTION, epochs=8, sets=("learning_rate=2e-3",)),
-        "dist": Gauge(recipe="dist-toy", epochs=4, sets=SMALL_DIST, precision="bf16", start_epochs=40, seeds=1),
+        "tds": Gauge(recipe="tds-toy", epochs=4, sets=SMALL_TDS, precision="bf16", start_epochs=16),
+        "dist": Gauge(recipe="dist-toy", epochs=40, sets=SMALL_DIST, precision="bf16", alone=True, seeds=1),
     },
     "labels": {
         "attentive": Gauge(recipe="attentive-d1", epochs=12, seeds=1),
@@ -91,7 +91,7 @@ GAUGES: dict[str, dict[str, Gauge]] = {
     },
     "toy": {"evl": Gauge(recipe="evl-toy", epochs=12, seeds=1)},
 }
-"""Task -> short name of a head -> how it is trained there. The narrow DiST is a quarter of dist-toy's operations."""
+"""Task -> short name of a head -> how it is trained there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +122,7 @@ class Sizes:
         windows: of one video and split.
         views: of each clip of the order task that is trained on.
         toy: videos of the toy world, to train on and to score.
-        layers: blocks of the footage's tower.
-        model: that tower.
+        layers, model: blocks of the footage's tower, and that tower.
         epochs: of every run; None: each head's own.
     """
 
@@ -165,20 +164,21 @@ def train(work: Path, job: Job, gauge: Gauge, *words: object) -> None:
 
 
 def start_of(job: Job) -> Job | None:
-    """The run on float16, with the candidate's pool, that a job's training begins with; None: from scratch."""
+    """The run on float16, with the candidate's pool, that all seeds of a candidate begin with; None: none."""
     gauge = GAUGES[job.task][job.head]
     if not gauge.start_epochs:
         return None
     _, pool, side = job.candidate.partition("@pool")
     epochs = min(gauge.start_epochs, 10 * job.epochs)
-    return replace(job, candidate=EXACT + pool + side, head=START + job.head, epochs=epochs)
+    return replace(job, candidate=EXACT + pool + side, head=START + job.head, seed=0, epochs=epochs)
 
 
 def result_of(work: Path, job: Job) -> dict[str, Any]:
     """Train where the run is not there; the line of the result."""
     began, used = time.monotonic(), time.process_time()
     first = None if job.head.startswith(START) else start_of(job)
-    train(work, job, GAUGES[job.task][job.head.removeprefix(START)], *(("--init-from", first.run(work)) if first else ()))
+    begin_with = ("--init-from", first.run(work)) if first else ()
+    train(work, job, GAUGES[job.task][job.head.removeprefix(START)], *begin_with)
     lines = list(read_predictions(job.run(work), "val"))
     line = {**asdict(job), "top1": sum(one.right for one in lines) / len(lines), "scored": len(lines)}
     if job.task == "order":
@@ -187,10 +187,7 @@ def result_of(work: Path, job: Job) -> dict[str, Any]:
 
 
 def within_pair(run: Path) -> float:
-    """How often the class is more probable than the same frames in the other order; guessing gives a half.
-
-    Equal ones are half right: a head that cannot see order gives them.
-    """
+    """How often the class is more probable than the same frames in the other order; equal ones are half right."""
     found, classes = [], sorted(REVERSE)
     for one in read_predictions(run, "val"):
         shares = dict(zip(one.best, one.shares, strict=True))
@@ -213,11 +210,11 @@ def sources_of(work: Path, task: str, footage: Path) -> dict[str, str]:
 def plan(tasks: list[str], candidates: list[str], seeds: int, epochs: int | None) -> list[Job]:
     """Every result, float16 first, one candidate after the other; every first seed before any second one."""
     jobs = []
-    for seed in range(1, seeds + 1):
+    for seed in range(seeds):
         for candidate in (EXACT, *(one for one in candidates if one != EXACT)):
             for task in tasks:
                 for head, gauge in GAUGES[task].items():
-                    if seed <= gauge.seeds and (candidate == EXACT or not gauge.blind):
+                    if seed < gauge.seeds and (candidate == EXACT or not gauge.alone):
                         length = epochs or gauge.epochs
                         jobs.append(Job(task=task, head=head, candidate=candidate, seed=seed, epochs=length))
     return jobs
@@ -263,17 +260,15 @@ def main() -> None:
         for task in tasks:
             began = time.monotonic()
             prepare(work, task, footage, sizes)
-            print(f"{task}: videos and float16 cache after {time.monotonic() - began:.0f} s", flush=True)
             list(pool.map(recode, [work / task] * len(asked.candidates), asked.candidates))
-            print(f"{task}: a cache per candidate after {time.monotonic() - began:.0f} s", flush=True)
+            print(f"{task}: videos and caches after {time.monotonic() - began:.0f} s", flush=True)
         jobs = plan(tasks, asked.candidates, asked.seeds, sizes.epochs)
         starts = list(dict.fromkeys(first for first in map(start_of, jobs) if first))
         list(pool.map(recode, [work / first.task for first in starts], [first.candidate for first in starts]))
         bench.do(starts, result_of)
         bench.do(jobs, result_of)
     lines = {tuple(line[name] for name in asdict(jobs[0])): line for line in bench.results}
-    found = {job: lines[tuple(asdict(job).values())] for job in jobs if bench.known(job)}
-    results = [Result(line=line, run=job.run(work)) for job, line in found.items()]
+    results = [Result(line=lines[tuple(asdict(job).values())], run=job.run(work)) for job in jobs if bench.known(job)]
     command = "python tests/bench/real_order.py " + shlex.join(
         word for word in sys.argv[1:] if word != str(asked.work) and word not in ("--work", "--docs")
     )

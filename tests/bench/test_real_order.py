@@ -60,9 +60,8 @@ def test_windows_in_which_most_moves_are_kept_in_the_order_of_the_video(bench: A
     assert bench.real_windows.starts([1.0] * 27, 2, 36) == []
     assert bench.real_windows.starts([1.0] * 28, 2, 36) == [0]
     assert bench.real_windows.starts([1.0] * 34, 2, 36) == [0, 3, 6]
-    assert [bench.real_windows.step_of(*one) for one in ((540, 30.0), (540, 10.0), (47, 30.0), (20, 30.0))] == [
-        3, 1, 2, 1,
-    ]  # fmt: skip
+    steps = {(540, 90.0): 4, (540, 30.0): 1, (540, 10.0): 1, (47, 90.0): 2, (20, 90.0): 1}
+    assert {one: bench.real_windows.step_of(*one) for one in steps} == steps
 
 
 def test_the_parts_of_a_list_that_belong_to_one_video_and_split_are_one_stretch(bench: Any, tmp_path: Path) -> None:
@@ -166,17 +165,23 @@ def test_ties_within_a_pair_are_half_right(bench: Any, tmp_path: Path) -> None:
     assert bench.real_order.within_pair(tmp_path) == (1 + 0 + 0.5 + 1) / 4
 
 
-def test_float16_comes_first_and_heads_without_order_are_trained_on_it_alone(bench: Any) -> None:
+def test_float16_comes_first_and_some_heads_are_trained_on_it_alone(bench: Any) -> None:
     jobs = bench.real_order.plan(["order"], ["int8", "float16"], 2, None)
-    assert [(job.candidate, job.head, job.seed) for job in jobs[:6]] == [
-        ("float16", "probe", 1), ("float16", "attentive", 1), ("float16", "motion", 1), ("float16", "dist", 1),
-        ("int8", "motion", 1), ("int8", "dist", 1),
+    assert [(job.candidate, job.head, job.seed) for job in jobs] == [
+        *[("float16", head, 0) for head in ("probe", "attentive", "motion", "tds", "dist")],
+        ("int8", "motion", 0), ("int8", "tds", 0),
+        ("float16", "motion", 1), ("float16", "tds", 1),
+        ("int8", "motion", 1), ("int8", "tds", 1),
     ]  # fmt: skip
-    assert [(job.candidate, job.head, job.seed) for job in jobs[6:]] == [
-        ("float16", "motion", 2),
-        ("int8", "motion", 2),
-    ]
-    assert len({job.run_name for job in jobs}) == 8
+    assert len({job.run_name for job in jobs}) == len(jobs)
+
+
+def test_a_run_begins_with_one_on_float16_that_all_seeds_share(bench: Any) -> None:
+    jobs = bench.real_order.plan(["order"], ["int8", "int8@pool2"], 2, None)
+    first = {(job.candidate, job.head): bench.real_order.start_of(job) for job in jobs}
+    assert first["int8", "motion"] is None
+    assert {one.run_name for one in first.values() if one} == {"start-tds_float16_0_16", "start-tds_float16@pool2_0_16"}
+    assert first["int8@pool2", "tds"].candidate == "float16@pool2"
 
 
 def test_a_picture_that_moves_is_seen_to_move_and_where(bench: Any) -> None:
