@@ -40,8 +40,8 @@ from vidxfer.stages.planning.plan import bytes_read, needs_of
 from vidxfer.stages.settings import CacheChoice
 
 BEGIN, END = "<!-- frontier: begin -->\n", "<!-- frontier: end -->\n"
-PASS_POINTS, CHANCE, GAUGE_POINTS = -2.0, 25.0, 10.0
-"""A head that is not so many points above chance on float16 cannot lose anything, and is no gauge of the order task."""
+PASS_POINTS, GAUGE_PERCENT = -2.0, 55.0
+"""A head that finds the right one of forward and backward less often than this (chance 50) has no order to lose."""
 
 TOWERS = {"B/16": "ViT-B-16-quickgelu", "L/14": "ViT-L-14-quickgelu"}
 DEVICE_TFLOPS = 100
@@ -50,12 +50,16 @@ DEVICE_TFLOPS = 100
 SSV2_CLASSES, SCALED = 174, "dist-ssv2-b16"
 HEADS = {
     "tds": "TDS-CLIP",
+    "tds2": "TDS-CLIP on pooled tokens",
     "dist": "DiST",
     "motion": "motion of tokens",
     "evl": "EVL",
     "probe": "linear probe",
     "attentive": "attentive d1",
 }
+BASES = {"tds2": f"{EXACT}@pool2"}
+"""Head -> what its candidates are compared with, where that is not float16."""
+
 BLIND = {"order": ("probe", "attentive")}
 """Task -> heads that cannot see what it asks for."""
 
@@ -115,7 +119,7 @@ def difference(pairs: Sequence[tuple[Mapping[str, bool], Mapping[str, bool]]], s
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A candidate under one head of one task."""
+    """A candidate under one head of one task; `within_pair`: how often the right one of two orders, in percent."""
 
     task: str
     head: str
@@ -123,6 +127,7 @@ class Row:
     tops: tuple[float, ...]
     against: Difference | None
     cost: HeadCost
+    within_pair: float | None = None
 
     @property
     def top1(self) -> float:
@@ -135,6 +140,16 @@ class Row:
         return self.against is None or self.against.low > PASS_POINTS
 
 
+def base_of(head: str) -> str:
+    """The candidate that a head's other candidates are compared with."""
+    return BASES.get(head, EXACT)
+
+
+def compared(head: str, candidate: str) -> bool:
+    """Whether a head says something of a candidate: the pools must be those that it learns with."""
+    return head not in BASES or candidate.partition("@")[2] == BASES[head].partition("@")[2]
+
+
 def rows_of(work: Path, results: Sequence[Result], source: Callable[[str], Mapping[str, str]]) -> list[Row]:
     """A row per task, head and candidate, over the seeds that it and float16 both have."""
     grouped: dict[tuple[str, str, str], dict[int, Result]] = {}
@@ -143,7 +158,7 @@ def rows_of(work: Path, results: Sequence[Result], source: Callable[[str], Mappi
         grouped.setdefault((line["task"], line["head"], line["candidate"]), {})[line["seed"]] = result
     rows = []
     for (task, head, candidate), seeds in grouped.items():
-        exact = grouped.get((task, head, EXACT), {})
+        exact = grouped.get((task, head, base_of(head)), {})
         both = sorted(seeds.keys() & exact.keys())
         pairs = [(exact[seed].right(), seeds[seed].right()) for seed in both]
         first = next(iter(seeds.values()))
@@ -151,31 +166,38 @@ def rows_of(work: Path, results: Sequence[Result], source: Callable[[str], Mappi
             Row(
                 task=task, head=head, candidate=candidate,
                 tops=tuple(100 * seeds[seed].line["top1"] for seed in sorted(seeds)),
-                against=difference(pairs, source(task)) if pairs and candidate != EXACT else None,
+                against=difference(pairs, source(task)) if pairs and candidate != base_of(head) else None,
+                within_pair=_mean([seed.line.get("within_pair") for seed in seeds.values()]),
                 cost=cost_of(Run.open(first.run), open_split(cache_of(work / task, candidate), "val")),
             )
         )  # fmt: skip
     return rows
 
 
+def _mean(shares: Sequence[float | None]) -> float | None:
+    known = [100 * share for share in shares if share is not None]
+    return statistics.mean(known) if known else None
+
+
 def table(rows: Sequence[Row]) -> list[str]:
     """One row per candidate and head of one task, float16 first; heads that cannot see order are left out."""
     lines = [
-        "| head | candidate | kB per view | smaller | training GFLOP | fewer | top-1 (each seed) | against float16 "
-        "| passes |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| head | candidate | kB per view | smaller | training GFLOP | fewer | top-1 (each seed) | within a pair "
+        "| against the first | passes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    exact = {row.head: row.cost for row in rows if row.candidate == EXACT}
+    exact = {row.head: row.cost for row in rows if row.candidate == base_of(row.head)}
     for row in rows:
         if row.head in BLIND.get(row.task, ()) or row.head not in exact:
             continue
         passes = "yes" if row.passes else "no"
         if row.task == "order" and row.head not in gauges(rows):
-            passes = "no gauge: at chance on float16"
+            passes = "no gauge: finds no order"
         seeds = f" ({', '.join(f'{top:.1f}' for top in row.tops)})" if len(row.tops) > 1 else ""
         cells = [HEADS[row.head], f"`{row.candidate}`", f"{row.cost.bytes_per_view / 1e3:.1f}",
                  f"{exact[row.head].bytes_per_view / row.cost.bytes_per_view:.1f}x", f"{row.cost.training_gflop:.3f}",
                  f"{exact[row.head].training_gflop / row.cost.training_gflop:.1f}x", f"{row.top1:.1f}{seeds}",
+                 "-" if row.within_pair is None else f"{row.within_pair:.1f}",
                  "-" if row.against is None else str(row.against), passes]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -183,8 +205,8 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 def gauges(rows: Sequence[Row]) -> set[str]:
     """Heads that see what the order task asks for, and have learned it on float16."""
-    order = [row for row in rows if row.task == "order" and row.candidate == EXACT]
-    return {row.head for row in order if row.head not in BLIND["order"] and row.top1 >= CHANCE + GAUGE_POINTS}
+    order = [row for row in rows if row.task == "order" and row.candidate == base_of(row.head)]
+    return {row.head for row in order if row.head not in BLIND["order"] and (row.within_pair or 0) >= GAUGE_PERCENT}
 
 
 def smallest(rows: Sequence[Row]) -> str | None:
@@ -194,7 +216,8 @@ def smallest(rows: Sequence[Row]) -> str | None:
     sizes = {}
     for candidate in {row.candidate for row in order} - {EXACT}:
         own = [row for row in order if row.candidate == candidate]
-        if {row.head for row in own} == heads and all(row.passes for row in own):
+        asked = {head for head in heads if compared(head, candidate)}
+        if {row.head for row in own} == asked and all(row.passes for row in own):
             sizes[candidate] = max(row.cost.bytes_per_view for row in own)
     return min(sizes, key=lambda one: sizes[one], default=None)
 

@@ -18,6 +18,7 @@ from frontier import (
     Result,
     Row,
     at_scale,
+    base_of,
     gauges,
     rows_of,
     table,
@@ -35,18 +36,16 @@ TITLES = {
 }
 
 
-def blind_table(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
+def blind_table(rows: Sequence[Row]) -> list[str]:
     """Heads on float16 tokens of the order task: top-1, and how often the right one of a pair is more probable."""
     lines = [
         "| head, on float16 | top-1 (chance 25.0) | right one of forward and backward (chance 50.0) |",
         "|---|---|---|",
     ]
     for row in rows:
-        if row.task == "order" and row.candidate == EXACT:
-            own = {"task": "order", "head": row.head, "candidate": EXACT}
-            found = [100 * one.line["within_pair"] for one in results if own.items() <= one.line.items()]
+        if row.task == "order" and row.candidate == base_of(row.head):
             order = "cannot see order" if row.head in BLIND["order"] else "sees order"
-            lines.append(f"| {HEADS[row.head]} ({order}) | {row.top1:.1f} | {sum(found) / len(found):.1f} |")
+            lines.append(f"| {HEADS[row.head]} ({order}) | {row.top1:.1f} | {row.within_pair:.1f} |")
     return lines
 
 
@@ -93,10 +92,10 @@ def plot(rows: Sequence[Row], file: Path, x: str, of: Callable[[Row], float]) ->
         low = 0.0 if row.against is None else row.against.low - row.against.points
         high = 0.0 if row.against is None else row.against.high - row.against.points
         points.append(Point(label=row.candidate, x=of(row), y=row.top1, low=row.top1 + min(0.0, low),
-                            high=row.top1 + max(0.0, high), filled=row.head == "tds"))  # fmt: skip
+                            high=row.top1 + max(0.0, high), filled=row.head == "tds2"))  # fmt: skip
     if points:
         words = Words(title="Forward or backward, speed 1 or 2, of real footage", x=x, y="top-1, %",
-                      below="filled: TDS-CLIP, hollow: motion of tokens alone; bars: 95 % of the difference to float16",
+                      below="filled: TDS-CLIP, pooled; hollow: motion of tokens; bars: 95 % of the difference",
                       line=(25.0, "chance"))  # fmt: skip
         plot_points(points, words, file)
 
@@ -122,7 +121,7 @@ def write_page(work: Path, results: Sequence[Result], source: Callable[[str], Ma
             result for result in results if result.line["task"] == task).right()})  # fmt: skip
         text += [f"### {title}", "", f"{scored} clips of {recordings} source videos are scored.", "", *table(own), ""]
         if task == "order":
-            text += [*blind_table(rows, results), "", "![top-1 against bytes per view](frontier-bytes.svg)", "",
+            text += [*blind_table(rows), "", "![top-1 against bytes per view](frontier-bytes.svg)", "",
                      "![top-1 against training GFLOP per clip](frontier-gflop.svg)", ""]  # fmt: skip
     if (best := smallest_of(rows)) is not None:
         text += [

@@ -12,8 +12,9 @@ A candidate is a codec, and `@pool2` behind it where patches are averaged over 2
 folder: caches, runs, lines. `--minutes` starts nothing new after so long. The footage is `--videos`, with or without a
 list.csv; without it the clips behind VIDXFER_REAL. `--quick`: small videos, toy world's tower: does it run?
 
-Heads (`GAUGES`): token_motion.py sees tokens alone and is the finest gauge of a codec; TDS-CLIP also sees frames as
-pixels. The two probes cannot see order: within a pair they must stay at chance, or something else tells classes apart.
+Heads (`GAUGES`): token_motion.py sees tokens alone and is the finest gauge of a codec. TDS-CLIP sees frames as pixels
+too; it finds order on pooled tokens only, so `tds2` compares pooled candidates with float16@pool2. The two probes
+cannot see order: within a pair they must stay at chance, or something else tells the classes apart.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from codec_accuracy import Bench, cache_of, one_thread, recode, vidxfer
 from codec_table import EXACT
-from frontier import Result
+from frontier import Result, compared
 from frontier_page import write_page
 from real_windows import FRAMES, REVERSE, STEPS, write_windows
 
@@ -58,7 +59,6 @@ class Gauge:
         recipe, epochs: of the run.
         head: one that is not vidxfer's own; the recipe says the rest.
         seeds: at most so many.
-        start_epochs: of a run on float16, with the candidate's pool, that its training begins with; 0: from scratch.
         sets: further settings.
         precision: of the training.
         alone: it is trained on float16 alone: it cannot see the order of frames, or has not learned to.
@@ -71,18 +71,18 @@ class Gauge:
     alone: bool = False
     head: str | None = None
     seeds: int = 3
-    start_epochs: int = 0
 
 
 SMALL_DIST = ("dist.integration_channels=32", "dist.temporal_channels=16", "dist.classifier=linear")
 SMALL_TDS = ("head.side_channels=64", "head.local_frames=1")
-MOTION, START = "token_motion:TokenMotionConfig", "start-"
+MOTION = "token_motion:TokenMotionConfig"
 GAUGES: dict[str, dict[str, Gauge]] = {
     "order": {
         "probe": Gauge(recipe="probe", epochs=12, alone=True, seeds=1),
         "attentive": Gauge(recipe="attentive-d1", epochs=6, alone=True, seeds=1),
         "motion": Gauge(recipe="evl-toy", head=MOTION, epochs=8, sets=("learning_rate=2e-3",)),
-        "tds": Gauge(recipe="tds-toy", epochs=4, sets=SMALL_TDS, precision="bf16", start_epochs=16),
+        "tds2": Gauge(recipe="tds-toy", epochs=16, sets=SMALL_TDS, precision="bf16"),
+        "tds": Gauge(recipe="tds-toy", epochs=16, sets=SMALL_TDS, precision="bf16", alone=True, seeds=1),
         "dist": Gauge(recipe="dist-toy", epochs=40, sets=SMALL_DIST, precision="bf16", alone=True, seeds=1),
     },
     "labels": {
@@ -152,33 +152,21 @@ def prepare(work: Path, task: str, footage: Path, sizes: Sizes) -> None:
     vidxfer("extract", *words, "--cache", cache_of(folder, EXACT), "--codec", EXACT, "--device", "cpu")
 
 
-def train(work: Path, job: Job, gauge: Gauge, *words: object) -> None:
+def train(work: Path, job: Job, gauge: Gauge) -> None:
     """One run; one that is finished is left as it is, one that was ended goes on."""
     sets = [f"epochs={job.epochs}", f"evaluate_every_epochs={job.epochs}", f"seed={job.seed}",
             f"warmup_epochs={min(1, job.epochs - 1)}", *gauge.sets]  # fmt: skip
     vidxfer(
         "train", "--cache", cache_of(work / job.task, job.candidate), "--recipe", gauge.recipe, "--run", job.run(work),
         *(("--head", gauge.head) if gauge.head else ()), "--precision", gauge.precision, "--device", "cpu",
-        *[word for one in sets for word in ("--set", one)], *words,
+        *[word for one in sets for word in ("--set", one)],
     )  # fmt: skip
-
-
-def start_of(job: Job) -> Job | None:
-    """The run on float16, with the candidate's pool, that all seeds of a candidate begin with; None: none."""
-    gauge = GAUGES[job.task][job.head]
-    if not gauge.start_epochs:
-        return None
-    _, pool, side = job.candidate.partition("@pool")
-    epochs = min(gauge.start_epochs, 10 * job.epochs)
-    return replace(job, candidate=EXACT + pool + side, head=START + job.head, seed=0, epochs=epochs)
 
 
 def result_of(work: Path, job: Job) -> dict[str, Any]:
     """Train where the run is not there; the line of the result."""
     began, used = time.monotonic(), time.process_time()
-    first = None if job.head.startswith(START) else start_of(job)
-    begin_with = ("--init-from", first.run(work)) if first else ()
-    train(work, job, GAUGES[job.task][job.head.removeprefix(START)], *begin_with)
+    train(work, job, GAUGES[job.task][job.head])
     lines = list(read_predictions(job.run(work), "val"))
     line = {**asdict(job), "top1": sum(one.right for one in lines) / len(lines), "scored": len(lines)}
     if job.task == "order":
@@ -208,16 +196,17 @@ def sources_of(work: Path, task: str, footage: Path) -> dict[str, str]:
 
 
 def plan(tasks: list[str], candidates: list[str], seeds: int, epochs: int | None) -> list[Job]:
-    """Every result, float16 first, one candidate after the other; every first seed before any second one."""
+    """Every result: float16 first, every first seed before any second one, heads on float16 alone at the end."""
     jobs = []
     for seed in range(seeds):
         for candidate in (EXACT, *(one for one in candidates if one != EXACT)):
             for task in tasks:
                 for head, gauge in GAUGES[task].items():
-                    if seed < gauge.seeds and (candidate == EXACT or not gauge.alone):
+                    wanted = candidate == EXACT if gauge.alone else compared(head, candidate)
+                    if seed < gauge.seeds and wanted:
                         length = epochs or gauge.epochs
                         jobs.append(Job(task=task, head=head, candidate=candidate, seed=seed, epochs=length))
-    return jobs
+    return sorted(jobs, key=lambda job: GAUGES[job.task][job.head].alone)
 
 
 def write_footage(folder: Path) -> Path:
@@ -263,9 +252,6 @@ def main() -> None:
             list(pool.map(recode, [work / task] * len(asked.candidates), asked.candidates))
             print(f"{task}: videos and caches after {time.monotonic() - began:.0f} s", flush=True)
         jobs = plan(tasks, asked.candidates, asked.seeds, sizes.epochs)
-        starts = list(dict.fromkeys(first for first in map(start_of, jobs) if first))
-        list(pool.map(recode, [work / first.task for first in starts], [first.candidate for first in starts]))
-        bench.do(starts, result_of)
         bench.do(jobs, result_of)
     lines = {tuple(line[name] for name in asdict(jobs[0])): line for line in bench.results}
     results = [Result(line=lines[tuple(asdict(job).values())], run=job.run(work)) for job in jobs if bench.known(job)]

@@ -5,7 +5,7 @@
     └─ speed 1   the 8 steps in their middle ──┴─▶ backward: the same pictures, last one first
 
 A source frame is decoded once and written once, without loss. A clip is a folder of numbered links to such pictures, so
-the classes differ in the order of their frames and in nothing else: no encoder has seen them. A step is about 0.1
+the classes differ in the order of their frames and in nothing else: no encoder has seen them. A step is about 0.04
 seconds, less where a video is short. On an empty road nothing moves, and no head could tell what is forward; so of all
 windows those are kept in which neighbouring frames differ most. All four clips share a window.
 
@@ -137,7 +137,7 @@ def write_windows(footage: Path, folder: Path, most: int) -> dict[str, str]:
         SystemExit: the folder holds windows of something else.
     """
     made_from = {"footage": str(footage.resolve()), "most": most, "frames": FRAMES, "links": LINKS,
-                 "step_seconds": STEP_SECONDS}  # fmt: skip
+                 "step_seconds": STEP_SECONDS, "apart": APART}  # fmt: skip
     mark = folder / "windows.json"
     if mark.is_file():
         made = json.loads(mark.read_text(encoding="utf-8"))

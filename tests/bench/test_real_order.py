@@ -122,7 +122,7 @@ def test_the_smallest_that_passes_must_pass_with_every_head(bench: Any, monkeypa
         against = None if low is None else bench.frontier.Difference(points=0.0, low=low, high=1.0)
         cost = SimpleNamespace(bytes_per_view=size, training_gflop=1.0)
         return bench.frontier.Row(
-            task="order", head=head, candidate=candidate, tops=(50.0,), against=against, cost=cost
+            task="order", head=head, candidate=candidate, tops=(50.0,), against=against, cost=cost, within_pair=55.0
         )  # fmt: skip
 
     rows = [
@@ -133,12 +133,15 @@ def test_the_smallest_that_passes_must_pass_with_every_head(bench: Any, monkeypa
     ]  # fmt: skip
     assert bench.frontier.smallest(rows) == "int8"
     assert bench.frontier.smallest(rows[:3]) is None
-    at_chance = [replace(one, tops=(34.9,)) if one.head == "motion" else one for one in rows]
+    at_chance = [replace(one, within_pair=54.9) if one.head == "motion" else one for one in rows]
     assert bench.frontier.gauges(at_chance) == {"dist"}
     assert bench.frontier.smallest(at_chance) == "pq"
     assert "no gauge" in bench.frontier.table(at_chance)[3]
     assert "`int8`**; with all blocks it would mean: B/16 14.56 MB" in bench.frontier_page.verdict(rows)
     assert "No candidate passes" in bench.frontier_page.verdict(rows[:3])
+    pooled = [row("tds2", "float16@pool2", 9, None), row("motion", "pq@pool2", 8, 0.0), row("dist", "pq@pool2", 8, 0.0)]
+    assert bench.frontier.smallest([*rows, *pooled]) == "int8"  # pq@pool2 lacks a head that compares pooled tokens
+    assert bench.frontier.smallest([*rows, *pooled, row("tds2", "pq@pool2", 8, -1.0)]) == "pq@pool2"
 
 
 def test_sizes_at_published_towers_are_those_of_the_documents(bench: Any) -> None:
@@ -166,22 +169,14 @@ def test_ties_within_a_pair_are_half_right(bench: Any, tmp_path: Path) -> None:
 
 
 def test_float16_comes_first_and_some_heads_are_trained_on_it_alone(bench: Any) -> None:
-    jobs = bench.real_order.plan(["order"], ["int8", "float16"], 2, None)
+    jobs = bench.real_order.plan(["order"], ["int8", "float16", "float16@pool2", "pq@pool2"], 2, None)
+    each = [("float16", "motion"), ("int8", "motion"), ("float16@pool2", "motion"), ("float16@pool2", "tds2"),
+            ("pq@pool2", "motion"), ("pq@pool2", "tds2")]  # fmt: skip
     assert [(job.candidate, job.head, job.seed) for job in jobs] == [
-        *[("float16", head, 0) for head in ("probe", "attentive", "motion", "tds", "dist")],
-        ("int8", "motion", 0), ("int8", "tds", 0),
-        ("float16", "motion", 1), ("float16", "tds", 1),
-        ("int8", "motion", 1), ("int8", "tds", 1),
+        *[(*one, 0) for one in each], *[(*one, 1) for one in each],
+        *[("float16", head, 0) for head in ("probe", "attentive", "tds", "dist")],
     ]  # fmt: skip
     assert len({job.run_name for job in jobs}) == len(jobs)
-
-
-def test_a_run_begins_with_one_on_float16_that_all_seeds_share(bench: Any) -> None:
-    jobs = bench.real_order.plan(["order"], ["int8", "int8@pool2"], 2, None)
-    first = {(job.candidate, job.head): bench.real_order.start_of(job) for job in jobs}
-    assert first["int8", "motion"] is None
-    assert {one.run_name for one in first.values() if one} == {"start-tds_float16_0_16", "start-tds_float16@pool2_0_16"}
-    assert first["int8@pool2", "tds"].candidate == "float16@pool2"
 
 
 def test_a_picture_that_moves_is_seen_to_move_and_where(bench: Any) -> None:
