@@ -58,7 +58,7 @@ PARTS = {
     "heads": Part("gpu_figures", 50),
     "resume": Part("gpu_runs", 50),
     "ranks": Part("gpu_runs", 40),
-    "compiled": Part("gpu_proofs", 90),
+    "compiled": Part("gpu_proofs", 150),
     "tests": Part("gpu_runs", 60),
     "large": Part("gpu_figures", 50),
 }

@@ -38,6 +38,10 @@ SAME = 1e-3
 """Largest share by which taps in float32, and numbers of a compiled head, may differ: another order of additions."""
 
 
+OF_THE_LARGEST = 1e-4
+"""Share of a head's largest gradient below which a gradient may be rounding alone."""
+
+
 def recipes(folder: Path, small: bool) -> Iterator[Row]:
     """Every recipe at its published size: some steps on the same random clips, whose loss must fall."""
     where = compute_on("auto", "auto")
@@ -107,10 +111,22 @@ def same_weights(tower: Tower, other: Tower) -> bool:
     return all(torch.equal(value.to(CPU), state[name].to(CPU)) for name, value in tower.state().items())
 
 
-def share_off(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Largest deviation as a share of the largest expected number."""
+def share_off(found: torch.Tensor, expected: torch.Tensor, least: float = 1e-6) -> float:
+    """Largest deviation as a share of the largest expected number, or of `least` where all are smaller."""
     wrong = (found.detach().float().to(CPU) - expected.detach().float().to(CPU)).abs().max()
-    return float(wrong / expected.detach().float().abs().max().clamp_min(1e-6).to(CPU))
+    return float(wrong / expected.detach().float().abs().max().clamp_min(least).to(CPU))
+
+
+def gradients_off(found: torch.nn.Module, expected: torch.nn.Module) -> float:
+    """`share_off` of the worst parameter's gradient.
+
+    A bias before a batch norm has the gradient 0, and what is computed is rounding. So a parameter's gradients count as
+    no smaller than `OF_THE_LARGEST` times the largest one of the head.
+    """
+    own = dict(found.named_parameters())
+    pairs = [(own[key].grad, value.grad) for key, value in expected.named_parameters() if value.grad is not None]
+    least = OF_THE_LARGEST * max(float(value.abs().max()) for _, value in pairs)
+    return max(share_off(torch.zeros(()) if grad is None else grad, value, least) for grad, value in pairs)
 
 
 def compiled(folder: Path, small: bool) -> Iterator[Row]:
@@ -129,12 +145,7 @@ def compiled(folder: Path, small: bool) -> Iterator[Row]:
         began = time.monotonic()
         with tf32(False):
             logits = [one_pass(net, batch) for net in (eager, head)]
-        gradients = [dict(net.named_parameters()) for net in (eager, head)]
-        worst = max(
-            share_off(gradients[1][key].grad, value.grad)
-            for key, value in gradients[0].items()
-            if value.grad is not None
-        )
+        worst = gradients_off(head, eager)
         off = share_off(logits[1], logits[0])
         yield {
             "head": name, "logits, share of the largest": off, "gradients, share of the largest": worst,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 HERE = Path(__file__).parent
 
@@ -61,6 +62,19 @@ def gpu_script(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The driver, as a module."""
     monkeypatch.syspath_prepend(str(HERE))
     return importlib.import_module("gpu")
+
+
+def test_a_gradient_of_rounding_alone_is_no_difference_and_a_missing_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+    off = importlib.import_module("gpu_proofs").gradients_off
+    heads = [torch.nn.Linear(2, 1) for _ in range(2)]
+    for head, (weight, bias) in zip(heads, (([2.0, -4.0], 1e-9), ([2.0, -4.0004], 3e-9)), strict=True):
+        head.weight.grad, head.bias.grad = torch.tensor([weight]), torch.tensor([bias])
+    assert off(*heads) == pytest.approx(1e-4, rel=1e-2)
+    heads[0].bias.grad, heads[1].bias.grad = torch.tensor([0.01]), torch.tensor([0.02])
+    assert off(*heads) == pytest.approx(0.5)
+    heads[0].bias.grad = None
+    assert off(*heads) == pytest.approx(1.0)
 
 
 def test_a_part_that_fails_hangs_or_disproves_is_a_result_and_not_the_end(
