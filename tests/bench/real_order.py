@@ -81,7 +81,7 @@ GAUGES: dict[str, dict[str, Gauge]] = {
         "probe": Gauge(recipe="probe", epochs=12, alone=True, seeds=1),
         "attentive": Gauge(recipe="attentive-d1", epochs=6, alone=True, seeds=1),
         "motion": Gauge(recipe="evl-toy", head=MOTION, epochs=8, sets=("learning_rate=2e-3",)),
-        "tds2": Gauge(recipe="tds-toy", epochs=16, sets=SMALL_TDS, precision="bf16"),
+        "tds2": Gauge(recipe="tds-toy", epochs=16, sets=SMALL_TDS, precision="bf16", seeds=1),
         "tds": Gauge(recipe="tds-toy", epochs=16, sets=SMALL_TDS, precision="bf16", alone=True, seeds=1),
         "dist": Gauge(recipe="dist-toy", epochs=40, sets=SMALL_DIST, precision="bf16", alone=True, seeds=1),
     },

@@ -173,7 +173,7 @@ def test_float16_comes_first_and_some_heads_are_trained_on_it_alone(bench: Any) 
     each = [("float16", "motion"), ("int8", "motion"), ("float16@pool2", "motion"), ("float16@pool2", "tds2"),
             ("pq@pool2", "motion"), ("pq@pool2", "tds2")]  # fmt: skip
     assert [(job.candidate, job.head, job.seed) for job in jobs] == [
-        *[(*one, 0) for one in each], *[(*one, 1) for one in each],
+        *[(*one, 0) for one in each], *[(*one, 1) for one in each if one[1] != "tds2"],
         *[("float16", head, 0) for head in ("probe", "attentive", "tds", "dist")],
     ]  # fmt: skip
     assert len({job.run_name for job in jobs}) == len(jobs)
