@@ -49,17 +49,12 @@ DEVICE_TFLOPS = 100
 
 SSV2_CLASSES, SCALED = 174, "dist-ssv2-b16"
 HEADS = {
-    "tds": "TDS-CLIP",
-    "tds2": "TDS-CLIP on pooled tokens",
     "dist": "DiST",
     "motion": "motion of tokens",
     "evl": "EVL",
     "probe": "linear probe",
     "attentive": "attentive d1",
 }
-BASES = {"tds2": f"{EXACT}@pool2"}
-"""Head -> what its candidates are compared with, where that is not float16."""
-
 BLIND = {"order": ("probe", "attentive")}
 """Task -> heads that cannot see what it asks for."""
 
@@ -140,16 +135,6 @@ class Row:
         return self.against is None or self.against.low > PASS_POINTS
 
 
-def base_of(head: str) -> str:
-    """The candidate that a head's other candidates are compared with."""
-    return BASES.get(head, EXACT)
-
-
-def compared(head: str, candidate: str) -> bool:
-    """Whether a head says something of a candidate: the pools must be those that it learns with."""
-    return head not in BASES or candidate.partition("@")[2] == BASES[head].partition("@")[2]
-
-
 def rows_of(work: Path, results: Sequence[Result], source: Callable[[str], Mapping[str, str]]) -> list[Row]:
     """A row per task, head and candidate, over the seeds that it and float16 both have."""
     grouped: dict[tuple[str, str, str], dict[int, Result]] = {}
@@ -158,7 +143,7 @@ def rows_of(work: Path, results: Sequence[Result], source: Callable[[str], Mappi
         grouped.setdefault((line["task"], line["head"], line["candidate"]), {})[line["seed"]] = result
     rows = []
     for (task, head, candidate), seeds in grouped.items():
-        exact = grouped.get((task, head, base_of(head)), {})
+        exact = grouped.get((task, head, EXACT), {})
         both = sorted(seeds.keys() & exact.keys())
         pairs = [(exact[seed].right(), seeds[seed].right()) for seed in both]
         first = next(iter(seeds.values()))
@@ -166,7 +151,7 @@ def rows_of(work: Path, results: Sequence[Result], source: Callable[[str], Mappi
             Row(
                 task=task, head=head, candidate=candidate,
                 tops=tuple(100 * seeds[seed].line["top1"] for seed in sorted(seeds)),
-                against=difference(pairs, source(task)) if pairs and candidate != base_of(head) else None,
+                against=difference(pairs, source(task)) if pairs and candidate != EXACT else None,
                 within_pair=_mean([seed.line.get("within_pair") for seed in seeds.values()]),
                 cost=cost_of(Run.open(first.run), open_split(cache_of(work / task, candidate), "val")),
             )
@@ -183,10 +168,10 @@ def table(rows: Sequence[Row]) -> list[str]:
     """One row per candidate and head of one task, float16 first; heads that cannot see order are left out."""
     lines = [
         "| head | candidate | kB per view | smaller | training GFLOP | fewer | top-1 (each seed) | within a pair "
-        "| against the first | passes |",
+        "| against float16 | passes |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    exact = {row.head: row.cost for row in rows if row.candidate == base_of(row.head)}
+    exact = {row.head: row.cost for row in rows if row.candidate == EXACT}
     for row in rows:
         if row.head in BLIND.get(row.task, ()) or row.head not in exact:
             continue
@@ -205,7 +190,7 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 def gauges(rows: Sequence[Row]) -> set[str]:
     """Heads that see what the order task asks for, and have learned it on float16."""
-    order = [row for row in rows if row.task == "order" and row.candidate == base_of(row.head)]
+    order = [row for row in rows if row.task == "order" and row.candidate == EXACT]
     return {row.head for row in order if row.head not in BLIND["order"] and (row.within_pair or 0) >= GAUGE_PERCENT}
 
 
@@ -216,8 +201,7 @@ def smallest(rows: Sequence[Row]) -> str | None:
     sizes = {}
     for candidate in {row.candidate for row in order} - {EXACT}:
         own = [row for row in order if row.candidate == candidate]
-        asked = {head for head in heads if compared(head, candidate)}
-        if {row.head for row in own} == asked and all(row.passes for row in own):
+        if {row.head for row in own} == heads and all(row.passes for row in own):
             sizes[candidate] = max(row.cost.bytes_per_view for row in own)
     return min(sizes, key=lambda one: sizes[one], default=None)
 

@@ -18,7 +18,6 @@ from frontier import (
     Result,
     Row,
     at_scale,
-    base_of,
     gauges,
     rows_of,
     table,
@@ -43,7 +42,7 @@ def blind_table(rows: Sequence[Row]) -> list[str]:
         "|---|---|---|",
     ]
     for row in rows:
-        if row.task == "order" and row.candidate == base_of(row.head):
+        if row.task == "order" and row.candidate == EXACT:
             order = "cannot see order" if row.head in BLIND["order"] else "sees order"
             lines.append(f"| {HEADS[row.head]} ({order}) | {row.top1:.1f} | {row.within_pair:.1f} |")
     return lines
@@ -92,10 +91,10 @@ def plot(rows: Sequence[Row], file: Path, x: str, of: Callable[[Row], float]) ->
         low = 0.0 if row.against is None else row.against.low - row.against.points
         high = 0.0 if row.against is None else row.against.high - row.against.points
         points.append(Point(label=row.candidate, x=of(row), y=row.top1, low=row.top1 + min(0.0, low),
-                            high=row.top1 + max(0.0, high), filled=row.head == "tds2"))  # fmt: skip
+                            high=row.top1 + max(0.0, high), filled=row.head == "dist"))  # fmt: skip
     if points:
         words = Words(title="Forward or backward, speed 1 or 2, of real footage", x=x, y="top-1, %",
-                      below="filled: TDS-CLIP, pooled; hollow: motion of tokens; bars: 95 % of the difference",
+                      below="bars: 95 % of the difference to float16",
                       line=(25.0, "chance"))  # fmt: skip
         plot_points(points, words, file)
 

@@ -12,9 +12,9 @@ A candidate is a codec, and `@pool2` behind it where patches are averaged over 2
 folder: caches, runs, lines. `--minutes` starts nothing new after so long. The footage is `--videos`, with or without a
 list.csv; without it the clips behind VIDXFER_REAL. `--quick`: small videos, toy world's tower: does it run?
 
-Heads (`GAUGES`): token_motion.py sees tokens alone and is the finest gauge of a codec. TDS-CLIP sees frames as pixels
-too; it finds order on pooled tokens only, so `tds2` compares pooled candidates with float16@pool2. The two probes
-cannot see order: within a pair they must stay at chance, or something else tells the classes apart.
+Heads (`GAUGES`): token_motion.py sees tokens alone, and is the gauge of a codec. DiST finds no order with so little
+footage, and is trained on float16 alone. The two probes cannot see order: within a pair they must stay at chance, or
+something else tells the classes apart.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from codec_accuracy import Bench, cache_of, one_thread, recode, vidxfer
 from codec_table import EXACT
-from frontier import Result, compared
+from frontier import Result
 from frontier_page import write_page
 from real_windows import FRAMES, REVERSE, STEPS, write_windows
 
@@ -74,15 +74,12 @@ class Gauge:
 
 
 SMALL_DIST = ("dist.integration_channels=32", "dist.temporal_channels=16", "dist.classifier=linear")
-SMALL_TDS = ("head.side_channels=64", "head.local_frames=1")
 MOTION = "token_motion:TokenMotionConfig"
 GAUGES: dict[str, dict[str, Gauge]] = {
     "order": {
         "probe": Gauge(recipe="probe", epochs=12, alone=True, seeds=1),
         "attentive": Gauge(recipe="attentive-d1", epochs=6, alone=True, seeds=1),
-        "motion": Gauge(recipe="evl-toy", head=MOTION, epochs=8, sets=("learning_rate=2e-3",)),
-        "tds2": Gauge(recipe="tds-toy", epochs=16, sets=SMALL_TDS, precision="bf16", seeds=1),
-        "tds": Gauge(recipe="tds-toy", epochs=16, sets=SMALL_TDS, precision="bf16", alone=True, seeds=1),
+        "motion": Gauge(recipe="evl-toy", head=MOTION, epochs=8, sets=("learning_rate=2e-3",), seeds=6),
         "dist": Gauge(recipe="dist-toy", epochs=40, sets=SMALL_DIST, precision="bf16", alone=True, seeds=1),
     },
     "labels": {
@@ -196,17 +193,16 @@ def sources_of(work: Path, task: str, footage: Path) -> dict[str, str]:
 
 
 def plan(tasks: list[str], candidates: list[str], seeds: int, epochs: int | None) -> list[Job]:
-    """Every result: float16 first, every first seed before any second one, heads on float16 alone at the end."""
+    """Every result, float16 first, one candidate after the other; every first seed before any second one."""
     jobs = []
     for seed in range(seeds):
         for candidate in (EXACT, *(one for one in candidates if one != EXACT)):
             for task in tasks:
                 for head, gauge in GAUGES[task].items():
-                    wanted = candidate == EXACT if gauge.alone else compared(head, candidate)
-                    if seed < gauge.seeds and wanted:
+                    if seed < gauge.seeds and (candidate == EXACT or not gauge.alone):
                         length = epochs or gauge.epochs
                         jobs.append(Job(task=task, head=head, candidate=candidate, seed=seed, epochs=length))
-    return sorted(jobs, key=lambda job: GAUGES[job.task][job.head].alone)
+    return jobs
 
 
 def write_footage(folder: Path) -> Path:
