@@ -114,7 +114,14 @@ def difference(pairs: Sequence[tuple[Mapping[str, bool], Mapping[str, bool]]], s
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A candidate under one head of one task; `within_pair`: how often the right one of two orders, in percent."""
+    """A candidate under one head of one task.
+
+    Attributes:
+        tops: top-1 of each seed, in percent.
+        against: difference to float16; None for float16.
+        within_pair: how often the right one of two orders is the more probable, in percent.
+        in_its_pool: difference to float16 with the same means of patches; None without such means.
+    """
 
     task: str
     head: str
@@ -123,6 +130,7 @@ class Row:
     against: Difference | None
     cost: HeadCost
     within_pair: float | None = None
+    in_its_pool: Difference | None = None
 
     @property
     def top1(self) -> float:
@@ -143,15 +151,17 @@ def rows_of(work: Path, results: Sequence[Result], source: Callable[[str], Mappi
         grouped.setdefault((line["task"], line["head"], line["candidate"]), {})[line["seed"]] = result
     rows = []
     for (task, head, candidate), seeds in grouped.items():
-        exact = grouped.get((task, head, EXACT), {})
-        both = sorted(seeds.keys() & exact.keys())
-        pairs = [(exact[seed].right(), seeds[seed].right()) for seed in both]
+        differences = []
+        for base in (EXACT, EXACT + candidate[len(candidate.partition("@")[0]) :]):
+            exact = grouped.get((task, head, base), {})
+            pairs = [(exact[seed].right(), seeds[seed].right()) for seed in sorted(seeds.keys() & exact.keys())]
+            differences.append(difference(pairs, source(task)) if pairs and candidate != base else None)
         first = next(iter(seeds.values()))
         rows.append(
             Row(
                 task=task, head=head, candidate=candidate,
                 tops=tuple(100 * seeds[seed].line["top1"] for seed in sorted(seeds)),
-                against=difference(pairs, source(task)) if pairs and candidate != EXACT else None,
+                against=differences[0], in_its_pool=differences[1] if "@" in candidate else None,
                 within_pair=_mean([seed.line.get("within_pair") for seed in seeds.values()]),
                 cost=cost_of(Run.open(first.run), open_split(cache_of(work / task, candidate), "val")),
             )
@@ -168,8 +178,8 @@ def table(rows: Sequence[Row]) -> list[str]:
     """One row per candidate and head of one task, float16 first; heads that cannot see order are left out."""
     lines = [
         "| head | candidate | kB per view | smaller | training GFLOP | fewer | top-1 (each seed) | within a pair "
-        "| against float16 | passes |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| against float16 | against float16 of its pool | passes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     exact = {row.head: row.cost for row in rows if row.candidate == EXACT}
     for row in rows:
@@ -183,7 +193,8 @@ def table(rows: Sequence[Row]) -> list[str]:
                  f"{exact[row.head].bytes_per_view / row.cost.bytes_per_view:.1f}x", f"{row.cost.training_gflop:.3f}",
                  f"{exact[row.head].training_gflop / row.cost.training_gflop:.1f}x", f"{row.top1:.1f}{seeds}",
                  "-" if row.within_pair is None else f"{row.within_pair:.1f}",
-                 "-" if row.against is None else str(row.against), passes]  # fmt: skip
+                 "-" if row.against is None else str(row.against),
+                 "" if row.in_its_pool is None else str(row.in_its_pool), passes]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

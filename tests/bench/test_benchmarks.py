@@ -118,16 +118,22 @@ def test_a_part_that_fails_hangs_or_disproves_is_a_result_and_not_the_end(
 
 
 def test_the_order_task_runs_and_what_is_finished_is_not_run_again(tmp_path: Path) -> None:
-    command = [sys.executable, str(HERE / "real_order.py"), "--quick", "--work", str(tmp_path), "--tasks", "order"]
+    command = [sys.executable, str(HERE / "real_order.py"), "--quick", "--work", str(tmp_path), "--tasks", "order",
+               "--candidates", "int8@pool2", "float16@pool2"]  # fmt: skip
     printed = []
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         printed.append(done.stdout.count('"top1"'))
-    assert printed == [6, 0], "two probes on float16, two heads on float16 and on int8"
+    assert printed == [6, 0], "four heads on float16, one on both candidates"
     page = (tmp_path / "frontier.md").read_text()
     assert "16 clips of 2 source videos are scored." in page
-    assert page.count("| DiST | `float16` | 34.8 | 1.0x |") == page.count("| DiST | `int8` | 17.7 | 2.0x |") == 1
+    assert "| DiST | `float16` | 34.8 | 1.0x |" in page, "2 layers, 4 frames, 17 tokens, 128 channels, 2 bytes"
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| motion of tokens | ")]
+    assert [row[1:4] for row in rows] == [
+        ["`float16`", "34.8", "1.0x"], ["`int8@pool2`", "5.2", "6.7x"], ["`float16@pool2`", "10.2", "3.4x"],
+    ]  # fmt: skip
+    assert [(" to " in row[8], " to " in row[9]) for row in rows] == [(False, False), (True, True), (True, False)]
     assert "linear probe (cannot see order) | 25.0 | 50.0 |" in page
     assert (tmp_path / "frontier-bytes.svg").stat().st_size > 1000
 
