@@ -177,7 +177,7 @@ def _labelled(axes: Axes, points: Sequence[Point], places: Sequence[float]) -> l
     points_at = [(x, point.y) for point, x in zip(points, places, strict=True)]
     labels = [
         axes.annotate(
-            textwrap.fill(point.label, LABEL_CHARACTERS), place, xytext=(0, 0), textcoords="figure pixels",
+            textwrap.fill(point.label, LABEL_CHARACTERS), place, xytext=(0, 0), textcoords="figure fraction",
             fontsize=LABEL_POINTS, color=INK,
             va="bottom", annotation_clip=False, in_layout=False,
             arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.7, "shrinkA": 1, "shrinkB": 6,
@@ -195,8 +195,9 @@ def _labelled(axes: Axes, points: Sequence[Point], places: Sequence[float]) -> l
         if [number for number, box in enumerate(beside[-1]) if box is None] == crowded or len(beside) > MOST_ROUNDS:
             break
     boxes = _column(axes, points_at, sizes, beside[-1])
+    width, height = axes.figure.bbox.size
     for label, box, near in zip(labels, boxes, beside[-1], strict=True):
-        label.set_position((box.x0, box.y0))
+        label.set_position((box.x0 / width, box.y0 / height))  # not in pixels: an SVG has others
         if near is not None and label.arrow_patch is not None:
             label.arrow_patch.set_visible(False)
     return boxes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,20 @@ def test_no_label_touches_another_or_a_mark_and_all_are_on_the_picture(points: l
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
         assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
         assert not any(box.contains(*mark) for mark in marks)
+
+
+def test_labels_of_an_svg_are_where_they_were_laid_out(tmp_path: Path) -> None:
+    """An SVG has 72 dots per inch, and the layout is made with others."""
+    plot_points(CROWDED, WORDS, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    width, height = (float(size) for size in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0])
+    figure, boxes = drawn(CROWDED, WORDS)
+    for one, box in zip(CROWDED, boxes, strict=True):
+        places = re.findall(rf"<!-- {one.label} -->\s*<g [^>]*translate\(([\d.]+) ([\d.]+)\)", text)
+        assert len(places) == 1
+        across, down = float(places[0][0]) / width, float(places[0][1]) / height
+        assert across == pytest.approx(box.x0 / figure.bbox.width, abs=0.002)
+        assert down == pytest.approx(1 - box.y0 / figure.bbox.height, abs=0.02), "the base line is above the box's end"
 
 
 def test_zero_has_a_place_of_its_own_left_of_the_logarithm() -> None:
