@@ -179,7 +179,10 @@ def remove(path: Path, *, below: Path | None = None) -> None:
     """Remove what has this name: of a link the link alone, a folder with what it holds. Raises PathError."""
     with suppress(FileNotFoundError), folder_below(path.parent, below) as folder:
         if stat.S_ISDIR(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode):
-            shutil.rmtree(path.name, ignore_errors=True, dir_fd=folder)  # another process may still write into it
+            try:
+                shutil.rmtree(path.name, ignore_errors=True, dir_fd=folder)  # another process may still write into it
+            except OSError as error:  # Ctrl-C between a close and its note makes rmtree close twice
+                raise (error.__context__ or error) from None
         else:
             os.unlink(path.name, dir_fd=folder)
 

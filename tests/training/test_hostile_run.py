@@ -20,7 +20,7 @@ from vidxfer.pipeline.errors import RunError, VidxferError
 from vidxfer.pipeline.training.journal import Journal, read_metrics
 from vidxfer.pipeline.training.recipes import named
 from vidxfer.pipeline.training.run import Run, RunPlace
-from vidxfer.pipeline.writing import write_text
+from vidxfer.pipeline.writing import remove, write_text
 
 from ..hostile import in_time
 
@@ -202,3 +202,21 @@ def test_a_run_folder_may_be_a_link_to_another_disk(tmp_path: Path) -> None:
     read_everything(tmp_path / "run")
     assert [line["step"] for line in read_metrics(tmp_path / "disk2")] == [5, 6]
     assert Run.open(tmp_path / "disk2").progress().global_step == 6
+
+
+def test_ctrl_c_in_a_close_of_rmtree_is_ctrl_c_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted between the close and its note, rmtree closes a second time; the real rmtree is run."""
+    (tmp_path / "folder" / "inner").mkdir(parents=True)
+    close, interrupted = os.close, []
+
+    def interrupting(fd: int) -> None:
+        inner = not interrupted and Path(f"/proc/self/fd/{fd}").readlink().name == "inner"
+        close(fd)
+        if inner:
+            interrupted.append(fd)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "close", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        remove(tmp_path / "folder")
+    assert interrupted
