@@ -123,7 +123,7 @@ def whole_path(path: Path) -> Iterator[Path]:
                 _sync(path.name, inner)
                 os.rename(path.name, path.name, src_dir_fd=inner, dst_dir_fd=folder)
         finally:
-            shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
+            remove(path.parent / name)
         os.fsync(folder)
 
 
@@ -182,7 +182,7 @@ def remove(path: Path, *, below: Path | None = None) -> None:
             try:
                 shutil.rmtree(path.name, ignore_errors=True, dir_fd=folder)  # another process may still write into it
             except OSError as error:  # Ctrl-C between a close and its note makes rmtree close twice
-                raise (error.__context__ or error) from None
+                raise (error.errno == errno.EBADF and error.__context__) or error from None
         else:
             os.unlink(path.name, dir_fd=folder)
 

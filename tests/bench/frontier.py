@@ -151,17 +151,19 @@ def rows_of(work: Path, results: Sequence[Result], source: Callable[[str], Mappi
         grouped.setdefault((line["task"], line["head"], line["candidate"]), {})[line["seed"]] = result
     rows = []
     for (task, head, candidate), seeds in grouped.items():
-        differences = []
-        for base in (EXACT, EXACT + candidate[len(candidate.partition("@")[0]) :]):
+        _, pooled, side = candidate.partition("@pool")
+        differences = {}
+        for base in {EXACT, EXACT + pooled + side} - {candidate}:
             exact = grouped.get((task, head, base), {})
-            pairs = [(exact[seed].right(), seeds[seed].right()) for seed in sorted(seeds.keys() & exact.keys())]
-            differences.append(difference(pairs, source(task)) if pairs and candidate != base else None)
+            if pairs := [(exact[seed].right(), seeds[seed].right()) for seed in sorted(seeds.keys() & exact.keys())]:
+                differences[base] = difference(pairs, source(task))
         first = next(iter(seeds.values()))
         rows.append(
             Row(
                 task=task, head=head, candidate=candidate,
                 tops=tuple(100 * seeds[seed].line["top1"] for seed in sorted(seeds)),
-                against=differences[0], in_its_pool=differences[1] if "@" in candidate else None,
+                against=differences.get(EXACT),
+                in_its_pool=differences.get(EXACT + pooled + side) if pooled else None,
                 within_pair=_mean([seed.line.get("within_pair") for seed in seeds.values()]),
                 cost=cost_of(Run.open(first.run), open_split(cache_of(work / task, candidate), "val")),
             )
