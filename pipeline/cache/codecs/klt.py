@@ -108,7 +108,7 @@ class KltLayer(nn.Module):
         else:
             step, share = scale[:, :, places:].unbind(-1)
             values = decode_planes(patches, step, self.bits, self.table, count=len(self.rotation))
-        rest = torch.addcmul(values @ self.rotation, share.to(dtype).unsqueeze(-1), self.wild)
+        rest = (values @ self.rotation).addcmul_(share.to(dtype).unsqueeze(-1), self.wild)
         return torch.cat([(classes * self.class_std).unsqueeze(2), rest], dim=2).add_(self.place_mean)
 
     def _encode_blocks(self, values: Tensor) -> Tensor:
@@ -133,15 +133,17 @@ class KltLayer(nn.Module):
         if frames % self.block:
             raise ValueError(f"{self.form.name} decodes frames in blocks of {self.block}; got {frames} of them")
         rows = rearrange(codes, "clip (block frame) patch byte -> (clip block patch) (frame byte)", frame=self.block)
-        chosen = F.pad(decode_parts(rows[:, 2:], self.sizes, self.codewords), (0, 1))
-        kinds = rows[:, 1, None]
-        coefficients = chosen[:, self.position[0]] * self.coefficient_std[0]
-        for kind in range(1, BLOCK_KINDS):  # a table per row would take 8 bytes for every number
-            of_kind = chosen[:, self.position[kind]] * self.coefficient_std[kind]
-            coefficients = torch.where(kinds == kind, of_kind, coefficients)
-        gain = self._gain(rows[:, 0].to(coefficients.dtype) - GAIN_ZERO)
-        tracks = self.dct.T @ (coefficients * gain.unsqueeze(-1)).view(len(rows), self.block, -1)
-        values: Tensor = rearrange(tracks, "(clip block patch) frame component -> clip (block frame) patch component",
+        # Tracks come last from here on: a kind's order then moves whole rows of them, and not single numbers.
+        chosen = F.pad(decode_parts(rows[:, 2:], self.sizes, self.codewords).T, (0, 0, 0, 1))
+        kinds, gain = rows[:, 1], self._gain(rows[:, 0].to(chosen.dtype) - GAIN_ZERO)
+        coefficients = chosen.new_zeros(self.position.shape[1], len(rows))
+        of_kind = torch.empty_like(coefficients)
+        for kind in range(BLOCK_KINDS):  # a table per track would take 8 bytes for every number
+            torch.index_select(chosen, 0, self.position[kind], out=of_kind)
+            of_kind.mul_(self.coefficient_std[kind].unsqueeze(-1))
+            coefficients.addcmul_(of_kind, torch.where(kinds == kind, gain, 0))
+        tracks = (self.dct.T @ coefficients.view(self.block, -1)).view(self.block, -1, len(rows))
+        values: Tensor = rearrange(tracks, "frame component (clip block patch) -> clip (block frame) patch component",
                                    clip=clips, patch=patches)  # fmt: skip
         return values
 
