@@ -119,6 +119,7 @@ class Row:
     Attributes:
         tops: top-1 of each seed, in percent.
         against: difference to float16; None for float16.
+        decoding_gflop: what turning the tokens of one view back takes.
         within_pair: how often the right one of two orders is the more probable, in percent.
         in_its_pool: difference to float16 with the same means of patches; None without such means.
     """
@@ -129,6 +130,7 @@ class Row:
     tops: tuple[float, ...]
     against: Difference | None
     cost: HeadCost
+    decoding_gflop: float = 0.0
     within_pair: float | None = None
     in_its_pool: Difference | None = None
 
@@ -157,7 +159,7 @@ def rows_of(work: Path, results: Sequence[Result], source: Callable[[str], Mappi
             exact = grouped.get((task, head, base), {})
             if pairs := [(exact[seed].right(), seeds[seed].right()) for seed in sorted(seeds.keys() & exact.keys())]:
                 differences[base] = difference(pairs, source(task))
-        first = next(iter(seeds.values()))
+        first, split = next(iter(seeds.values())), open_split(cache_of(work / task, candidate), "val")
         rows.append(
             Row(
                 task=task, head=head, candidate=candidate,
@@ -165,10 +167,17 @@ def rows_of(work: Path, results: Sequence[Result], source: Callable[[str], Mappi
                 against=differences.get(EXACT),
                 in_its_pool=differences.get(EXACT + pooled + side) if pooled else None,
                 within_pair=_mean([seed.line.get("within_pair") for seed in seeds.values()]),
-                cost=cost_of(Run.open(first.run), open_split(cache_of(work / task, candidate), "val")),
+                cost=cost_of(Run.open(first.run), split),
+                decoding_gflop=decoding_gflop(split.spec),
             )
         )  # fmt: skip
     return rows
+
+
+def decoding_gflop(spec: CacheSpec) -> float:
+    """Of one view: "klt" stores its class row as it is, the others turn it too."""
+    turned = spec.tokens - spec.form.is_klt
+    return len(spec.layers) * spec.sparse_frames * turned * spec.form.decoding_operations(spec.channels) / 1e9
 
 
 def _mean(shares: Sequence[float | None]) -> float | None:
@@ -179,9 +188,9 @@ def _mean(shares: Sequence[float | None]) -> float | None:
 def table(rows: Sequence[Row]) -> list[str]:
     """One row per candidate and head of one task, float16 first; heads that cannot see order are left out."""
     lines = [
-        "| head | candidate | kB per view | smaller | training GFLOP | fewer | top-1 (each seed) | within a pair "
-        "| against float16 | against float16 of its pool | passes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| head | candidate | kB per view | smaller | training GFLOP | fewer | decoding GFLOP | top-1 (each seed) "
+        "| within a pair | against float16 | against float16 of its pool | passes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     exact = {row.head: row.cost for row in rows if row.candidate == EXACT}
     for row in rows:
@@ -193,7 +202,8 @@ def table(rows: Sequence[Row]) -> list[str]:
         seeds = f" ({', '.join(f'{top:.1f}' for top in row.tops)})" if len(row.tops) > 1 else ""
         cells = [HEADS[row.head], f"`{row.candidate}`", f"{row.cost.bytes_per_view / 1e3:.1f}",
                  f"{exact[row.head].bytes_per_view / row.cost.bytes_per_view:.1f}x", f"{row.cost.training_gflop:.3f}",
-                 f"{exact[row.head].training_gflop / row.cost.training_gflop:.1f}x", f"{row.top1:.1f}{seeds}",
+                 f"{exact[row.head].training_gflop / row.cost.training_gflop:.1f}x",
+                 f"{row.decoding_gflop:.3f}" if row.decoding_gflop else "", f"{row.top1:.1f}{seeds}",
                  "-" if row.within_pair is None else f"{row.within_pair:.1f}",
                  "-" if row.against is None else str(row.against),
                  "" if row.in_its_pool is None else str(row.in_its_pool), passes]  # fmt: skip
@@ -221,10 +231,11 @@ def smallest(rows: Sequence[Row]) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled:
-    """A candidate on a published tower: bytes of a view, GFLOP of a training step per clip, break-even."""
+    """A candidate on a published tower: bytes of a view, GFLOP of a training step and of decoding, break-even."""
 
     bytes_per_view: int
     training_gflop: float
+    decoding_gflop: float
     break_even: float | None
 
 
@@ -249,6 +260,7 @@ def at_scale(candidate: str, model: str, layers: Sequence[int] | None) -> Scaled
     return Scaled(
         bytes_per_view=read,
         training_gflop=training_gflop,
+        decoding_gflop=decoding_gflop(spec),
         break_even=break_even_gb_per_second(clip, rates),
     )
 

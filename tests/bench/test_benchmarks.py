@@ -133,7 +133,7 @@ def test_the_order_task_runs_and_what_is_finished_is_not_run_again(tmp_path: Pat
     assert [row[1:4] for row in rows] == [
         ["`float16`", "34.8", "1.0x"], ["`int8@pool2`", "5.2", "6.7x"], ["`float16@pool2`", "10.2", "3.4x"],
     ]  # fmt: skip
-    assert [(" to " in row[8], " to " in row[9]) for row in rows] == [(False, False), (True, True), (True, False)]
+    assert [(" to " in row[9], " to " in row[10]) for row in rows] == [(False, False), (True, True), (True, False)]
     assert "linear probe (cannot see order) | 25.0 | 50.0 |" in page
     assert (tmp_path / "frontier-bytes.svg").stat().st_size > 1000
 

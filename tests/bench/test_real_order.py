@@ -115,7 +115,7 @@ def test_the_interval_is_over_recordings_and_not_over_clips(bench: Any) -> None:
 
 
 def test_the_smallest_that_passes_must_pass_with_every_head(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = bench.frontier.Scaled(bytes_per_view=14_560_000, training_gflop=95.0, break_even=None)
+    sizes = bench.frontier.Scaled(bytes_per_view=14_560_000, training_gflop=95.0, decoding_gflop=22.3, break_even=None)
     monkeypatch.setattr(bench.frontier_page, "at_scale", lambda *_: sizes)
 
     def row(head: str, candidate: str, size: int, low: float | None) -> Any:
@@ -147,6 +147,11 @@ def test_sizes_at_published_towers_are_those_of_the_documents(bench: Any) -> Non
     assert round(exact.training_gflop, 1) == 95.0  # docs/heads.md
     clip, head = 281e9 / 100e12, 95e9 / 100e12
     assert exact.break_even == pytest.approx(exact.bytes_per_view / 1e9 / (clip + head), rel=0.01)
+    assert exact.decoding_gflop == 0
+    turned = bench.frontier.at_scale("klt4", "ViT-B-16-quickgelu", None).decoding_gflop
+    assert turned == pytest.approx(12 * 8 * 196 * 2 * 767 * 768 / 1e9), "not the class row, and one direction is apart"
+    fewer = bench.frontier.at_scale("pca192+int8@pool2", "ViT-B-16-quickgelu", None).decoding_gflop
+    assert fewer == pytest.approx(12 * 8 * 50 * 2 * 192 * 768 / 1e9)
 
 
 def test_ties_within_a_pair_are_half_right(bench: Any, tmp_path: Path) -> None:

@@ -121,6 +121,10 @@ class Form:
             )
         return self.kept or channels
 
+    def decoding_operations(self, channels: int) -> int:
+        """Of turning one token's values back into channels, with two for a multiply-add; 0: nothing is turned."""
+        return 2 * self.values(channels) * channels if self.is_klt or self.transform else 0
+
     def code_width(self, channels: int) -> int:
         """Length of the last axis of the codes of one token."""
         values = self.values(channels)
