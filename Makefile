@@ -103,6 +103,7 @@ bench: $(STAMP)  ## seconds of a training step: DiST plain and fast, CLIP, readi
 	$(BIN)/python tests/bench/bench_dist.py $(if $(QUICK),--rounds 1) $(ARGS)
 	$(BIN)/python tests/bench/bench_heads.py $(if $(QUICK),--rounds 1) $(ARGS)
 	$(BIN)/python tests/bench/bench_pooled.py $(if $(QUICK),--rounds 1) $(ARGS)
+	$(BIN)/python tests/bench/bench_decode.py $(if $(QUICK),--rounds 1 --layers 1) $(ARGS)
 	$(BIN)/python tests/bench/bench_paths.py $(if $(QUICK),--rounds 1 --clips 2 --videos 4) $(ARGS)
 	$(BIN)/python tests/bench/bench_frames.py $(if $(QUICK),--rounds 1) $(ARGS)
 	$(BIN)/python tests/bench/bench_decoders.py $(if $(QUICK),--rounds 1 --videos 2) $(if $(WRITE),--write docs/frames.md)

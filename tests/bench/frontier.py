@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from codec_accuracy import cache_of
 from codec_table import EXACT
+from stored import decoding_gflop
 from token_motion import TokenMotionConfig
 
 from vidxfer.pipeline.cache.spec import CacheSpec
@@ -172,12 +173,6 @@ def rows_of(work: Path, results: Sequence[Result], source: Callable[[str], Mappi
             )
         )  # fmt: skip
     return rows
-
-
-def decoding_gflop(spec: CacheSpec) -> float:
-    """Of one view: "klt" stores its class row as it is, the others turn it too."""
-    turned = spec.tokens - spec.form.is_klt
-    return len(spec.layers) * spec.sparse_frames * turned * spec.form.decoding_operations(spec.channels) / 1e9
 
 
 def _mean(shares: Sequence[float | None]) -> float | None:

@@ -124,3 +124,9 @@ def resident(fd: int, size_bytes: int) -> bytes:
         if failed:
             raise OSError(ctypes.get_errno(), "mincore")
     return bytes(page & 1 for page in pages)
+
+
+def decoding_gflop(spec: CacheSpec) -> float:
+    """Of one view: "klt" stores its class row as it is, the others turn it too."""
+    turned = spec.tokens - spec.form.is_klt
+    return len(spec.layers) * spec.sparse_frames * turned * spec.form.decoding_operations(spec.channels) / 1e9
