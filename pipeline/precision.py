@@ -5,7 +5,8 @@
     head      fp32    bf16                                       fp32
 
 Autocast casts what a product reads. Weights, gradients, the optimiser's state, the loss and what a cache delivers are
-float32 all along. bf16 has the range of float32, so no loss is scaled; fp16 has not, and heads are not trained in it.
+float32 all along; the product that turns a "klt" token back is in the head's type, as those that read it. bf16 has the
+range of float32, so no loss is scaled; fp16 has not, and heads are not trained in it.
 """
 
 from __future__ import annotations

@@ -147,6 +147,8 @@ class Dequantiser(_Layers):
         fitted: the codec's other arrays, of all stored layers; see `Form.fitted_shapes`.
         layers: the layer numbers that were read, in that order; None for all.
         dtype: type of the tokens handed out; the arithmetic is float32.
+        product: in what "klt" turns values back into channels, as bfloat16 for a head that reads tokens in it; None:
+            float32. A product costs 2 · channels operations for every number, far more than the rest.
     """
 
     matrix: Tensor | None
@@ -160,11 +162,14 @@ class Dequantiser(_Layers):
         fitted: Mapping[str, Tensor] | None = None,
         layers: Sequence[int] | None = None,
         dtype: torch.dtype = torch.float32,
+        product: torch.dtype | None = None,
     ) -> None:
         expect("mean", mean, "layer channel", layer=len(spec.layers), channel=spec.channels)
         positions = spec.layer_positions(layers)
         super().__init__(codec_form(spec.codec), mean, std, fitted or {}, positions)
         self.dtype = dtype
+        for i in range(len(self._klt)):
+            self.klt(i).product = product
         self.layers = tuple(spec.layers[position] for position in positions)
         matrix = None
         if self.rotation is not None and self.component_std is not None:
@@ -173,11 +178,16 @@ class Dequantiser(_Layers):
 
     @classmethod
     def of(
-        cls, split: Split, *, layers: Sequence[int] | None = None, dtype: torch.dtype = torch.float32
+        cls,
+        split: Split,
+        *,
+        layers: Sequence[int] | None = None,
+        dtype: torch.dtype = torch.float32,
+        product: torch.dtype | None = None,
     ) -> Dequantiser:
         """With the codec and the statistics of a split."""
         mean, std, fitted = arrays_of(split)
-        return cls(split.spec, mean, std, fitted=fitted, layers=layers, dtype=dtype)
+        return cls(split.spec, mean, std, fitted=fitted, layers=layers, dtype=dtype, product=product)
 
     def forward(self, codes: Tensor, scale: Tensor | None) -> Tensor:
         """codes [clip layer frame token code], scale of the same clips or None → [clip layer frame token channel]."""

@@ -31,6 +31,7 @@ from vidxfer.pipeline.errors import UsageError
 from vidxfer.pipeline.grid import expect_pool, grid_of, pooled
 from vidxfer.pipeline.heads.base import Needs
 from vidxfer.pipeline.heads.recipe import Mixing
+from vidxfer.pipeline.precision import AUTOCAST
 from vidxfer.pipeline.shapes import ClipBatch, Video, View
 from vidxfer.pipeline.training.ahead import AHEAD, AheadLoader, Plan, RawBatch
 from vidxfer.pipeline.training.bank import Bank, BankDraw
@@ -165,6 +166,7 @@ class Assembler:
         smoothing: label smoothing of the targets; None: no targets (evaluation).
         tower: online path: CLIP computes the tokens from the pixels instead of the cache.
         mixing, seed: how clips of a batch are mixed, and the seed of the draws.
+        precision: of the head; see `Dequantiser.product`.
 
     Raises:
         UsageError: pixels are to be mixed before CLIP, and CLIP is not there; or patches are to be averaged over
@@ -181,6 +183,7 @@ class Assembler:
         tower: Any = None,
         mixing: Mixing | None = None,
         seed: int = 0,
+        precision: str = "fp32",
     ) -> None:
         spec = split.spec
         self.needs = replace(needs, pool=needs.pool or spec.pool)
@@ -191,7 +194,8 @@ class Assembler:
         expect_mixable(self.mixing, online=tower is not None)
         self.upload = Upload(device)
         cached = bool(needs.layers) and tower is None
-        self.dequantise = Dequantiser.of(split, layers=needs.layers).to(device) if cached else None
+        product = AUTOCAST[precision]
+        self.dequantise = Dequantiser.of(split, layers=needs.layers, product=product).to(device) if cached else None
 
     def __call__(self, raw: RawBatch, *, step: int | None = None) -> ClipBatch:
         """One batch on the device; labels below 0 (unlabelled) give no targets.

@@ -94,7 +94,8 @@ class UnitedAssembler(Assembler):
 
     def __init__(self, union: Union, needs: Needs, device: torch.device, **settings: Any) -> None:
         super().__init__(union.split, needs, device, **settings)
-        self.members = [Assembler(split, needs, device) for split in union.members]
+        precision = settings.get("precision", "fp32")
+        self.members = [Assembler(split, needs, device, precision=precision) for split in union.members]
 
     def pixels(self, raw: RawBatch) -> Tensor | None:
         """See `Assembler.pixels`."""

@@ -220,7 +220,7 @@ def score_split(
         source.loader(needs, decode_threads=threads[0], read_threads=threads[1], device=where.device) as loader,
         shown.bar(f"score {split.spec.split}", len(rows) * split.spec.stored_views, "clips") as bar,
     ):
-        assemble = source.assembler(needs, where.device)
+        assemble = source.assembler(needs, where.device, precision=where.precision)
         scored = score_rows(
             head, loader, assemble, rows, batch_clips=batch_clips, advance=bar.advance, where=where,
             probabilities=head.probabilities, fill=fill,

@@ -59,9 +59,8 @@ class Trainer:
         self.request, self.run, self.sources = request, run, sources
         self.rows, self.views = rows
         source = sources["train"]
-        self.split = split = source.split
         self.fabric, self.shown, self.stack, self.recipe = fabric, shown, stack, request.recipe
-        self.text = None if split.text is None else torch.from_numpy(split.text)
+        self.text = None if source.split.text is None else torch.from_numpy(source.split.text)
         self.where = where
         head = build_head(self.recipe, source.offer(self.recipe))
         self.needs = head.needs
@@ -96,6 +95,7 @@ class Trainer:
             smoothing=self.recipe.label_smoothing,
             mixing=self.recipe.mixing,
             seed=self.recipe.seed,
+            precision=where.precision,
         )
         self.journal = stack.enter_context(Journal(run.path, after_step=self.place.global_step)) if self.leads else None
         self.stop = stack.enter_context(stop_on_signal())

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
-from vidxfer.pipeline.cache.codecs.fit import Fitting
+from vidxfer.pipeline.cache.codecs.fit import Fitted, Fitting
 from vidxfer.pipeline.cache.codecs.fit_klt import TrackSample, fit_kinds, wild_direction
 from vidxfer.pipeline.cache.codecs.form import BLOCK_KINDS, block_frames, codec_form
 from vidxfer.pipeline.cache.codecs.klt import KltLayer, dct
@@ -45,11 +45,16 @@ def stream(seed: int, videos: int = 1, *, massive: float = 0.0, still: float = 0
 
 
 @cache
-def fitted(codec: str, massive: float = 0.0, still: float = 0.0) -> tuple[Quantiser, Dequantiser]:
-    form, fitting = codec_form(codec), Fitting([codec_form(codec)], 30)
+def statistics(codec: str, massive: float = 0.0, still: float = 0.0) -> Fitted:
+    fitting = Fitting([codec_form(codec)], 30)
     for seed in range(30):
         fitting.update(stream(seed, massive=massive, still=still))
-    made = fitting.finish(form, torch.device("cpu"))
+    return fitting.finish(codec_form(codec), torch.device("cpu"))
+
+
+@cache
+def fitted(codec: str, massive: float = 0.0, still: float = 0.0) -> tuple[Quantiser, Dequantiser]:
+    form, made = codec_form(codec), statistics(codec, massive, still)
     both = Quantiser(form, made.mean, made.std, made.arrays, range(LAYERS))
     return both, Dequantiser(spec_of(codec), made.mean, made.std, fitted=made.arrays)
 
@@ -320,3 +325,17 @@ def test_a_layer_is_decoded_in_whole_blocks_only() -> None:
     assert isinstance(decode.klt(0), KltLayer)
     with pytest.raises(ValueError, match="decoded whole"):
         decode.fold(torch.ones(2, CHANNELS), None, 0)
+
+
+@pytest.mark.parametrize("codec", ["klt1", "klt8"])
+def test_a_product_in_bfloat16_is_off_by_its_rounding_and_massive_tokens_spoil_nothing(codec: str) -> None:
+    quantise, decode = fitted(codec, massive=0.1)
+    made = statistics(codec, massive=0.1)
+    rounded = Dequantiser(spec_of(codec), made.mean, made.std, fitted=made.arrays, product=torch.bfloat16)
+    tokens = stream(99, massive=0.1)
+    exact, found = decode(*quantise(tokens)), rounded(*quantise(tokens))
+    assert found.dtype == torch.float32
+    assert torch.equal(found[:, :, :, 0], exact[:, :, :, 0]), "the class row is turned by nothing"
+    off, ordinary = (found - exact).norm(dim=-1), exact.norm(dim=-1).median()
+    assert 0 < float(off.max()) < 2**-7 * 2 * float(ordinary)
+    assert float(exact.norm(dim=-1).max()) > 10 * float(ordinary), "there are massive ones"

@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vidxfer.pipeline.cache.codecs.klt import KltLayer
 from vidxfer.pipeline.errors import ClipError, RunError, UsageError
 from vidxfer.pipeline.heads import RECIPES
 from vidxfer.pipeline.heads.base import Head
@@ -33,6 +34,7 @@ from vidxfer.stages.learning.evaluate import EvaluateRequest, evaluate
 from vidxfer.stages.learning.predict import PredictRequest, predict
 from vidxfer.stages.learning.train import TrainRequest, make_fabric, train
 from vidxfer.stages.settings import ClipChoice
+from vidxfer.stages.upkeep.recode import RecodeRequest, recode
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
 
@@ -131,6 +133,21 @@ def test_bf16_learns_what_float32_learns_and_is_not_it(toy: Any, tmp_path: Path)
         losses[precision] = [line["loss"] for line in read_metrics(tmp_path / precision) if "loss" in line]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
     assert losses["bf16"] != losses["fp32"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_klt_turns_tokens_back_in_the_precision_of_the_head(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """In training and in scoring, of one cache and of two."""
+    recode(RecodeRequest(source=toy.float16, target=tmp_path / "klt", codec="klt4"))
+    products, real = set(), KltLayer.decode
+    monkeypatch.setattr(KltLayer, "decode", lambda layer, *words: (products.add(layer.product), real(layer, *words))[1])
+    for number, more in enumerate(((), (toy.int8,))):
+        run = tmp_path / f"run{number}"
+        train(request(toy, run, cache=tmp_path / "klt", more_caches=more, precision=precision))
+        assert products == {torch.bfloat16 if precision == "bf16" else None}
+        products.clear()
 
 
 def test_a_tower_in_fp16_feeds_a_head_in_float32(toy: Any, tmp_path: Path, seen: list[Any]) -> None:

@@ -39,6 +39,10 @@ class KltLayer(nn.Module):
     Args:
         form: the codec.
         arrays: of this layer, by their names in `Form.fitted_shapes` without the layer axis.
+
+    Attributes:
+        product: in what values are turned back into channels; None: as everything else. The wild direction is added
+            afterwards, so massive tokens spoil nothing there either.
     """
 
     place_mean: Tensor
@@ -56,6 +60,7 @@ class KltLayer(nn.Module):
     def __init__(self, form: Form, arrays: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.form = form
+        self.product: torch.dtype | None = None
         self.tokens, self.channels = arrays["place_mean"].shape
         self.width = form.code_width(self.channels)
         self.class_places = form.code_tokens(1, self.channels)
@@ -108,7 +113,9 @@ class KltLayer(nn.Module):
         else:
             step, share = scale[:, :, places:].unbind(-1)
             values = decode_planes(patches, step, self.bits, self.table, count=len(self.rotation))
-        rest = (values @ self.rotation).addcmul_(share.to(dtype).unsqueeze(-1), self.wild)
+        product = self.product or dtype
+        turned = (values.to(product) @ self.rotation.to(product)).to(dtype)
+        rest = turned.addcmul_(share.to(dtype).unsqueeze(-1), self.wild)
         return torch.cat([(classes * self.class_std).unsqueeze(2), rest], dim=2).add_(self.place_mean)
 
     def _encode_blocks(self, values: Tensor) -> Tensor:
