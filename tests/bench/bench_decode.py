@@ -21,17 +21,20 @@ from vidxfer.pipeline.cache.codec import Dequantiser, Quantiser
 from vidxfer.pipeline.cache.spec import CacheSpec
 
 CODECS = ("int8", "int6", "int4", "rotate+int8", "rotate+pq", "klt8", "klt4", "klt3", "klt2", "klt1", "klt0.5")
-COLUMNS = ("codec", "bytes of a view", "GFLOP to turn it back", "a view", "against `int8`")
+COLUMNS = ("codec", "bytes of a view", "GFLOP to turn it back", "a view", "against `int8`", "turned back in bf16")
 HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
-def decoding(spec: CacheSpec) -> Callable[[], object]:
-    """Decode one view of made-up tokens."""
+def decodings(spec: CacheSpec) -> dict[str, Callable[[], object]]:
+    """Decode one view of made-up tokens; where the codec turns them back in a head's precision, also in bf16."""
     known = fitted(spec)
     quantise = Quantiser(spec.form, known.mean, known.std, known.arrays, range(len(spec.layers)))
     codes, scale = quantise(tokens_like(spec, 99, len(spec.layers))[None])
-    decode = Dequantiser(spec, known.mean, known.std, fitted=known.arrays)
-    return lambda: decode(codes, scale)
+    made = {}
+    for name, product in ((spec.codec, None), *([(f"{spec.codec} bf16", torch.bfloat16)] if spec.form.is_klt else [])):
+        decode = Dequantiser(spec, known.mean, known.std, fitted=known.arrays, product=product)
+        made[name] = lambda decode=decode: decode(codes, scale)
+    return made
 
 
 def main() -> None:
@@ -46,13 +49,14 @@ def main() -> None:
     if asked.threads:
         torch.set_num_threads(asked.threads)
     specs = {one: replace(B16, codec=one, layers=tuple(range(asked.layers))) for one in asked.codecs}
-    timed = in_turn({one: decoding(spec) for one, spec in specs.items()}, asked.rounds, asked.clock)
+    work = {name: run for spec in specs.values() for name, run in decodings(spec).items()}
+    timed = in_turn(work, asked.rounds, asked.clock)
     first = timed[asked.codecs[0]].median
     lines = [f"Machine: {machine()}; clock: {asked.clock}; {asked.layers} blocks, float32.", "", HEADER]
     for one, spec in specs.items():
         turned = decoding_gflop(spec)
         cells = [f"`{one}`", f"{spec.bytes_per_view / 1e6:.2f} MB", f"{turned:.1f}" if turned else "-",
-                 str(timed[one]), f"{timed[one].median / first:.1f}x"]  # fmt: skip
+                 str(timed[one]), f"{timed[one].median / first:.1f}x", str(timed.get(f"{one} bf16", ""))]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     print(*lines, sep="\n")
     if asked.write:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from vidxfer.pipeline.cache.codecs.klt import KltLayer
 from vidxfer.pipeline.errors import ClipError, RunError, UsageError
 from vidxfer.pipeline.heads import RECIPES
-from vidxfer.pipeline.heads.base import Head
+from vidxfer.pipeline.heads.base import Head, Needs
 from vidxfer.pipeline.heads.dist.head import DistConfig
 from vidxfer.pipeline.heads.evl.head import EvlConfig
 from vidxfer.pipeline.heads.recipe import Recipe
@@ -33,6 +33,7 @@ from vidxfer.stages.learning import trainer as trainer_module
 from vidxfer.stages.learning.evaluate import EvaluateRequest, evaluate
 from vidxfer.stages.learning.predict import PredictRequest, predict
 from vidxfer.stages.learning.train import TrainRequest, make_fabric, train
+from vidxfer.stages.learning.union import source_of
 from vidxfer.stages.settings import ClipChoice
 from vidxfer.stages.upkeep.recode import RecodeRequest, recode
 
@@ -141,13 +142,14 @@ def test_klt_turns_tokens_back_in_the_precision_of_the_head(
 ) -> None:
     """In training and in scoring, of one cache and of two."""
     recode(RecodeRequest(source=toy.float16, target=tmp_path / "klt", codec="klt4"))
+    expected = torch.bfloat16 if precision == "bf16" else None
     products, real = set(), KltLayer.decode
     monkeypatch.setattr(KltLayer, "decode", lambda layer, *words: (products.add(layer.product), real(layer, *words))[1])
-    for number, more in enumerate(((), (toy.int8,))):
-        run = tmp_path / f"run{number}"
-        train(request(toy, run, cache=tmp_path / "klt", more_caches=more, precision=precision))
-        assert products == {torch.bfloat16 if precision == "bf16" else None}
-        products.clear()
+    train(request(toy, tmp_path / "run", cache=tmp_path / "klt", precision=precision))
+    assert products == {expected}
+    both = source_of((tmp_path / "klt", toy.int8), "train", labels_as=None)
+    members = both.assembler(Needs(layers=(0,)), CPU, precision=precision).members
+    assert members[0].dequantise.klt(0).product == expected
 
 
 def test_a_tower_in_fp16_feeds_a_head_in_float32(toy: Any, tmp_path: Path, seen: list[Any]) -> None:
