@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from vidxfer.pipeline.cache.codecs.klt import KltLayer
 from vidxfer.pipeline.errors import ClipError, RunError, UsageError
 from vidxfer.pipeline.heads import RECIPES
-from vidxfer.pipeline.heads.base import Head, Needs
+from vidxfer.pipeline.heads.base import Head
 from vidxfer.pipeline.heads.dist.head import DistConfig
 from vidxfer.pipeline.heads.evl.head import EvlConfig
 from vidxfer.pipeline.heads.recipe import Recipe
@@ -33,7 +33,6 @@ from vidxfer.stages.learning import trainer as trainer_module
 from vidxfer.stages.learning.evaluate import EvaluateRequest, evaluate
 from vidxfer.stages.learning.predict import PredictRequest, predict
 from vidxfer.stages.learning.train import TrainRequest, make_fabric, train
-from vidxfer.stages.learning.union import source_of
 from vidxfer.stages.settings import ClipChoice
 from vidxfer.stages.upkeep.recode import RecodeRequest, recode
 
@@ -140,16 +139,13 @@ def test_bf16_learns_what_float32_learns_and_is_not_it(toy: Any, tmp_path: Path)
 def test_klt_turns_tokens_back_in_the_precision_of_the_head(
     toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    """In training and in scoring, of one cache and of two."""
+    """In training and in scoring; several caches: test_union.py."""
     recode(RecodeRequest(source=toy.float16, target=tmp_path / "klt", codec="klt4"))
     expected = torch.bfloat16 if precision == "bf16" else None
     products, real = set(), KltLayer.decode
     monkeypatch.setattr(KltLayer, "decode", lambda layer, *words: (products.add(layer.product), real(layer, *words))[1])
     train(request(toy, tmp_path / "run", cache=tmp_path / "klt", precision=precision))
     assert products == {expected}
-    both = source_of((tmp_path / "klt", toy.int8), "train", labels_as=None)
-    members = both.assembler(Needs(layers=(0,)), CPU, precision=precision).members
-    assert members[0].dequantise.klt(0).product == expected
 
 
 def test_a_tower_in_fp16_feeds_a_head_in_float32(toy: Any, tmp_path: Path, seen: list[Any]) -> None:

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidxfer.pipeline.cache.codec import Dequantiser
 from vidxfer.pipeline.cache.read.agree import expect_agree, facts_of
 from vidxfer.pipeline.cache.store import open_split
 from vidxfer.pipeline.datasets.names import official_names
@@ -81,6 +82,19 @@ def test_classes_go_by_name_and_repeated_recordings_are_left_out(caches: dict[st
     )
     assert np.isfinite(split.text).all()
     assert np.abs(split.text).max(axis=1).min() > 0  # names that no cache has were embedded
+
+
+@pytest.mark.parametrize(("precision", "product"), [("fp32", None), ("bf16", torch.bfloat16)])
+def test_every_cache_turns_its_tokens_back_in_the_precision_of_the_head(
+    caches: dict[str, Path], monkeypatch: pytest.MonkeyPatch, precision: str, product: torch.dtype | None
+) -> None:
+    asked, real = [], Dequantiser.of
+    monkeypatch.setattr(
+        Dequantiser, "of", lambda *words, **more: (asked.append(more["product"]), real(*words, **more))[1]
+    )
+    union = source_of(tuple(caches.values()), "train", labels_as="k710")
+    union.assembler(Needs(layers=(0,)), torch.device("cpu"), precision=precision)
+    assert asked == [product] * (1 + len(caches)), "the union's own serves nobody"
 
 
 def test_a_batch_of_the_union_is_what_each_cache_gives(caches: dict[str, Path]) -> None:
