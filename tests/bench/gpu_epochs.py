@@ -82,8 +82,8 @@ def epochs(folder: Path, small: bool) -> Iterator[Row]:
     videos, clips = (8, 2) if small else (96, 16)
     tower = tower_of(folder, small, str(DEVICE))
     online, first = 0.0, True
-    pools = (("int8", 1), ("klt1", 1), ("klt1", 2))
-    for codec, pool in pools[: 2 if tower.info.grid[0] % 2 else 3]:
+    stored = (("int8", 1), ("klt4", 1), ("klt1", 1), ("klt1", 2))
+    for codec, pool in (one for one in stored if tower.info.grid[0] % one[1] == 0):
         split = filled(empty(folder / f"{codec}-{pool}", spec_for(tower, codec, pool=pool, small=small), videos,
                              frames=True))  # fmt: skip
         plan = [[(row, 0) for row in range(at, at + clips)] for at in range(0, videos, clips)]
@@ -108,7 +108,8 @@ def ways(
     source = cached_source(split.path.parent, split.spec.split, None, "cache")
     head = build_head(recipe, source.offer(recipe)).to(DEVICE)
     needs = head.needs
-    step = Step(head, None, head_precision("auto", DEVICE))  # type: ignore[arg-type]  # every batch is given to it
+    precision = head_precision("auto", DEVICE)
+    step = Step(head, None, precision)  # type: ignore[arg-type]  # every batch is given to it
     by_clip = Assembler(source.split, needs, DEVICE, smoothing=0.1, tower=tower)
     frames_alone = replace(with_clip(needs), layers=(), embedding=False, frozen=())
 
@@ -122,7 +123,7 @@ def ways(
                   batches=lambda: in_memory(split, plan))  # fmt: skip
         yield Way(name="cached frames, CLIP online", split=split, step=step, assemble=by_clip,
                   batches=lambda: read(frames_alone))  # fmt: skip
-    assemble = source.assembler(needs, DEVICE, smoothing=0.1)
+    assemble = source.assembler(needs, DEVICE, smoothing=0.1, precision=precision)
     yield Way(name="cached tokens and frames", split=split, step=step, assemble=assemble, batches=lambda: read(needs))
 
 
