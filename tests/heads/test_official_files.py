@@ -205,7 +205,7 @@ def test_what_is_no_checkpoint_is_refused_and_never_run(tmp_path: Path, exported
         read_state(tmp_path / "broken.safetensors")
 
 
-@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor", "ignore:Sparse invariant checks")
 @pytest.mark.parametrize(
     ("content", "text"),
     [

@@ -57,7 +57,7 @@ class Normed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(3, affine=False, eps=0.0)
+        self.norm = nn.BatchNorm1d(3, affine=False, eps=1e-12)  # nothing beside 4; torch refuses 0
         nn.init.constant_(self.norm.running_mean, 1.0)  # type: ignore[arg-type]
         nn.init.constant_(self.norm.running_var, 4.0)  # type: ignore[arg-type]
         self.train()

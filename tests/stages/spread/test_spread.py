@@ -243,6 +243,11 @@ def test_a_lost_scheduler_is_said_and_what_is_finished_stays(
     killer.join()
     with pytest.raises(ClusterError, match=r"(?s)no dask scheduler answers.*dask scheduler.*--resources GPU=1"):
         extract(request)
-    (report, _) = extract(replace(request, engine=EngineChoice()))
+    alone = replace(request, engine=EngineChoice())
+    (report, _) = extract(alone)
     assert (report.stored, report.failed) == (VIDEOS, {})
+    for process in dask.processes[1:]:  # without a scheduler they go on with their shards, each in its own folder
+        process.kill()
+        process.wait()
+    extract(alone)
     assert same_arrays(content(cache), calm) == []
