@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -41,6 +42,8 @@ SMALL = 1e-3
 def resume(folder: Path, small: bool) -> Iterator[Row]:
     """Stopped behind a step and gone on with: the same bytes under deterministic algorithms; without, how far off."""
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    if importlib.util.find_spec("tensorboard") is None:  # not carried, and no part of what is proved here
+        sys.modules["torch.utils.tensorboard"] = mock.MagicMock()
     tower = tower_of(folder, True, "cpu", "fp32")
     filled(empty(folder / "zarr", spec_for(tower, small=True), VIDEOS, frames=True))
     for name in ("dist-toy", "attentive-probe", "frame-transformer"):
