@@ -77,12 +77,16 @@ def child(name: str, *, small: bool) -> None:
         print(json.dumps(row), flush=True)
 
 
-def ended(name: str, limit_s: float, words: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Run one part in a process of its own: its rows, how it ended, and how long it took."""
+def ended(name: str, limit_s: float, words: Sequence[str], folder: Path, compiled: Path) -> dict[str, Any]:
+    """Run one part in a process of its own: its rows, how it ended, and how long it took.
+
+    `compiled` is where torch.compile keeps what it makes.
+    """
     out, err, began = folder / "out", folder / "err", time.monotonic()
     command = [sys.executable, str(HERE / "gpu.py"), "--child", name, *words]
     with out.open("wb") as rows, err.open("wb") as said:
-        process = subprocess.Popen(command, stdout=rows, stderr=said, start_new_session=True)
+        own = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(compiled)}
+        process = subprocess.Popen(command, stdout=rows, stderr=said, start_new_session=True, env=own)
         try:
             code: int | None = process.wait(limit_s)
         except subprocess.TimeoutExpired:
@@ -108,20 +112,23 @@ def whole_lines(file: Path) -> list[dict[str, Any]]:
 def run(names: Sequence[str], out: Path, *, minutes: float, small: bool) -> list[dict[str, Any]]:
     """Every part in turn while there is time; files are written after each."""
     out.mkdir(parents=True, exist_ok=True)
-    end, results = time.monotonic() + 60 * minutes, []
+    end, results, late = time.monotonic() + 60 * minutes, [], 0
     (out / "results.jsonl").write_text("")
-    for name in names:
-        left = end - time.monotonic()
-        result = {"part": name, "rows": [], "failed": "not begun: no time was left", "seconds": 0.0}
-        if left > LEAST_SECONDS:
-            limit = min(left, PARTS[name].limit_s * max(1.0, minutes / 5))
-            with tempfile.TemporaryDirectory() as folder:
-                result = ended(name, limit, ["--small"] * small, Path(folder))
-        results.append(result)
-        with (out / "results.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
-        write(out, results)
-        print(said(result), flush=True)
+    with tempfile.TemporaryDirectory(prefix="vidxfer-gpu-compiled-") as compiled:
+        for name in names:
+            left = end - time.monotonic()
+            result = {"part": name, "rows": [], "failed": "not begun: no time was left", "seconds": 0.0}
+            if left > LEAST_SECONDS:
+                limit = min(left, PARTS[name].limit_s * max(1.0, minutes / 5))
+                with tempfile.TemporaryDirectory() as folder:
+                    # A compiler that is killed leaves half a file, on which every later part would fail.
+                    result = ended(name, limit, ["--small"] * small, Path(folder), Path(compiled, str(late)))
+                    late += "took longer" in result["failed"]
+            results.append(result)
+            with (out / "results.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
+            write(out, results)
+            print(said(result), flush=True)
     return results
 
 
