@@ -148,7 +148,16 @@ def spread(toy: Any, split: Split, behave: Callable[..., Any], *, workers: int =
 
 
 def test_every_shard_is_done_once_and_two_per_worker_are_out_at_most(toy: Any, split: Split) -> None:
-    ran = spread(toy, split, lambda task, nth, say: sealed(task), workers=1)
+    begun, second = [], threading.Event()
+
+    def behave(task: ShardTask, nth: int, say: Callable[..., None]) -> Any:
+        begun.append(task.shard)
+        if len(begun) == 2:
+            second.set()
+        assert second.wait(60), "the first one waits for company"
+        return sealed(task)
+
+    ran = spread(toy, split, behave, workers=1)
     assert (ran.done, ran.left) == ([0, 1, 2, 3, 4], {})
     assert ran.client.most_outstanding == 2
     assert ran.videos == 24
