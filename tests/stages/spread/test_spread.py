@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,8 @@ def dask(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
         yield Dask(file=file, processes=processes, poison=poison)
     finally:
         for process in processes:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the last test has ended some
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
