@@ -172,6 +172,11 @@ def real_dir() -> Shelf:
     return Shelf.named("VIDXFER_REAL", "real")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: at the end no process then waits for the last slow test of another one."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """One line on the tests that were skipped for want of files."""
     reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])]
