@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,7 +179,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """One line on the tests that were skipped for want of files."""
+    """One line on the tests that were skipped for want of files, and one for each other reason."""
     reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])]
     missing = [reason.partition(ABSENT)[2] for reason in reasons if ABSENT in reason]
     if missing:
@@ -187,6 +188,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             f"{len(missing)} tests need files that are not part of the project: name their folder with "
             f"{', '.join(variables)} (pytest -rs lists the files; tests/fixtures/README.md says where they come from)."
         )
+    for reason, count in Counter(reason for reason in reasons if ABSENT not in reason).items():
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -167,9 +167,7 @@ class Dequantiser(_Layers):
         expect("mean", mean, "layer channel", layer=len(spec.layers), channel=spec.channels)
         positions = spec.layer_positions(layers)
         super().__init__(codec_form(spec.codec), mean, std, fitted or {}, positions)
-        self.dtype = dtype
-        for i in range(len(self._klt)):
-            self.klt(i).product = product
+        self.dtype, self.product = dtype, product
         self.layers = tuple(spec.layers[position] for position in positions)
         matrix = None
         if self.rotation is not None and self.component_std is not None:
@@ -202,7 +200,7 @@ class Dequantiser(_Layers):
         # One layer at a time: the float32 intermediate is then a fraction of the result, not twice as large.
         for i in range(self.layer_count):
             if self.form.is_klt and scale is not None:
-                tokens[:, i] = self.klt(i).decode(codes[:, i], scale[:, i])
+                tokens[:, i] = self.klt(i).decode(codes[:, i], scale[:, i], self.product)
                 continue
             values = self.values(codes[:, i], None if scale is None else scale[:, i], i)
             if self.matrix is None:

@@ -201,7 +201,7 @@ def test_a_reader_nobody_closed_lets_go_of_its_files(filled: Split) -> None:
     how=st.sampled_from([{}, {"verify": False}, {"direct": True}, {"direct": True, "verify": False}]),
     run_bytes=st.sampled_from([1, 200, 4 << 20]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_frames_of_a_clip_are_those_of_the_whole_clip(
     filled: Split,
     clips: list[tuple[int, int]],

@@ -143,7 +143,7 @@ def test_klt_turns_tokens_back_in_the_precision_of_the_head(
     recode(RecodeRequest(source=toy.float16, target=tmp_path / "klt", codec="klt4"))
     expected = torch.bfloat16 if precision == "bf16" else None
     products, real = set(), KltLayer.decode
-    monkeypatch.setattr(KltLayer, "decode", lambda layer, *words: (products.add(layer.product), real(layer, *words))[1])
+    monkeypatch.setattr(KltLayer, "decode", lambda *words: (products.add(words[3]), real(*words))[1])
     train(request(toy, tmp_path / "run", cache=tmp_path / "klt", precision=precision))
     assert products == {expected}
 
@@ -195,7 +195,7 @@ def test_a_bf16_run_is_scored_predicts_and_is_begun_with(toy: Any, tmp_path: Pat
         shares.append(dict(one.top5))
     both = shares[0].keys() & shares[1].keys()
     assert len(both) >= 4
-    assert [shares[0][name] for name in both] == pytest.approx([shares[1][name] for name in both], rel=0.1, abs=1e-3)
+    assert [shares[0][name] for name in both] == pytest.approx([shares[1][name] for name in both], rel=0.1, abs=1e-4)
     begun = train(request(toy, tmp_path / "next", init_from=tmp_path / "run"))
     assert begun is not None
     assert begun.finished

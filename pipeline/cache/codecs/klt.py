@@ -39,10 +39,6 @@ class KltLayer(nn.Module):
     Args:
         form: the codec.
         arrays: of this layer, by their names in `Form.fitted_shapes` without the layer axis.
-
-    Attributes:
-        product: in what values are turned back into channels; None: as everything else. The wild direction is added
-            afterwards, so massive tokens spoil nothing there either.
     """
 
     place_mean: Tensor
@@ -60,7 +56,6 @@ class KltLayer(nn.Module):
     def __init__(self, form: Form, arrays: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.form = form
-        self.product: torch.dtype | None = None
         self.tokens, self.channels = arrays["place_mean"].shape
         self.width = form.code_width(self.channels)
         self.class_places = form.code_tokens(1, self.channels)
@@ -101,8 +96,12 @@ class KltLayer(nn.Module):
             class_scales = F.pad(class_scale[..., None, None], (0, 1, 0, self.class_places - 1))
         return torch.cat([class_bytes, codes], dim=2), torch.cat([class_scales, scale], dim=2)
 
-    def decode(self, codes: Tensor, scale: Tensor) -> Tensor:
-        """The inverse: float32 [clip frame token channel], or float64 where the buffers are."""
+    def decode(self, codes: Tensor, scale: Tensor, product: torch.dtype | None = None) -> Tensor:
+        """The inverse: float32 [clip frame token channel], or float64 where the buffers are.
+
+        `product` is the type in which values are turned back into channels, None the same. The wild direction is added
+        afterwards, so massive tokens spoil nothing there either.
+        """
         places, dtype = self.class_places, self.place_mean.dtype
         class_codes = codes[:, :, :places].flatten(-2)[..., : self.channels].contiguous().view(torch.int8)
         class_scale = scale[:, :, 0] if self.form.joins_frames else scale[:, :, 0, 0]
@@ -113,7 +112,7 @@ class KltLayer(nn.Module):
         else:
             step, share = scale[:, :, places:].unbind(-1)
             values = decode_planes(patches, step, self.bits, self.table, count=len(self.rotation))
-        product = self.product or dtype
+        product = product or dtype
         turned = (values.to(product) @ self.rotation.to(product)).to(dtype)
         rest = turned.addcmul_(share.to(dtype).unsqueeze(-1), self.wild)
         return torch.cat([(classes * self.class_std).unsqueeze(2), rest], dim=2).add_(self.place_mean)
