@@ -129,7 +129,7 @@ def write_page(work: Path, results: Sequence[Result], source: Callable[[str], Ma
             "### At B/16 and L/14", "",
             f"Computed, nothing was run: DiST's SSv2 settings with 8 + 16 frames. Break-even is for a device that does "
             f"{DEVICE_TFLOPS} TFLOP a second of CLIP's forward and of the head: on a disk that reads slower, it is "
-            "quicker to run CLIP again.", "", *scale_table(best, [*measured]), "",
+            "quicker to run CLIP again. Decoding is not counted in it.", "", *scale_table(best, [*measured]), "",
         ]  # fmt: skip
     whole = "\n".join(text)
     page = target / "frontier.md"
